@@ -1,0 +1,155 @@
+"""The neutral vocabulary: a `Network` is a graph of typed `Layer`s and their `Param`s.
+
+Every framework's file is lifted into these values, and nothing here knows any framework. Arrays are numpy,
+activations are laid out `n h w c` (or `n c`), kernels `h w i o`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from parity.layers.base import Kind
+
+__all__ = ["Layer", "Network", "Param", "Shape"]
+
+Shape = tuple[int | None, ...]
+"""A tensor's shape without its batch axis: `(h, w, c)` or `(c,)`; None where a file leaves an extent open."""
+
+
+@dataclass(frozen=True, eq=False)
+class Param:
+    """One stored array of a network: a weight, or a statistic.
+
+    Attributes:
+        id: unique in its network, `layer.role` for a parameter that belongs to one layer.
+        role: its role in the layer, in the field's words: kernel, bias, gamma, beta, mean, variance, deviation, or
+            the framework's own name of it where the layer is opaque.
+        axes: the names of its axes, e.g. `"h w i o"`.
+        value: the array as the file (or model) holds it; None where only the shape is known.
+        shape: its extents.
+        trainable: whether the gradient moves it (batch statistics and frozen weights: False).
+        rate_multiplier: factor on the learning rate (MatConvNet's per-layer `learningRate`). For MatConvNet's batch
+            moments it is the averaging rate r itself.
+        decay_multiplier: factor on the recipe's weight decay (MatConvNet's per-layer `weightDecay`).
+        l2: coefficient c of an L2 penalty c·‖w‖² on it alone, which adds 2c·w to its gradient (Keras regularizers).
+        l1: coefficient of an L1 penalty on it alone.
+        initializer: how the file says that it was drawn, e.g. `"GlorotUniform"`; None where the file does not say.
+        source: its name in its own file, e.g. `"layers{1}.weights{1}"` or `"conv2d/kernel:0"`.
+    """
+
+    id: str
+    role: str
+    axes: str
+    shape: tuple[int, ...]
+    value: np.ndarray | None = None
+    trainable: bool = True
+    rate_multiplier: float = 1.0
+    decay_multiplier: float = 1.0
+    l2: float = 0.0
+    l1: float = 0.0
+    initializer: str | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One operation of the graph.
+
+    Attributes:
+        name: unique in its network. A Keras layer that is called k times gives `name`, `name@2` … `name@k`; its fused
+            activation gives `name:activation`; a layer inside a submodel gives `submodel/name`.
+        kind: what it computes, with its fields.
+        inputs: names of the tensors it reads, in order.
+        outputs: names of the tensors it makes; a layer with one output names it like itself.
+        params: role → id of the `Param` in the network (ids may be shared between layers).
+        shape: shape of its (first) output, without the batch axis; None where unknown.
+        origin: the name that the user knows it by (the Keras layer that holds it, the MatConvNet layer).
+        source_type: its type in its own framework, e.g. `"conv"`, `"dagnn.Conv"`, `"Conv2D"`.
+        remarks: facts a reader should know (`"runs code from the file"`).
+    """
+
+    name: str
+    kind: Kind
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: Mapping[str, str] = field(default_factory=dict)
+    shape: Shape | None = None
+    origin: str = ""
+    source_type: str = ""
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def output(self) -> str:
+        """The name of its first output."""
+        return self.outputs[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A graph of layers in an order in which they can run.
+
+    Attributes:
+        name: what to call it in a report.
+        framework: `"matconvnet"` or `"keras"`.
+        inputs: name → shape of each input tensor, without the batch axis.
+        outputs: names of the tensors that are its predictions.
+        layers: in topological order.
+        params: id → `Param`.
+        labels: names of input tensors that hold labels, not data.
+        meta: what else the file says (normalization, class names, versions), for reports.
+        remarks: facts about the file that a reader should know.
+    """
+
+    name: str
+    framework: str
+    inputs: Mapping[str, Shape]
+    outputs: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    params: Mapping[str, Param]
+    labels: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> Layer:
+        """The layer of this name; raises KeyError."""
+        return self._by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    @property
+    def _by_name(self) -> Mapping[str, Layer]:
+        found = self.__dict__.get("_names")
+        if found is None:
+            found = {layer.name: layer for layer in self.layers}
+            object.__setattr__(self, "_names", found)
+        return found
+
+    @property
+    def producers(self) -> Mapping[str, Layer]:
+        """Tensor name → the layer that makes it."""
+        found = self.__dict__.get("_producers")
+        if found is None:
+            found = {tensor: layer for layer in self.layers for tensor in layer.outputs}
+            object.__setattr__(self, "_producers", found)
+        return found
+
+    @property
+    def consumers(self) -> Mapping[str, tuple[Layer, ...]]:
+        """Tensor name → the layers that read it, in order."""
+        found = self.__dict__.get("_consumers")
+        if found is None:
+            found = {}
+            for layer in self.layers:
+                for tensor in dict.fromkeys(layer.inputs):
+                    found[tensor] = (*found.get(tensor, ()), layer)
+            object.__setattr__(self, "_consumers", found)
+        return found

@@ -1,0 +1,70 @@
+"""What every update rule has: its numbers, its slots, one step in numpy, and its Keras line.
+
+An update rule is one file of this folder with one frozen dataclass that derives from `UpdateRule`, named in
+`optimizers/__init__.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["OpaqueRule", "UpdateRule"]
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """An update rule of the neutral vocabulary, with its numbers (the learning rate is the recipe's).
+
+    Class attributes:
+        causes: field → slug of the cause when the two sides differ in it.
+        keras: Keras class names that lift to this rule.
+    """
+
+    causes: ClassVar[Mapping[str, str]] = {}
+    keras: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def name(self) -> str:
+        """The rule's word in tables, e.g. `SGD`."""
+        return type(self).__name__
+
+    def describe(self) -> dict[str, Any]:
+        """Field → value."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def start(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """The slots before the first update, in the weight's class."""
+        raise NotImplementedError
+
+    def step(
+        self, weight: np.ndarray, gradient: np.ndarray, slots: dict[str, np.ndarray], rate: float
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The weight and slots after one update with this (decayed) gradient and rate, in the weight's class."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], era: int) -> UpdateRule:
+        """The rule of a Keras optimizer config; `era` is 1 or 2 for the legacy classes, 3 for those of Keras >= 2.11."""
+        raise NotImplementedError
+
+    def keras_line(self, rate: str) -> str:
+        """The Keras expression that builds it, e.g. `keras.optimizers.SGD(0.01, momentum=0.9)`; `rate` is put in as is."""
+        return ""
+
+
+@dataclass(frozen=True)
+class OpaqueRule(UpdateRule):
+    """An update rule that the vocabulary does not know: it runs as itself, and is compared by what it does."""
+
+    type: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def name(self) -> str:
+        """The framework's own name."""
+        return self.type or "unknown"

@@ -1,0 +1,87 @@
+"""How a network is trained: loss, update rule, schedule, weight decay, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parity.layers.loss import Loss
+    from parity.optimizers.base import UpdateRule
+
+__all__ = ["Recipe", "Schedule"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over time.
+
+    Attributes:
+        kind: `"constant"`, `"epochs"` (one value per epoch, the last one stays), `"inverse-time"`
+            (rate / (1 + decay·t), t = updates done: Keras' legacy `decay`), or a framework's own name for another law.
+        values: the rate, or the rates per epoch.
+        decay: of inverse-time, per update.
+        config: settings of another law, for display.
+    """
+
+    kind: str = "constant"
+    values: tuple[float, ...] = (0.001,)
+    decay: float = 0.0
+    config: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def first(self) -> float:
+        """The rate of the first update."""
+        return self.values[0] if self.values else float("nan")
+
+    def __str__(self) -> str:
+        if self.kind == "inverse-time":
+            return f"{self.first:g} / (1 + {self.decay:g}·t)"
+        if self.kind == "epochs" and len(set(self.values)) > 1:
+            runs: list[list[float]] = []
+            for value in self.values:
+                if runs and runs[-1][0] == value:
+                    runs[-1][1] += 1
+                else:
+                    runs.append([value, 1])
+            shown = [f"{v:g}" + (f" ×{int(n)}" if n > 1 else "") for v, n in runs[:6]]
+            return ", ".join(shown) + (" …" if len(runs) > 6 else "")
+        return f"{self.first:g}" if self.kind in ("constant", "epochs") else f"{self.kind} from {self.first:g}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        loss: the loss with its reduction; None where there is none.
+        optimizer: the update rule with its numbers; None where nothing says (an uncompiled model).
+        learning_rate: the schedule.
+        weight_decay: coefficient wd of a coupled decay: wd·w is added to the gradient (times each param's multiplier).
+        decoupled_decay: coefficient of a decoupled decay: w loses rate·coefficient·w before the step.
+        clip: name → value of gradient clipping (`clipnorm`, `clipvalue`, `global_clipnorm`).
+        metrics: what is counted, e.g. `("top-1 error",)`.
+        batch_size: images per update; None where unknown.
+        epochs: passes over the data; None where unknown.
+        steps_done: updates the optimizer has behind it, as the file says.
+        slots: param id → slot name → array as the file holds it (a training checkpoint).
+        defaults: names of the fields above that the file does not hold: the trainer's own default stands in.
+        origin: where the recipe comes from, e.g. `"meta.trainOpts"` or `"compile()"`.
+        notes: facts a reader should know.
+    """
+
+    loss: Loss | None = None
+    optimizer: UpdateRule | None = None
+    learning_rate: Schedule = field(default_factory=Schedule)
+    weight_decay: float = 0.0
+    decoupled_decay: float = 0.0
+    clip: Mapping[str, float] = field(default_factory=dict, hash=False)
+    metrics: tuple[str, ...] = ()
+    batch_size: int | None = None
+    epochs: int | None = None
+    steps_done: int = 0
+    slots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    defaults: frozenset[str] = frozenset()
+    origin: str = ""
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,157 @@
+"""Running a network for real and observing it: what every framework's runner offers.
+
+A runner holds one model of one framework and its present weights. It speaks numpy: activations `n h w c` (or `n c`),
+parameters in the axes that its `Network` declares. The comparison is written against this protocol only, so any
+framework can be the reference and any the actual side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from parity.network import Network
+    from parity.recipe import Recipe
+
+__all__ = ["Local", "Pass", "Runner"]
+
+
+@dataclass
+class Pass:
+    """What one run of a whole network on one batch shows.
+
+    Attributes:
+        outputs: tensor name → value, of every layer (and of the inputs), as the layers made them.
+        output_grads: tensor name → derivative of the mean data loss with respect to it; tensors that got none are
+            absent (a softmax output whose loss takes the logits behind it).
+        param_grads: param id → derivative of the mean data loss, in the param's axes.
+        penalty_grads: param id → what regularizers add to its gradient; absent where they add nothing.
+        loss: the mean data loss, or None without a loss.
+        penalty: what regularizers add to the loss.
+        masks: layer name → 0/1 array of what a dropout layer kept, in its output's shape.
+        statistics: layer name → {"mean", "variance"}: the batch statistics (biased variance) that a batch
+            normalisation computed, of shape (c).
+    """
+
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    output_grads: dict[str, np.ndarray] = field(default_factory=dict)
+    param_grads: dict[str, np.ndarray] = field(default_factory=dict)
+    penalty_grads: dict[str, np.ndarray] = field(default_factory=dict)
+    loss: float | None = None
+    penalty: float = 0.0
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+    statistics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+
+@dataclass
+class Local:
+    """What a few layers show when they are run alone on given inputs.
+
+    Attributes:
+        outputs: tensor name → value, of every tensor those layers make.
+        input_grads: tensor name → derivative with respect to each fed tensor, given the upstream gradients.
+        param_grads: param id → derivative.
+        statistics: as in `Pass`.
+        loss: where a loss layer is among them, its mean.
+    """
+
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    input_grads: dict[str, np.ndarray] = field(default_factory=dict)
+    param_grads: dict[str, np.ndarray] = field(default_factory=dict)
+    statistics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    loss: float | None = None
+
+
+class Runner(Protocol):
+    """One model of one framework, ready to run.
+
+    Attributes:
+        network: the graph as it is executed. Its labels' loss is a layer of kind `Loss`, whether the framework counts
+            it as a layer (MatConvNet) or not (Keras: a layer named `loss`).
+        recipe: how it is trained.
+        engine: name and version of what executes it, for the report.
+    """
+
+    network: Network
+    recipe: Recipe
+    engine: Mapping[str, Any]
+
+    def params(self) -> dict[str, np.ndarray]:
+        """Param id → a copy of its present value, statistics included."""
+        ...
+
+    def load(self, values: Mapping[str, np.ndarray]) -> None:
+        """Put these values in; params that are not named stay as they are."""
+        ...
+
+    def run(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        labels: np.ndarray | None,
+        *,
+        mode: str = "train",
+        backward: bool = True,
+        observe: bool = True,
+        masks: Mapping[str, np.ndarray] | None = None,
+        ties: str = "column",
+        precision: int = 32,
+    ) -> Pass:
+        """Run the whole network; with `backward` the gradients too. Weights do not move, batch statistics do not move.
+
+        Args:
+            inputs: name → n h w c, float32.
+            labels: class ids from 0 (n,), or one-hot (n, c); None where there is no loss.
+            mode: `"train"` or `"eval"`.
+            backward: whether to compute gradients (only where there is a loss).
+            observe: False keeps only params' gradients, masks, statistics and the loss.
+            masks: layer name → 0/1 mask for dropout layers (a runner that draws its own ignores this).
+            ties: see `Context.ties`; a runner that cannot choose ignores it.
+            precision: 32 or 64 bits.
+        """
+        ...
+
+    def isolate(
+        self,
+        layers: Sequence[str],
+        feeds: Mapping[str, np.ndarray],
+        *,
+        labels: np.ndarray | None = None,
+        upstream: Mapping[str, np.ndarray] | None = None,
+        mode: str = "train",
+        masks: Mapping[str, np.ndarray] | None = None,
+        params: Mapping[str, np.ndarray] | None = None,
+        ties: str = "column",
+        precision: int = 32,
+    ) -> Local:
+        """Run only these layers, on these inputs; nothing of the model's state changes.
+
+        Args:
+            layers: names in topological order.
+            feeds: tensor name → value, for every tensor that they read and do not make themselves.
+            labels: for a loss layer.
+            upstream: tensor name → derivative of the loss with respect to that output; None runs forward only. Where a
+                loss layer is among `layers` its own derivative (1) is upstream.
+            mode: `"train"` or `"eval"`.
+            masks: layer name → 0/1 mask for dropout layers; needed there in train mode.
+            params: param id → value to use instead of the present one.
+            ties: see `Context.ties`.
+            precision: 32 or 64 bits of the computation. Raises NotImplementedError where a layer cannot run in 64.
+        """
+        ...
+
+    def update(self, grads: Mapping[str, np.ndarray], statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """One step of the model's own optimizer on its present weights, in one go for all parameters.
+
+        Args:
+            grads: param id → gradient of the mean data loss. What regularizers and weight decay add is added here.
+            statistics: layer → batch statistics, which move the averaged moments by the model's own rule.
+        """
+        ...
+
+    def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
+        """Put the optimizer at its start: step 0, slots zero, or translated from `slots` (param id → slot name → value)."""
+        ...
