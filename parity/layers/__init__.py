@@ -1,0 +1,75 @@
+"""The layer types, one file each; `lookup` finds the one that a framework's type name lifts to."""
+
+from __future__ import annotations
+
+from parity.layers.activation import Activation
+from parity.layers.base import Context, Kind, Opaque
+from parity.layers.batchnorm import BatchNorm
+from parity.layers.conv import Conv
+from parity.layers.dense import Dense
+from parity.layers.dropout import Dropout
+from parity.layers.loss import Loss
+from parity.layers.lrn import LRN
+from parity.layers.merge import Concat, Merge
+from parity.layers.pool import Pool
+from parity.layers.rescale import Rescale
+from parity.layers.shape import Crop, Flatten, Identity, Pad, Reshape, Slice, Split
+from parity.layers.softmax import Softmax
+
+__all__ = [
+    "KINDS",
+    "LRN",
+    "Activation",
+    "BatchNorm",
+    "Concat",
+    "Context",
+    "Conv",
+    "Crop",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Identity",
+    "Kind",
+    "Loss",
+    "Merge",
+    "Opaque",
+    "Pad",
+    "Pool",
+    "Rescale",
+    "Reshape",
+    "Slice",
+    "Softmax",
+    "Split",
+    "lookup",
+]
+
+KINDS: tuple[type[Kind], ...] = (
+    Activation,
+    BatchNorm,
+    Concat,
+    Conv,
+    Crop,
+    Dense,
+    Dropout,
+    Flatten,
+    Identity,
+    LRN,
+    Loss,
+    Merge,
+    Pad,
+    Pool,
+    Rescale,
+    Reshape,
+    Slice,
+    Softmax,
+    Split,
+)
+"""Every layer type of the vocabulary; a new one is a new file and a line here."""
+
+
+def lookup(framework: str, type_name: str) -> type[Kind] | None:
+    """The kind that `type_name` of `framework` (`"matconvnet"` or `"keras"`) lifts to, or None."""
+    for kind in KINDS:
+        if type_name in getattr(kind, framework):
+            return kind
+    return None
