@@ -1,0 +1,82 @@
+"""parity finds the first place where a Keras model and its MatConvNet reference part, and says why.
+
+    import parity
+
+    report = parity.compare(ref="net.mat", keras="model.h5", batch="batch.npz")
+    print(report.verdict, report.first_divergence)
+
+Importing this package loads no framework: `compare` and `inspect` import what they need when they are called.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from parity.errors import BadFile, BadUsage, CannotCompare, ParityError, Refused
+from parity.report import Finding, FirstDivergence, Report
+
+if TYPE_CHECKING:
+    from parity.inspection import Inspection
+
+__all__ = [
+    "BadFile",
+    "BadUsage",
+    "CannotCompare",
+    "Finding",
+    "FirstDivergence",
+    "Inspection",
+    "ParityError",
+    "Refused",
+    "Report",
+    "__version__",
+    "compare",
+    "inspect",
+]
+
+__version__ = "0.1.0"
+
+
+def compare(ref: Any, keras: Any, batch: Any = None, **options: Any) -> Report:
+    """Load identical weights into both sides, feed them the same batch, and compare them layer by layer.
+
+    Args:
+        ref: the reference: path of a MatConvNet file, or a live object that parity can run.
+        keras: path of a `.keras` or `.h5` file, or a Keras model in memory.
+        batch: path of an `.npz` or `imdb.mat`, a mapping with `x` and `y`, or a `parity.batch.Batch`; None makes a
+            seeded probe batch.
+        **options: those of `parity.session.check` (mode, weights, steps, map, custom_objects, rtol, atol, seed, only,
+            allow, progress); the command line has the same ones.
+
+    Returns:
+        The report; it never raises because of a divergence.
+
+    Raises:
+        ParityError: a file cannot be read, the options do not go together, or nothing can be compared.
+    """
+    from parity.session import check
+
+    return check(ref=ref, keras=keras, batch=batch, **options)
+
+
+def inspect(path: str | PathLike[str]) -> Inspection:
+    """Read a MatConvNet or Keras file and list its layers, parameters and recipe; nothing in it is built or run.
+
+    Raises:
+        BadFile: the file is missing, damaged, or of a kind that parity does not know.
+    """
+    from parity.inspection import inspect_file
+
+    return inspect_file(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Inspection":
+        from parity.inspection import Inspection
+
+        return Inspection
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
