@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from parity.network import Shape
 
 
 @dataclass(frozen=True)
@@ -23,3 +28,15 @@ class Dense(Kind):
 
     units: int = 0
     bias: bool = True
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
+        """The Dense layer (`output_dim`, `bias` are Keras 1's words)."""
+        return cls(
+            units=int(config.get("units", config.get("output_dim", 0))),
+            bias=bool(config.get("use_bias", config.get("bias", True))),
+        )
+
+    def keras_line(self, field_name: str) -> str:
+        """The constructor argument."""
+        return {"units": f"units={self.units}", "bias": f"use_bias={self.bias}"}.get(field_name, "")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from parity.network import Shape
 
 
 @dataclass(frozen=True)
@@ -23,3 +28,14 @@ class Dropout(Kind):
 
     rate: float = 0.5
     spatial: bool = False
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
+        """Dropout and its spatial forms; a `noise_shape` raises NotImplementedError."""
+        if config.get("noise_shape") is not None and class_name == "Dropout":
+            raise NotImplementedError("noise_shape")
+        return cls(rate=float(config.get("rate", config.get("p", 0.5))), spatial=class_name.startswith("Spatial"))
+
+    def keras_line(self, field_name: str) -> str:
+        """`rate=...`."""
+        return f"rate={self.rate}" if field_name == "rate" else ""

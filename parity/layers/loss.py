@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from parity.network import Shape
 
 
 @dataclass(frozen=True)
@@ -34,3 +40,32 @@ class Loss(Kind):
     reduction: str = "mean"
     label_smoothing: float = 0.0
     sparse: bool = True
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Loss:
+        """A Keras loss, by its class (`CategoricalCrossentropy`) or function name, with its config.
+
+        A cross-entropy of probabilities is `log`, of logits `softmaxlog`. Keras' `sum_over_batch_size` and Keras 2's
+        `auto` are the mean.
+        """
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name.split(">")[-1]).lower()
+        name = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "bce": "binary_crossentropy"}.get(name, name)
+        function = name
+        if name in ("categorical_crossentropy", "sparse_categorical_crossentropy"):
+            function = "softmaxlog" if config.get("from_logits") else "log"
+        reduction = str(config.get("reduction") or "none" if "reduction" in config else "mean").lower()
+        if reduction in ("sum_over_batch_size", "auto", "mean_with_sample_weight"):
+            reduction = "mean"
+        return cls(function, reduction, float(config.get("label_smoothing") or 0.0), name.startswith("sparse"))
+
+    def keras_line(self, field_name: str) -> str:
+        """The loss, or its constructor argument."""
+        words = {"softmaxlog": "from_logits=True", "log": "from_logits=False"}
+        if field_name == "function":
+            name = "SparseCategoricalCrossentropy" if self.sparse else "CategoricalCrossentropy"
+            if self.function in words:
+                return f"loss=keras.losses.{name}({words[self.function]})"
+            return f'loss="{self.function}"'
+        if field_name == "reduction":
+            return 'reduction="' + {"mean": "sum_over_batch_size"}.get(self.reduction, self.reduction) + '"'
+        return f"label_smoothing={self.label_smoothing}" if field_name == "label_smoothing" else ""

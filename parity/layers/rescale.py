@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from parity.network import Shape
 
 
 @dataclass(frozen=True)
@@ -16,3 +21,15 @@ class Rescale(Kind):
 
     scale: float = 1.0
     offset: float = 0.0
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
+        """The Rescaling layer; a scale or offset per channel raises NotImplementedError."""
+        scale, offset = config.get("scale", 1.0), config.get("offset", 0.0)
+        if not isinstance(scale, int | float) or not isinstance(offset, int | float):
+            raise NotImplementedError("a scale per channel")
+        return cls(float(scale), float(offset))
+
+    def keras_line(self, field_name: str) -> str:
+        """`scale=...` or `offset=...`."""
+        return f"{field_name}={getattr(self, field_name)}"

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Kind
+from parity.layers.keras_fields import axis_from_end
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from parity.network import Shape
 
 
 @dataclass(frozen=True)
@@ -20,3 +26,13 @@ class Softmax(Kind):
     keras: ClassVar = ("Softmax",)
 
     axis: int = -1
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
+        """The `Softmax` layer; several axes raise NotImplementedError."""
+        axis = config.get("axis", -1)
+        return cls(axis_from_end(axis, len(inputs[0]) + 1 if inputs else None))
+
+    def keras_line(self, field_name: str) -> str:
+        """`axis=...`."""
+        return f"axis={self.axis}" if field_name == "axis" else ""
