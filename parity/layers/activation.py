@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Kind
+from parity.layers.base import Context, Kind, scalar
 from parity.layers.keras_fields import function_name
 from parity.layers.softmax import Softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    import torch
 
     from parity.network import Shape
 
@@ -73,3 +75,52 @@ class Activation(Kind):
             return f'activation="{self.function}"'
         names = {"slope": "alpha" if self.function == "elu" else "negative_slope", "limit": "max_value"}
         return f"{names.get(field_name, field_name)}={getattr(self, field_name)}"
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """The function of each element; relu's derivative at its threshold is the slope (vl_nnrelu.m)."""
+        import torch
+        import torch.nn.functional as F
+
+        x = inputs[0]
+        if self.function in ("relu", "leaky_relu", "relu6"):
+            limit = 6.0 if self.function == "relu6" and self.limit is None else self.limit
+            shifted = x - self.threshold if self.threshold else x
+            y = F.leaky_relu(shifted, self.slope) if self.slope else F.relu(shifted)
+            if self.threshold:
+                y = torch.where(x > self.threshold, x, y)
+            return y if limit is None else torch.clamp(y, max=limit)
+        functions: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+            "linear": lambda x: x,
+            "sigmoid": torch.sigmoid,
+            "tanh": torch.tanh,
+            "elu": lambda x: F.elu(x, self.slope),
+            "selu": F.selu,
+            "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
+            "softsign": F.softsign,
+            "swish": F.silu,
+            "silu": F.silu,
+            "gelu": F.gelu,
+            "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+            "mish": F.mish,
+            "exponential": torch.exp,
+            "hard_sigmoid": F.hardsigmoid,  # relu6(x + 3)/6, Keras 3
+            "hard_sigmoid_legacy": lambda x: torch.clamp(0.2 * x + 0.5, 0, 1),  # Keras 1 and 2
+            "hard_swish": F.hardswish,
+            "hard_silu": F.hardswish,
+            "hard_tanh": F.hardtanh,
+            "log_sigmoid": F.logsigmoid,
+            "log_softmax": lambda x: x.log_softmax(1),
+            "celu": F.celu,
+            "tanh_shrink": F.tanhshrink,
+            "soft_shrink": F.softshrink,
+            "hard_shrink": F.hardshrink,
+            "squareplus": lambda x: (x + torch.sqrt(x * x + 4)) / 2,
+        }
+        if self.function not in functions:
+            raise NotImplementedError(f"the activation {self.function!r} cannot run on torch")
+        return functions[self.function](x)
+
+    @classmethod
+    def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Activation:
+        """A `relu` layer with its leak, or a `sigmoid` layer."""
+        return cls("relu", scalar(layer["leak"])) if layer["type"] == "relu" else cls("sigmoid")

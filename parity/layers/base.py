@@ -7,16 +7,18 @@ MatConvNet differs); torch is imported inside it, so that reading a file loads n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
     import torch
 
     from parity.network import Shape
 
-__all__ = ["Context", "Kind", "Opaque", "pair"]
+__all__ = ["Context", "Kind", "Opaque", "four", "numbers", "pair", "scalar", "torch_axis"]
 
 
 @dataclass
@@ -82,8 +84,32 @@ class Kind:
 
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Kind:
-        """The kind of a tidied MatConvNet layer: its fields by name, and role → shape (neutral axes) of its parameters."""
+        """The kind of a tidied MatConvNet layer: its fields by name, and role → shape (neutral axes) of its parameters.
+
+        Where the channels of its input are known, `shapes["input"]` holds them as its only item, (c,). Raises ValueError
+        with the rest of the sentence "layer x: ..." where a field is missing or does not fit.
+        """
         raise NotImplementedError
+
+    @classmethod
+    def split_matconvnet(cls, weights: Sequence[Any]) -> dict[str, tuple[np.ndarray, int]]:
+        """Role → (array in the axes of `roles`, its index in the layer's `weights` cell), for the cells that are not empty.
+
+        MATLAB drops trailing axes of extent 1; they come back here. Raises ValueError where an array does not fit.
+        """
+        import numpy as np
+
+        found: dict[str, tuple[np.ndarray, int]] = {}
+        for j, (role, value) in enumerate(zip(cls.roles, weights, strict=False)):
+            value = np.asarray(value)
+            rank = len(cls.roles[role].split())
+            if not value.size:
+                continue
+            if rank > 1 and value.ndim > rank:
+                raise ValueError(f"its {role} has {value.ndim} axes, not {rank}")
+            shaped = value.reshape(-1, order="F") if rank == 1 else value.reshape(value.shape + (1,) * (rank - value.ndim))
+            found[role] = (shaped, j)
+        return found
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
@@ -112,9 +138,53 @@ class Opaque(Kind):
 
 def pair(value: Any) -> tuple[int, int]:
     """`value` as (vertical, horizontal): a scalar counts for both; raises ValueError for any other length than 1 or 2."""
-    items = [int(v) for v in (value if isinstance(value, Sequence | Mapping) or hasattr(value, "__len__") else [value])]
+    items = _whole(value)
     if len(items) == 1:
         items *= 2
     if len(items) != 2:
         raise ValueError(f"expected one or two numbers, got {items}")
     return items[0], items[1]
+
+
+def four(value: Any) -> tuple[int, int, int, int]:
+    """`value` as (top, bottom, left, right): a scalar counts for all; raises ValueError for other lengths than 1 or 4."""
+    items = _whole(value)
+    if len(items) == 1:
+        items *= 4
+    if len(items) != 4:
+        raise ValueError(f"expected one or four numbers, got {items}")
+    return items[0], items[1], items[2], items[3]
+
+
+def numbers(value: Any) -> list[float]:
+    """The numbers of a scalar, sequence or array, in column-major order; raises ValueError for anything else."""
+    import numpy as np
+
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"expected numbers, got {type(value).__name__}")
+    return [float(v) for v in array.reshape(-1, order="F")[:_MANY]]
+
+
+def scalar(value: Any) -> float:
+    """`value` as one number; raises ValueError for anything else."""
+    items = numbers(value)
+    if len(items) != 1:
+        raise ValueError(f"expected one number, got {len(items)}")
+    return items[0]
+
+
+def torch_axis(rank: int, axis: int) -> int:
+    """Where an axis of the `n h w c` (or `n c`) layout lies in torch's `n c h w`; `axis` from the end, or with batch."""
+    axis %= rank
+    return 0 if axis == 0 else 1 if axis == rank - 1 else axis + 1
+
+
+_MANY = 100_000  # a field of a layer is a handful of numbers; a damaged file may claim more
+
+
+def _whole(value: Any) -> list[int]:
+    items = numbers(value)
+    if any(v != int(v) if abs(v) < 2**31 else True for v in items):
+        raise ValueError(f"expected whole numbers, got {items[:4]}")
+    return [int(v) for v in items]

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Kind
+from parity.layers.base import Context, Kind, numbers, scalar
+from parity.layers.keras_fields import axis_from_end
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import torch
+
+    from parity.network import Shape
 
 
 @dataclass(frozen=True)
@@ -35,3 +44,128 @@ class BatchNorm(Kind):
     scale: bool = True
     axis: int = -1
     frozen: bool = False
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """Normalise by the batch in train mode (nnbnorm.cu:66-69, 196-201), by the running statistics otherwise.
+
+        `context.statistics` gets the batch's mean and biased variance. A stored deviation holds epsilon already, so
+        that epsilon plays no part then; its derivative is the one that MatConvNet's kernel has for given moments.
+        """
+        import torch
+        import torch.nn.functional as F
+
+        x = inputs[0]
+        gamma, beta = params.get("gamma"), params.get("beta")
+        if context.mode == "train" and not self.frozen:
+            with torch.no_grad():
+                axes = [a for a in range(x.dim()) if a != 1]
+                variance, mean = torch.var_mean(x, dim=axes, correction=0)
+            context.statistics.update(mean=mean, variance=variance)
+            if x.numel() == x.shape[1]:  # torch refuses one value per channel; what is left is beta
+                scaled = (x - x) * (1 if gamma is None else gamma.reshape(_per_channel(x)))
+                return scaled if beta is None else scaled + beta.reshape(_per_channel(x))
+            return F.batch_norm(x, None, None, gamma, beta, True, 0.0, self.epsilon)
+        if self.stored == "deviation":
+            deviation = params["deviation"]
+            ones = torch.ones_like(deviation)
+            gamma = ones if gamma is None else gamma
+            beta = torch.zeros_like(deviation) if beta is None else beta
+            return given_moments(x, gamma, beta, params["mean"], deviation, context.mode == "train")
+        return F.batch_norm(x, params["mean"], params["variance"], gamma, beta, False, 0.0, self.epsilon)
+
+    @classmethod
+    def split_matconvnet(cls, weights: Sequence[Any]) -> dict[str, tuple[np.ndarray, int]]:
+        """gamma, beta, and the two columns of the moments: the mean and the deviation including epsilon."""
+        import numpy as np
+
+        moments = np.asarray(weights[2])
+        if moments.ndim != 2 or moments.shape[1] != 2:
+            raise ValueError(f"its moments are {'×'.join(map(str, moments.shape))}, not C×2")
+        found = {role: (np.ravel(weights[j], order="F"), j) for j, role in enumerate(("gamma", "beta"))}
+        found |= {"mean": (moments[:, 0], 2), "deviation": (moments[:, 1], 2)}
+        sizes = {role: value.size for role, (value, _) in found.items()}
+        if len(set(sizes.values())) != 1 or not moments.size:
+            raise ValueError("its parameters differ in length: " + ", ".join(f"{n} {role}" for role, n in sizes.items()))
+        return found
+
+    @classmethod
+    def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> BatchNorm:
+        """A `bnorm` layer; its third learning rate r gives momentum 1 - r (cnn_train.m:469-473)."""
+        rates = layer.get("learningRate")
+        channels = shapes["input"][-1] if "input" in shapes else None
+        if channels is not None and channels != shapes["gamma"][0]:
+            raise ValueError(f"it has {shapes['gamma'][0]} channels but its input has {channels}")
+        if rates is None:
+            momentum: float | None = 0.0  # cnn_train.m:79-85 fills in ones, so r = 1
+        else:
+            momentum = 1.0 - float(numbers(rates)[2]) if len(numbers(rates)) > 2 else None
+        return cls(scalar(layer["epsilon"]), momentum, "deviation")
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
+        """The BatchNormalization layer; batch renormalisation and several axes raise NotImplementedError."""
+        if config.get("renorm"):
+            raise NotImplementedError("batch renormalization")
+        return cls(
+            epsilon=float(config.get("epsilon", 1e-3)),
+            momentum=float(config.get("momentum", 0.99)),
+            stored="variance",
+            center=bool(config.get("center", True)),
+            scale=bool(config.get("scale", True)),
+            axis=axis_from_end(config.get("axis", -1), len(inputs[0]) + 1 if inputs else None),
+            # A frozen layer runs in inference mode since tensorflow 2 (keras/src/layers/normalization/
+            # batch_normalization.py, `if training and self.trainable`).
+            frozen=not config.get("trainable", True),
+        )
+
+    def keras_line(self, field_name: str) -> str:
+        """The constructor argument, e.g. `epsilon=0.0001`."""
+        if field_name == "frozen":
+            return f"trainable={not self.frozen}"
+        return f"{field_name}={getattr(self, field_name)}" if field_name in ("epsilon", "momentum", "center", "scale") else ""
+
+
+def _per_channel(x: torch.Tensor) -> tuple[int, ...]:
+    return (1, -1, *(1 for _ in x.shape[2:]))
+
+
+def given_moments(
+    x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, frozen: bool
+) -> torch.Tensor:
+    """gamma·(x - mean)/deviation + beta, x of shape (n, c, ...), the rest (c).
+
+    Args:
+        x: the input.
+        gamma: scale.
+        beta: shift.
+        mean: of each channel.
+        deviation: of each channel, epsilon included.
+        frozen: True takes the derivative with constant moments; False the one that MatConvNet's kernel computes with
+            given moments as if they were the batch's own (nnbnorm.cu:128-160).
+    """
+    import torch
+
+    shape = _per_channel(x)
+    if frozen:
+        return (gamma / deviation).reshape(shape) * (x - mean.reshape(shape)) + beta.reshape(shape)
+
+    class GivenMoments(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
+            ctx.save_for_backward(x, gamma)
+            return (gamma / deviation).reshape(shape) * (x - mean.reshape(shape)) + beta.reshape(shape)
+
+        @staticmethod
+        def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            (dy,) = upstream
+            x, gamma = ctx.saved_tensors
+            axes = [a for a in range(x.dim()) if a != 1]
+            m = x.numel() // x.shape[1]
+            dbeta = dy.sum(axes)
+            dgamma = ((dy * x).sum(axes) - mean * dbeta) / deviation
+            dx = (gamma / deviation).reshape(shape) * (
+                dy - (dbeta / m).reshape(shape) - (dgamma / (m * deviation)).reshape(shape) * (x - mean.reshape(shape))
+            )
+            return dx, dgamma, dbeta
+
+    return GivenMoments.apply(x, gamma, beta)

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Kind
+from parity.layers.base import Context, Kind, four, pair
+from parity.layers.geometry import pads_of, window_shape
+from parity.layers.keras_fields import extents, padding, require_channels_last
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from parity.network import Shape
 
 
 @dataclass(frozen=True)
@@ -40,3 +49,90 @@ class Conv(Kind):
     dilate: tuple[int, ...] = (1, 1)
     groups: int = 1
     bias: bool = True
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """(h, w, c) → (h', w', filters), any number of spatial axes; ValueError where the filter does not fit."""
+        *extents, _ = inputs[0]
+        return (*window_shape(extents, self.size, self.stride, self.pad, self.dilate), self.filters)
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """Cross-correlation; without a kernel the identity bank: subsample and add the bias (vl_nnconv.cu:318-322)."""
+        import torch.nn.functional as F
+
+        x = inputs[0]
+        pads = pads_of(self.pad, tuple(x.shape[2:]), self.size, self.stride, self.dilate)
+        top, bottom, left, right = pads
+        bias = params.get("bias")
+        if "kernel" not in params:
+            x = F.pad(x, (left, right, top, bottom))[:, :, :: self.stride[0], :: self.stride[1]]
+            return x if bias is None else x + bias.reshape(1, -1, 1, 1)
+        symmetric = top == bottom and left == right
+        if not symmetric:
+            x = F.pad(x, (left, right, top, bottom))
+        kernel = params["kernel"].permute(3, 2, 0, 1)  # h w i o -> o i h w
+        around = (top, left) if symmetric else (0, 0)
+        return F.conv2d(x, kernel, bias, self.stride, around, self.dilate, self.groups)
+
+    @classmethod
+    def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Conv:
+        """A `conv` layer; groups = input channels / filter depth (vl_nnconv.cu:309-313), ValueError where not whole.
+
+        Without `shapes["input"]`, the channels of its input, one group is assumed.
+        """
+        stride, dilate, pad = pair(layer["stride"]), pair(layer["dilate"]), four(layer["pad"])
+        if min(stride) < 1 or min(dilate) < 1 or min(pad) < 0:
+            raise ValueError(f"stride {stride}, dilate {dilate}, pad {pad} are out of range")
+        channels = shapes["input"][-1] if "input" in shapes else None
+        if "kernel" not in shapes:  # the identity bank
+            if channels is None:
+                raise ValueError("it has no filters, and its input's channels are not known")
+            return cls(channels, (1, 1), stride, pad, dilate, channels, "bias" in shapes)
+        h, w, depth, filters = shapes["kernel"]
+        channels = depth if channels is None else channels
+        if channels % depth:
+            raise ValueError(f"its filters are {depth} deep but its input has {channels} channels: not a whole number of groups")
+        if filters % (channels // depth):
+            raise ValueError(f"its {filters} filters cannot be split into {channels // depth} groups")
+        if "bias" in shapes and shapes["bias"] != (filters,):
+            raise ValueError(f"it has {filters} filters but {shapes['bias'][0]} biases")
+        return cls(filters, (h, w), stride, pad, dilate, channels // depth, "bias" in shapes)
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
+        """Conv1D, Conv2D, Conv3D and DepthwiseConv2D (one group per input channel); `Convolution2D` is Keras 1's Conv2D."""
+        require_channels_last(config)
+        rank = {"1": 1, "3": 3}.get(class_name[4:5], 2) if class_name.startswith("Conv") else 2
+        raw_size = config.get("kernel_size")
+        if raw_size is None:  # Keras 1
+            raw_size = [config["nb_row"], config["nb_col"]]
+        size = extents(raw_size, rank)
+        stride = extents(config.get("strides", config.get("subsample", 1)), rank)
+        dilate = extents(config.get("dilation_rate", 1), rank)
+        spatial = tuple(inputs[0][:-1]) if inputs else (None,) * rank
+        channels = inputs[0][-1] if inputs else None
+        groups = int(config.get("groups") or 1)
+        filters = int(config.get("filters", config.get("nb_filter", 0)))
+        if class_name == "DepthwiseConv2D":
+            if channels is None:
+                raise NotImplementedError("a depthwise convolution of an unknown number of channels")
+            groups, filters = channels, channels * int(config.get("depth_multiplier", 1))
+        return cls(
+            filters=filters,
+            size=size,
+            stride=stride,
+            pad=padding(config, spatial, size, stride, dilate),
+            dilate=dilate,
+            groups=groups,
+            bias=bool(config.get("use_bias", config.get("bias", True))),
+        )
+
+    def keras_line(self, field_name: str) -> str:
+        """The constructor argument, e.g. `groups=2`; a padding that Keras has no word for is a layer of its own."""
+        if field_name == "pad":
+            pad = self.pad or (0,) * (2 * len(self.size))
+            if not any(pad):
+                return 'padding="valid"'
+            sides = ", ".join(f"({pad[i]}, {pad[i + 1]})" for i in range(0, len(pad), 2))
+            return f'ZeroPadding2D(({sides})) before it, with padding="valid"'
+        names = {"size": "kernel_size", "stride": "strides", "dilate": "dilation_rate", "bias": "use_bias"}
+        return f"{names.get(field_name, field_name)}={getattr(self, field_name)}"

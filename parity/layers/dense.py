@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Kind
+from parity.layers.base import Context, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import torch
 
     from parity.network import Shape
 
@@ -40,3 +42,14 @@ class Dense(Kind):
     def keras_line(self, field_name: str) -> str:
         """The constructor argument."""
         return {"units": f"units={self.units}", "bias": f"use_bias={self.bias}"}.get(field_name, "")
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """(..., i) → (..., units)."""
+        return (*inputs[0][:-1], self.units)
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """x·W + b over the channels of (n, c) or (n, c, h, w)."""
+        import torch.nn.functional as F
+
+        x = inputs[0]
+        return F.linear(x.movedim(1, -1), params["kernel"].t(), params.get("bias")).movedim(-1, 1)

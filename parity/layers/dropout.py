@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Kind
+from parity.layers.base import Context, Kind, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import torch
 
     from parity.network import Shape
 
@@ -39,3 +41,20 @@ class Dropout(Kind):
     def keras_line(self, field_name: str) -> str:
         """`rate=...`."""
         return f"rate={self.rate}" if field_name == "rate" else ""
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """x·mask/(1 - rate) in train mode with the 0/1 mask of the context (all ones where it has none), else x."""
+        x = inputs[0]
+        if context.mode != "train" or self.rate == 0:
+            return x
+        if self.rate >= 1:
+            return x * 0
+        return x * (1 / (1 - self.rate)) if context.mask is None else x * (context.mask.to(x.dtype) * (1 / (1 - self.rate)))
+
+    @classmethod
+    def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Dropout:
+        """A `dropout` layer."""
+        rate = scalar(layer["rate"])
+        if not 0 <= rate <= 1:
+            raise ValueError(f"its rate is {rate:g}, not a share between 0 and 1")
+        return cls(rate)

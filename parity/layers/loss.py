@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Kind
+from parity.layers.base import Context, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import torch
 
     from parity.network import Shape
 
@@ -69,3 +71,21 @@ class Loss(Kind):
         if field_name == "reduction":
             return 'reduction="' + {"mean": "sum_over_batch_size"}.get(self.reduction, self.reduction) + '"'
         return f"label_smoothing={self.label_smoothing}" if field_name == "label_smoothing" else ""
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """A single number."""
+        return ()
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """The cost of predictions (n, c) or (n, c, h, w), a scalar; `mean` divides by the images (vl_nnloss.m:269,313)."""
+        from parity.layers._losses import cost
+
+        if context.labels is None:
+            raise ValueError("a loss needs labels")
+        total = cost(self.function, inputs[0], context.labels, context.weights, self.label_smoothing)
+        return total / inputs[0].shape[0] if self.reduction == "mean" else total
+
+    @classmethod
+    def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Loss:
+        """`softmaxloss`, and `loss`, which calls vl_nnloss with its default and so is the same (vl_simplenn.m)."""
+        return cls("softmaxlog")

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Kind
+from parity.layers.base import Context, Kind, four, pair
+from parity.layers.geometry import pads_of, window_shape
+from parity.layers.keras_fields import extents, padding, require_channels_last
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from parity.network import Shape
 
 
 @dataclass(frozen=True)
@@ -53,3 +62,97 @@ class Pool(Kind):
     pad: tuple[int, ...] | None = (0, 0, 0, 0)
     count_pad: bool = False
     squeeze: bool = False
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """(h, w, c) → (h', w', c), any number of spatial axes; ValueError where the window does not fit."""
+        *extents, channels = inputs[0]
+        if self.size is None:
+            return (channels,) if self.squeeze else (*(1 for _ in extents), channels)
+        shape = (*window_shape(extents, self.size, self.stride, self.pad), channels)
+        return (channels,) if self.squeeze else shape
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """The window's maximum, or its mean over the cells that are no padding (nnpooling.cu:38-129)."""
+        x = inputs[0]
+        extents = tuple(x.shape[2:])
+        size = extents if self.size is None else self.size
+        stride = (1, 1) if self.size is None else self.stride
+        pad = (0, 0, 0, 0) if self.size is None else pads_of(self.pad, extents, size, stride, (1, 1))
+        y = _maximum(x, size, stride, pad, context.ties) if self.method == "max" else self._mean(x, size, stride, pad)
+        return y.flatten(1) if self.squeeze else y
+
+    def _mean(self, x: torch.Tensor, size: Sequence[int], stride: Sequence[int], pad: Sequence[int]) -> torch.Tensor:
+        import torch
+        import torch.nn.functional as F
+
+        top, bottom, left, right = pad
+        if not any(pad):
+            return F.avg_pool2d(x, tuple(size), tuple(stride))
+        total = F.avg_pool2d(F.pad(x, (left, right, top, bottom)), tuple(size), tuple(stride), divisor_override=1)
+        if self.count_pad:
+            return total / (size[0] * size[1])
+        cells = F.pad(torch.ones(1, 1, *x.shape[2:], dtype=x.dtype), (left, right, top, bottom))
+        return total / F.avg_pool2d(cells, tuple(size), tuple(stride), divisor_override=1)
+
+    @classmethod
+    def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Pool:
+        """A `pool` layer: tidy has no default for its method and window (vl_simplenn_tidy.m:102 is never reached)."""
+        method = layer.get("method")
+        if method not in ("max", "avg"):
+            raise ValueError("its method is missing" if method is None else f"its method is {method!r}, not 'max' or 'avg'")
+        if "pool" not in layer:
+            raise ValueError("its window (`pool`) is missing")
+        size, stride, pad = pair(layer["pool"]), pair(layer["stride"]), four(layer["pad"])
+        if min(size) < 1 or min(stride) < 1 or min(pad) < 0:
+            raise ValueError(f"pool {size}, stride {stride}, pad {pad} are out of range")
+        if max(pad[:2]) >= size[0] or max(pad[2:]) >= size[1]:
+            raise ValueError(f"its pad {pad} is not smaller than its window {size}")  # vl_nnpool.cu:232-237
+        return cls(method, size, stride, pad)
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
+        """Max and average pooling, over windows or over the whole map. A padded mean counts the map's cells only."""
+        require_channels_last(config)
+        method = "max" if "Max" in class_name else "avg"
+        rank = int(class_name[-2])
+        if class_name.startswith("Global"):
+            return cls(method, None, (1,) * rank, (0, 0) * rank, squeeze=not config.get("keepdims", False))
+        size = extents(config.get("pool_size", config.get("pool_length", 2)), rank)
+        raw_stride = config.get("strides", config.get("stride"))
+        stride = size if raw_stride is None else extents(raw_stride, rank)
+        spatial = tuple(inputs[0][:-1]) if inputs else (None,) * rank
+        return cls(method, size, stride, padding(config, spatial, size, stride))
+
+    def keras_line(self, field_name: str) -> str:
+        """The constructor argument, or the layer to use instead."""
+        if field_name == "method":
+            return f"{'Max' if self.method == 'max' else 'Average'}Pooling2D"
+        if field_name == "pad":
+            return 'padding="valid"' if not any(self.pad or (1,)) else 'padding="same", or a ZeroPadding2D before it'
+        names = {"size": "pool_size", "stride": "strides"}
+        return f"{names[field_name]}={getattr(self, field_name)}" if field_name in names else ""
+
+
+def _maximum(x: torch.Tensor, size: Sequence[int], stride: Sequence[int], pad: Sequence[int], ties: str) -> torch.Tensor:
+    """Max pooling whose gradient goes to the first maximum in column-major order (`ties="column"`) or in row-major order.
+
+    torch scans a window row by row. On a map with h and w swapped that is column by column, which is MatConvNet's order
+    (nnpooling.cu:47-53, 199-204).
+    """
+    import torch
+    import torch.nn.functional as F
+
+    top, bottom, left, right = pad
+    inside = top == bottom and left == right and 2 * top <= size[0] and 2 * left <= size[1]  # what torch can pad itself
+    around = (top, left) if inside else (0, 0)
+    padded = x if inside else F.pad(x, (left, right, top, bottom), value=float("-inf"))
+
+    def pool(z: torch.Tensor) -> torch.Tensor:
+        if ties == "row":
+            return F.max_pool2d(z, tuple(size), tuple(stride), around)
+        return F.max_pool2d(z.transpose(2, 3), tuple(size[::-1]), tuple(stride[::-1]), around[::-1]).transpose(2, 3)
+
+    y = pool(padded)
+    if torch.isnan(y).any():  # in torch a NaN wins every comparison, in MatConvNet none
+        y = pool(torch.where(torch.isnan(padded), torch.full((), float("-inf"), dtype=x.dtype), padded))
+    return y

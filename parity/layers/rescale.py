@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Kind
+from parity.layers.base import Context, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import torch
 
     from parity.network import Shape
 
@@ -33,3 +35,7 @@ class Rescale(Kind):
     def keras_line(self, field_name: str) -> str:
         """`scale=...` or `offset=...`."""
         return f"{field_name}={getattr(self, field_name)}"
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """x·scale + offset."""
+        return inputs[0] * self.scale + self.offset

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Kind
+from parity.layers.base import Context, Kind, torch_axis
 from parity.layers.keras_fields import extents, require_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import torch
 
     from parity.network import Shape
 
@@ -25,6 +28,10 @@ class Identity(Kind):
         """Layers that hand their input on."""
         return cls()
 
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """The input itself."""
+        return inputs[0]
+
 
 @dataclass(frozen=True)
 class Flatten(Kind):
@@ -37,6 +44,14 @@ class Flatten(Kind):
         """The Flatten layer."""
         require_channels_last(config)
         return cls()
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """(h, w, c) → (h·w·c,)."""
+        return (_count(inputs[0]),)
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """Row-major in h, w, c, as Keras flattens."""
+        return inputs[0].movedim(1, -1).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,21 @@ class Reshape(Kind):
     def keras_line(self, field_name: str) -> str:
         """`target_shape=...`."""
         return f"target_shape={self.target}" if field_name == "target" else ""
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """The target, with -1 worked out where the input's extents are known."""
+        if -1 not in self.target:
+            return tuple(self.target)
+        count, known = _count(inputs[0]), 1
+        for extent in self.target:
+            known *= extent if extent != -1 else 1
+        rest = None if count is None or not known else count // known
+        return tuple(rest if extent == -1 else extent for extent in self.target)
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """Row-major in h, w, c."""
+        x = inputs[0].movedim(1, -1)
+        return x.reshape(x.shape[0], *self.target).movedim(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -90,6 +120,19 @@ class Pad(Kind):
         sides = ", ".join(f"({self.pad[i]}, {self.pad[i + 1]})" for i in range(0, len(self.pad), 2))
         return f"ZeroPadding2D(({sides}))" if field_name == "pad" else ""
 
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """Each spatial extent grows by its two pads."""
+        *extents, channels = inputs[0]
+        grown = (n if n is None else n + self.pad[2 * a] + self.pad[2 * a + 1] for a, n in enumerate(extents))
+        return (*grown, channels)
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """Constant cells around the map."""
+        import torch.nn.functional as F
+
+        top, bottom, left, right = self.pad
+        return F.pad(inputs[0], (left, right, top, bottom), value=self.value)
+
 
 @dataclass(frozen=True)
 class Crop(Kind):
@@ -117,6 +160,18 @@ class Crop(Kind):
         sides = ", ".join(f"({self.crop[i]}, {self.crop[i + 1]})" for i in range(0, len(self.crop), 2))
         return f"Cropping2D(({sides}))" if field_name == "crop" else ""
 
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """Each spatial extent shrinks by its two crops."""
+        *extents, channels = inputs[0]
+        shrunk = (n if n is None else n - self.crop[2 * a] - self.crop[2 * a + 1] for a, n in enumerate(extents))
+        return (*shrunk, channels)
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """The inside of the map."""
+        x = inputs[0]
+        top, bottom, left, right = self.crop
+        return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
+
 
 @dataclass(frozen=True)
 class Slice(Kind):
@@ -132,6 +187,16 @@ class Slice(Kind):
     start: int = 0
     stop: int = 0
 
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """The axis shrinks to stop - start."""
+        at = len(inputs[0]) + self.axis
+        return (*inputs[0][:at], self.stop - self.start, *inputs[0][at + 1 :])
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """The range."""
+        x = inputs[0]
+        return x.narrow(torch_axis(x.dim(), self.axis), self.start, self.stop - self.start)
+
 
 @dataclass(frozen=True)
 class Split(Kind):
@@ -144,3 +209,27 @@ class Split(Kind):
 
     axis: int = -1
     bounds: tuple[int, ...] = ()
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """Of the first piece."""
+        at = len(inputs[0]) + self.axis
+        first = self.bounds[0] if self.bounds else inputs[0][at]
+        return (*inputs[0][:at], first, *inputs[0][at + 1 :])
+
+    def forward(  # type: ignore[override]
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> tuple[torch.Tensor, ...]:
+        """All pieces, in order."""
+        x = inputs[0]
+        axis = torch_axis(x.dim(), self.axis)
+        edges = (0, *self.bounds, x.shape[axis])
+        return tuple(x.narrow(axis, start, stop - start) for start, stop in itertools.pairwise(edges))
+
+
+def _count(shape: Shape) -> int | None:
+    total = 1
+    for extent in shape:
+        if extent is None:
+            return None
+        total *= extent
+    return total

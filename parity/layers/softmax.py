@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Kind
+from parity.layers.base import Context, Kind, torch_axis
 from parity.layers.keras_fields import axis_from_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import torch
 
     from parity.network import Shape
 
@@ -36,3 +38,13 @@ class Softmax(Kind):
     def keras_line(self, field_name: str) -> str:
         """`axis=...`."""
         return f"axis={self.axis}" if field_name == "axis" else ""
+
+    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+        """Over the channels, the maximum subtracted first (vl_nnsoftmax.m)."""
+        x = inputs[0]
+        return x.softmax(torch_axis(x.dim(), self.axis))
+
+    @classmethod
+    def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Softmax:
+        """A `softmax` layer has no fields."""
+        return cls()

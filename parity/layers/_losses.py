@@ -1,0 +1,155 @@
+"""The arithmetic of losses on torch: the sum over images and pixels of instance weight times cost (vl_nnloss.m)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+__all__ = ["BINARY", "CATEGORICAL", "VECTOR", "cost"]
+
+CATEGORICAL = ("softmaxlog", "log", "mhinge", "mshinge", "classerror", "topkerror")
+"""Losses of class ids: one label per image or pixel."""
+
+BINARY = ("hinge", "logistic", "binarylog", "binaryerror")
+"""Losses of attributes: labels -1 and +1 in the predictions' shape; 0 is ignored."""
+
+VECTOR = (
+    "binary_crossentropy",
+    "mean_squared_error",
+    "mean_absolute_error",
+    "categorical_hinge",
+    "kl_divergence",
+    "poisson",
+)
+"""Keras' losses of one-hot vectors, averaged (or summed, hinge and divergence) over the classes."""
+
+_FLOOR = 1e-8  # vl_nnloss.m bounds the divisor of log's derivative, not its value
+
+
+def cost(
+    function: str,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    smoothing: float = 0.0,
+    top: int = 5,
+) -> torch.Tensor:
+    """Σ weight·cost over images and pixels.
+
+    Args:
+        function: a word of `CATEGORICAL`, `BINARY` or `VECTOR`.
+        x: predictions (n, c) or (n, c, h, w).
+        labels: class ids from 0, (n,) or (n, h, w), -1 ignored; for `BINARY` -1, 0 or +1 in the shape of `x`, or (n,)
+            where `x` has one channel.
+        weights: instance weights that broadcast against (n, h, w), or against `x` for `BINARY`.
+        smoothing: share of the label's mass spread over all classes.
+        top: K of `topkerror` (vl_nnloss.m's `topK`).
+
+    Raises:
+        NotImplementedError: a function that parity does not know.
+    """
+    if x.dim() == 2:
+        x = x[:, :, None, None]
+    if function in BINARY:
+        return _binary(function, x, labels, weights)
+    if function not in CATEGORICAL + VECTOR:
+        raise NotImplementedError(f"the loss {function!r} cannot run on torch")
+    ids = (labels.reshape(-1, 1, 1) if labels.dim() == 1 else labels).expand(x.shape[0], *x.shape[2:])
+    mass = (ids >= 0).to(x.dtype)
+    if weights is not None:
+        mass = mass * weights
+    classes = ids.clamp(min=0).unsqueeze(1)
+    if function in VECTOR or smoothing:
+        target = torch.zeros_like(x).scatter_(1, classes, 1.0)
+        each = _vector(function, x, target * (1 - smoothing) + smoothing / x.shape[1])
+    else:
+        each = _categorical(function, x, classes, top)
+    return (mass * each).sum()
+
+
+def _categorical(function: str, x: torch.Tensor, classes: torch.Tensor, top: int) -> torch.Tensor:
+    """Cost of each pixel, (n, h, w); `classes` (n, 1, h, w)."""
+    if function == "softmaxlog":
+        return F.cross_entropy(x, classes.squeeze(1), reduction="none")
+    if function == "classerror":
+        return (_first_maximum(x.detach()) != classes).to(x.dtype).squeeze(1) + _nothing(x)
+    if function == "topkerror":
+        best = x.detach().sort(dim=1, descending=True, stable=True).indices[:, :top]
+        return 1 - (best == classes).any(1).to(x.dtype) + _nothing(x)
+    own = x.gather(1, classes)
+    if function == "log":
+        return _minus_log(own).squeeze(1)
+    if function == "mhinge":
+        return F.relu(1 - own).squeeze(1)
+    others = x.scatter(1, classes, float("-inf"))  # mshinge: the best of the other classes
+    return F.relu(1 - own + others.gather(1, _first_maximum(others.detach()))).squeeze(1)
+
+
+def _binary(function: str, x: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    c = (labels.reshape(-1, 1, 1, 1) if labels.dim() == 1 else labels[:, :, None, None] if labels.dim() == 2 else labels).to(x.dtype)
+    mass = (c != 0).to(x.dtype)
+    if weights is not None:
+        mass = mass * weights
+    if function == "hinge":
+        each = F.relu(1 - c * x)
+    elif function == "logistic":
+        each = torch.logaddexp(-c * x, torch.zeros_like(x))
+    elif function == "binarylog":
+        each = -torch.log(c * (x - 0.5) + 0.5)
+    else:
+        each = (torch.sign(x.detach()) != c).to(x.dtype) + _nothing(x).unsqueeze(1)
+    return (mass * torch.where(mass == 0, torch.zeros_like(each), each)).sum()
+
+
+def _vector(function: str, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cost of each pixel, (n, h, w), against a target distribution (n, c, h, w) (keras/src/losses/losses.py)."""
+    if function == "softmaxlog":
+        return -(target * x.log_softmax(1)).sum(1)
+    if function == "log":
+        return -(target * -_minus_log(x)).sum(1)
+    if function == "mean_squared_error":
+        return ((x - target) ** 2).mean(1)
+    if function == "mean_absolute_error":
+        return (x - target).abs().mean(1)
+    tiny = 1e-7  # keras.config.epsilon()
+    if function == "binary_crossentropy":
+        p = x.clamp(tiny, 1 - tiny)
+        return -(target * p.log() + (1 - target) * (1 - p).log()).mean(1)
+    if function == "categorical_hinge":
+        return F.relu(((1 - target) * x).amax(1) - (target * x).sum(1) + 1)
+    if function == "kl_divergence":
+        t, p = target.clamp(tiny, 1), x.clamp(tiny, 1)
+        return (t * (t / p).log()).sum(1)
+    if function == "poisson":
+        return (x - target * (x + tiny).log()).mean(1)
+    raise NotImplementedError(f"label smoothing with the loss {function!r}")
+
+
+def _first_maximum(x: torch.Tensor) -> torch.Tensor:
+    """Index of the first maximum over the channels, (n, 1, h, w)."""
+    channels = torch.arange(x.shape[1]).reshape(1, -1, 1, 1)
+    return torch.where(x == x.amax(1, keepdim=True), channels, x.shape[1] - 1).amin(1, keepdim=True)
+
+
+def _nothing(x: torch.Tensor) -> torch.Tensor:
+    """Zeros (n, h, w) through which a gradient of exactly zero flows back into `x`."""
+    return torch.where(torch.zeros_like(x, dtype=torch.bool), x, torch.zeros_like(x)).sum(1)
+
+
+def _minus_log(x: torch.Tensor) -> torch.Tensor:
+    """-log x, with the derivative -1/max(x, 1e-8) (vl_nnloss.m, `log`)."""
+    return _MinusLog.apply(x)
+
+
+class _MinusLog(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return -torch.log(x)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return -upstream[0] / x.clamp(min=_FLOOR)
