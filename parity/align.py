@@ -1,0 +1,234 @@
+"""Which layer of one network is which layer of the other.
+
+Each network is first read as a graph of *units*: one layer, or a few that together do what the other side may do in one
+(zero padding and a valid convolution; slices, convolutions and a concatenation that make a grouped convolution; softmax
+and cross-entropy). The units of both sides are then paired by topology, kind, fields, shapes and names. What only moves
+values about (flatten, reshape), or does nothing in this mode (dropout in eval mode), may stay alone; any other unit
+without a partner is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from parity.errors import BadUsage, CannotCompare
+from parity.layers import Loss, Merge
+from parity.matching import follow, is_linear, likeness, pairing, with_neighbours
+from parity.network import Network
+from parity.units import Unit, units
+
+__all__ = ["Alignment", "Map", "Pair", "align"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A unit of the reference and its partner in Keras.
+
+    Attributes:
+        ref, keras: the units.
+        forced: True where a map file said so.
+    """
+
+    ref: Unit
+    keras: Unit
+    forced: bool = False
+
+    @property
+    def name(self) -> str:
+        """The reference's name of it."""
+        return self.ref.name
+
+
+@dataclass(frozen=True)
+class Map:
+    """What a map file says: reference layer → Keras layer, and layers to leave out on either side."""
+
+    layers: Mapping[str, str] = field(default_factory=dict)
+    ignore_ref: tuple[str, ...] = ()
+    ignore_keras: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """The pairs, in the reference's order, and what found no partner.
+
+    Attributes:
+        pairs: in the reference's topological order.
+        ref_only, keras_only: units without a partner that do change values.
+        ref_units, keras_units: every unit of each side, in order.
+        ref, keras: the networks.
+    """
+
+    pairs: tuple[Pair, ...]
+    ref_only: tuple[Unit, ...]
+    keras_only: tuple[Unit, ...]
+    ref_units: tuple[Unit, ...]
+    keras_units: tuple[Unit, ...]
+    ref: Network
+    keras: Network
+
+    @cached_property
+    def by_ref(self) -> Mapping[str, Pair]:
+        """Output tensor of the reference's unit → pair."""
+        return {pair.ref.output: pair for pair in self.pairs}
+
+    @cached_property
+    def by_keras(self) -> Mapping[str, Pair]:
+        """Output tensor of the Keras unit → pair."""
+        return {pair.keras.output: pair for pair in self.pairs}
+
+    @cached_property
+    def _ref_makers(self) -> Mapping[str, Unit]:
+        return {unit.output: unit for unit in self.ref_units}
+
+    @cached_property
+    def _keras_makers(self) -> Mapping[str, Unit]:
+        return {unit.output: unit for unit in self.keras_units}
+
+    def source(self, tensor: str, side: str) -> str:
+        """The nearest tensor at or above `tensor` that a paired unit (or the network's input) makes.
+
+        Units without a partner are looked through along their first input.
+        """
+        makers = self._ref_makers if side == "ref" else self._keras_makers
+        paired = self.by_ref if side == "ref" else self.by_keras
+        seen: set[str] = set()
+        while tensor in makers and tensor not in paired and tensor not in seen:
+            seen.add(tensor)
+            unit = makers[tensor]
+            if not unit.inputs:
+                break
+            tensor = unit.inputs[0]
+        return tensor
+
+    def counterpart(self, keras_tensor: str) -> str | None:
+        """The reference's tensor that holds what this Keras tensor should hold; None where nothing is known of it."""
+        source = self.source(keras_tensor, "keras")
+        if source in self.by_keras:
+            return self.by_keras[source].ref.output
+        return self.inputs.get(source)
+
+    @cached_property
+    def inputs(self) -> Mapping[str, str]:
+        """Keras input tensor → reference input tensor, by name where names agree, else by order."""
+        ref = [t for t in self.ref.inputs if t not in self.ref.labels]
+        keras = [t for t in self.keras.inputs if t not in self.keras.labels]
+        if set(ref) == set(keras):
+            return {t: t for t in keras}
+        return dict(zip(keras, ref, strict=False))
+
+    def feeds(self, pair: Pair) -> tuple[dict[str, str], bool]:
+        """Keras input tensor → the reference's tensor to put there, and whether the wiring agrees.
+
+        The wiring agrees where both units read what partners made. Then the reference's own direct input is fed (it may
+        have passed through a layer that has no partner, whose absence is reported at that layer and nowhere else).
+        """
+        wired = True
+        feeds: dict[str, str] = {}
+        ref_inputs = [t for t in pair.ref.inputs if t not in self.ref.labels]
+        keras_inputs = [t for t in pair.keras.inputs if t not in self.keras.labels]
+        expected = {t: self.source(t, "ref") for t in ref_inputs}
+        commutative = isinstance(pair.ref.kind, Merge) and pair.ref.kind.operation not in ("subtract",)
+        free = list(ref_inputs)
+        for index, tensor in enumerate(keras_inputs):
+            found = self.counterpart(tensor)
+            candidates = free if commutative else ref_inputs[index : index + 1]
+            match = next((t for t in candidates if expected[t] == found), None)
+            if match is None and tensor not in feeds:
+                wired = False
+                if found is None:
+                    found = ref_inputs[index] if index < len(ref_inputs) else None
+                if found is not None:
+                    feeds[tensor] = found
+                continue
+            if match is not None:
+                if match in free:
+                    free.remove(match)
+                feeds[tensor] = match
+        if len(set(keras_inputs)) != len(set(ref_inputs)) and len(keras_inputs) != len(ref_inputs):
+            wired = False
+        return feeds, wired
+
+
+def align(ref: Network, keras: Network, mode: str = "train", mapping: Map | None = None) -> Alignment:
+    """Pair the layers of two networks.
+
+    Args:
+        ref: the reference's network.
+        keras: the Keras network.
+        mode: `"train"` or `"eval"`.
+        mapping: pairs that the user fixes, and layers to leave out.
+
+    Raises:
+        CannotCompare: no layer of one has a partner in the other.
+        BadUsage: the map names a layer that does not exist.
+    """
+    both = any(isinstance(n.kind, Loss) for n in ref) and any(isinstance(n.kind, Loss) for n in keras)
+    left = units(ref, mode, join_loss=both, with_loss=both)
+    right = units(keras, mode, join_loss=both, with_loss=both)
+    forced = _forced(left, right, mapping or Map())
+    all_left, all_right = left, right
+    left = tuple(u for u in left if u.name not in forced.drop_ref)
+    right = tuple(u for u in right if u.name not in forced.drop_keras)
+    score = likeness(left, right, ref, keras)
+    if not (is_linear(left) and is_linear(right)):
+        score = with_neighbours(score, left, right)
+        right, score = follow(left, right, score)
+    for i, j in forced.indices(left, right):
+        score[i, :] = -np.inf
+        score[:, j] = -np.inf
+        score[i, j] = 100.0
+    chosen = pairing(score, [u.optional for u in left], [u.optional for u in right])
+    pairs = tuple(Pair(left[i], right[j], forced=left[i].name in forced.pairs) for i, j in chosen)
+    taken_left, taken_right = {i for i, _ in chosen}, {j for _, j in chosen}
+    if not any(not p.ref.optional for p in pairs):
+        some = ", ".join(u.name for u in left[:4])
+        others = ", ".join(u.origin for u in right[:4])
+        raise CannotCompare(
+            f"no layer of the reference ({some} …) has a partner in the Keras model ({others} …); "
+            "check that the two files belong together, or pair layers with --map"
+        )
+    return Alignment(
+        pairs=pairs,
+        ref_only=tuple(u for i, u in enumerate(left) if i not in taken_left and not u.optional),
+        keras_only=tuple(u for j, u in enumerate(right) if j not in taken_right and not u.optional),
+        ref_units=all_left,
+        keras_units=all_right,
+        ref=ref,
+        keras=keras,
+    )
+
+
+@dataclass(frozen=True)
+class _Forced:
+    pairs: Mapping[str, str]
+    drop_ref: frozenset[str]
+    drop_keras: frozenset[str]
+
+    def indices(self, left: Sequence[Unit], right: Sequence[Unit]) -> list[tuple[int, int]]:
+        rows = {u.name: i for i, u in enumerate(left)}
+        columns = {u.name: j for j, u in enumerate(right)}
+        return [(rows[a], columns[b]) for a, b in self.pairs.items()]
+
+
+def _forced(left: Sequence[Unit], right: Sequence[Unit], mapping: Map) -> _Forced:
+    def find(side: Sequence[Unit], name: str, what: str) -> str:
+        exact = [u for u in side if u.name == name]
+        found = exact or [u for u in side if name in u.layers] or [u for u in side if u.origin == name]
+        if not found:
+            known = ", ".join(dict.fromkeys(u.name for u in side))
+            raise BadUsage(f"the map names {what} layer {name!r}, which does not exist; there are: {known}")
+        return found[0].name
+
+    pairs = {find(left, a, "reference"): find(right, b, "Keras") for a, b in mapping.layers.items()}
+    if len(set(pairs.values())) < len(pairs):
+        raise BadUsage("the map gives two reference layers the same Keras layer; each can have one partner")
+    return _Forced(
+        pairs,
+        frozenset(find(left, a, "reference") for a in mapping.ignore_ref),
+        frozenset(find(right, b, "Keras") for b in mapping.ignore_keras),
+    )

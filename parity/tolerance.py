@@ -1,0 +1,189 @@
+"""How far apart two tensors are, and how far rounding alone may put them.
+
+Everything is measured per channel (the last axis): a wrong channel of small values must not hide behind large ones, and
+a wrong border not behind a large interior, so the largest difference counts beside the root mean square.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.layers import BatchNorm, Conv, Dense, Kind
+
+__all__ = ["CLEAN", "ROUNDOFF", "Distance", "distance", "forward_floor", "gradient_floor", "parameter_floor", "rms"]
+
+Array = np.ndarray
+
+ROUNDOFF = 2.0**-24
+"""Unit roundoff of float32 (half the distance from 1 to the next number)."""
+
+CLEAN = 4.0
+"""A probe up to this many floors from its expected value is noise without further proof; above it is examined."""
+
+_PEAK = 8.0
+"""How many root mean squares the largest of a few million rounding errors may be (normal: 5.5; products have tails)."""
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class Distance:
+    """How far an actual tensor is from the expected one.
+
+    Attributes:
+        max_abs: largest absolute difference.
+        rms: root mean square of the difference.
+        scale: root mean square of the expected tensor.
+        channel_rms, channel_max: the same per channel.
+        finite: False where one side is NaN or infinite and the other is not the same.
+    """
+
+    max_abs: float
+    rms: float
+    scale: float
+    channel_rms: Array
+    channel_max: Array
+    finite: bool = True
+
+    @property
+    def relative(self) -> float:
+        """Root mean square of the difference relative to that of the expected tensor."""
+        if self.rms == 0:
+            return 0.0
+        return self.rms / self.scale if self.scale > 0 else math.inf
+
+    def x_floor(self, floor: Array) -> float:
+        """The distance in units of the floor, in the worst channel.
+
+        Args:
+            floor: root mean square that rounding alone may cause, per channel (or one number).
+        """
+        if not self.finite:
+            return math.inf
+        if self.max_abs == 0:
+            return 0.0
+        limit = np.maximum(floor, _TINY)
+        return float(max(np.max(self.channel_rms / limit), np.max(self.channel_max / (_PEAK * limit))))
+
+
+def distance(actual: Array, expected: Array) -> Distance:
+    """Measure `actual` against `expected`, of the same shape; NaN equals NaN, an infinity the same infinity."""
+    rows_a, rows_e = _rows(actual), _rows(expected)
+    scale = rms(rows_e)
+    zero = np.zeros(rows_e.shape[-1])
+    if np.array_equal(rows_a, rows_e):
+        return Distance(0.0, 0.0, scale, zero, zero)
+    with np.errstate(all="ignore"):
+        gap = np.subtract(rows_a, rows_e)
+        if not np.isfinite(gap).all():
+            same = (rows_a == rows_e) | (np.isnan(rows_a) & np.isnan(rows_e))
+            gap = np.where(same, 0.0, gap)
+            if not np.isfinite(gap).all():
+                return Distance(math.inf, math.inf, scale, zero + math.inf, zero + math.inf, finite=False)
+        np.abs(gap, out=gap)
+        top = gap.max(axis=0, initial=0.0).astype(np.float64)
+        # Differences of tiny values would underflow when squared in float32.
+        peak = float(top.max(initial=0.0))
+        if peak == 0:
+            return Distance(0.0, 0.0, scale, zero, zero)
+        gap /= gap.dtype.type(peak)
+        squares = np.einsum("ij,ij->j", gap, gap, dtype=gap.dtype, casting="same_kind").astype(np.float64)
+    channel = peak * np.sqrt(squares / max(1, gap.shape[0]))
+    return Distance(peak, float(np.sqrt(np.mean(channel**2))), scale, channel, top)
+
+
+def _rows(value: Array) -> Array:
+    """The tensor as (elements, channels); scalars as (1, 1)."""
+    value = np.asarray(value)
+    if value.ndim == 0:
+        return value.reshape(1, 1)
+    return value.reshape(-1, value.shape[-1]) if value.size else value.reshape(0, max(1, value.shape[-1]))
+
+
+def rms(value: Array, *, per_channel: bool = False) -> Array | float:
+    """Root mean square of the finite part of a tensor, of all of it or per channel (last axis)."""
+    rows = _rows(value)
+    if rows.size == 0:
+        return np.zeros(rows.shape[-1]) if per_channel else 0.0
+    with np.errstate(all="ignore"):
+        peak = float(np.max(np.abs(rows)))
+        if not math.isfinite(peak):
+            rows = np.where(np.isfinite(rows), rows, 0)
+            peak = float(np.max(np.abs(rows)))
+        if peak == 0:
+            return np.zeros(rows.shape[-1]) if per_channel else 0.0
+        if 1e-15 < peak < 1e15:
+            squares = np.einsum("ij,ij->j", rows, rows).astype(np.float64)
+        else:
+            scaled = rows / rows.dtype.type(peak)
+            squares = np.einsum("ij,ij->j", scaled, scaled).astype(np.float64) * peak**2
+    squares /= rows.shape[0]
+    return np.sqrt(squares) if per_channel else float(np.sqrt(squares.mean()))
+
+
+def _sum_of(terms: float) -> float:
+    """Rounding of a sum of n terms, in units of u·‖terms‖: grows slowly, as every library adds in blocks."""
+    return 2.0 + math.log2(max(2.0, terms))
+
+
+def forward_floor(kind: Kind, inputs: Sequence[Array], params: Mapping[str, Array], expected: Array) -> Array:
+    """What rounding alone may do to a layer's output, as a root mean square per channel.
+
+    Args:
+        kind: what the layer computes.
+        inputs: its inputs, n … c.
+        params: role → value in the reference's axes.
+        expected: the output.
+    """
+    own = np.asarray(rms(expected, per_channel=True))
+    if isinstance(kind, Conv | Dense) and "kernel" in params and inputs:
+        kernel = params["kernel"].astype(np.float64)
+        size = math.prod(kernel.shape[:-1])
+        norm = np.sqrt((kernel.reshape(-1, kernel.shape[-1]) ** 2).sum(axis=0))
+        if norm.shape == own.shape:
+            return ROUNDOFF * (_sum_of(size) * float(rms(inputs[0])) * norm + 2 * own)
+    floor = ROUNDOFF * 4 * own
+    if len(inputs) > 1:
+        floor = floor + ROUNDOFF * sum(float(rms(x)) for x in inputs)
+    if isinstance(kind, BatchNorm):
+        floor = 4 * floor
+    return floor
+
+
+def gradient_floor(kind: Kind, upstream: Array | None, params: Mapping[str, Array], expected: Array) -> Array:
+    """What rounding alone may do to the gradient with respect to a layer's input, per channel of that input."""
+    own = np.asarray(rms(expected, per_channel=True))
+    if isinstance(kind, Conv | Dense) and "kernel" in params and upstream is not None:
+        kernel = params["kernel"].astype(np.float64)
+        depth, groups = kernel.shape[-2], getattr(kind, "groups", 1)
+        terms = math.prod(kernel.shape[:-2]) * kernel.shape[-1] / max(1, groups)
+        moved = np.moveaxis(kernel, -2, -1).reshape(*kernel.shape[:-2], groups, -1, depth)
+        norm = np.sqrt((moved**2).sum(axis=tuple(range(kernel.ndim - 2)) + (-2,))).reshape(-1)
+        if norm.shape == own.shape:
+            return ROUNDOFF * (_sum_of(terms) * float(rms(upstream)) * norm + 2 * own)
+    return ROUNDOFF * (16 if isinstance(kind, BatchNorm) else 4) * own
+
+
+def parameter_floor(role: str, inputs: Sequence[Array], upstream: Array | None, expected: Array) -> Array:
+    """What rounding alone may do to a parameter's gradient: a sum over every image and place.
+
+    Args:
+        role: kernel, bias, gamma, beta.
+        inputs: the layer's inputs.
+        upstream: the derivative of the loss with respect to its output, n … c.
+        expected: the gradient, channels last.
+    """
+    own = np.asarray(rms(expected, per_channel=True))
+    if upstream is None or upstream.size == 0:
+        return ROUNDOFF * 16 * own
+    terms = max(1, upstream.size // upstream.shape[-1])
+    each = np.asarray(rms(upstream, per_channel=True))
+    if role == "kernel" and inputs:
+        each = each * float(rms(inputs[0]))
+    if each.shape != own.shape:
+        each = np.full_like(own, float(np.max(each, initial=0.0)))
+    return ROUNDOFF * (_sum_of(terms) * math.sqrt(terms) * each + 4 * own)

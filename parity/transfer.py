@@ -1,0 +1,254 @@
+"""The reference's parameters put into the Keras model, through named axes.
+
+A `Link` says how one Keras parameter is made of the reference's. The same linear map carries gradients and updates, so
+everything about parameters is compared in the Keras layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.align import Alignment, Pair
+from parity.layers import BatchNorm, Conv
+from parity.network import Network, Param
+
+__all__ = ["Link", "links", "relation", "transferred"]
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """One Keras parameter and the reference's parameters that it is made of.
+
+    Attributes:
+        pair: whose parameter it is.
+        role: the neutral word, as the report names it: kernel, bias, gamma, beta, mean, variance ...
+        ref: ids of the reference's parameters; empty where the reference has none.
+        keras: id of the Keras parameter; empty where Keras has none.
+        to_keras: reference values (by id) → array in the Keras layout; None where it cannot be loaded.
+        linear: whether `to_keras` maps gradients and updates too (a variance made of a deviation: no).
+        problem: what does not fit, in words; empty where all does.
+        blocks: True where grouped filters were loaded into a denser kernel with zeros between.
+    """
+
+    pair: Pair
+    role: str
+    ref: tuple[str, ...]
+    keras: str
+    to_keras: Callable[[Mapping[str, Array]], Array] | None
+    linear: bool = True
+    problem: str = ""
+    blocks: bool = False
+
+
+def links(alignment: Alignment) -> tuple[Link, ...]:
+    """Every parameter of every pair, linked to its counterpart, each Keras parameter once."""
+    found: list[Link] = []
+    seen: set[str] = set()
+    for pair in alignment.pairs:
+        for link in _pair_links(pair, alignment.ref, alignment.keras):
+            key = link.keras or "ref:" + ",".join(link.ref)
+            if key not in seen:
+                seen.add(key)
+                found.append(link)
+    return tuple(found)
+
+
+def transferred(all_links: Iterable[Link], values: Mapping[str, Array]) -> dict[str, Array]:
+    """Keras id → the reference's values in the Keras layout, for every link that can be loaded."""
+    return {
+        link.keras: link.to_keras(values)
+        for link in all_links
+        if link.to_keras is not None and link.keras and all(key in values for key in link.ref)
+    }
+
+
+_SAME_ROLE = {"deviation": "variance", "variance": "deviation"}
+
+
+def _pair_links(pair: Pair, ref: Network, keras: Network) -> list[Link]:
+    made: list[Link] = []
+    ref_left = dict(pair.ref.params)
+    for role, keys in pair.keras.params.items():
+        source = role if role in ref_left else _SAME_ROLE.get(role, "")
+        if source not in ref_left:
+            fallback = _by_shape(pair, keys, ref_left, ref, keras)
+            source = fallback or source
+        if source in ref_left:
+            made += _linked(pair, role, ref_left.pop(source), source, keys, ref, keras)
+        else:
+            made += [_only_keras(pair, role, key, keras.params[key]) for key in keys]
+    for role, keys in ref_left.items():
+        made.append(_only_ref(pair, role, keys, ref))
+    return made
+
+
+def _by_shape(
+    pair: Pair, keys: tuple[str, ...], left: Mapping[str, tuple[str, ...]], ref: Network, keras: Network
+) -> str:
+    """For layers outside the vocabulary: the reference's first remaining parameter of the same shape."""
+    if type(pair.ref.kind) is type(pair.keras.kind) and pair.ref.kind.roles:
+        return ""
+    shape = keras.params[keys[0]].shape
+    return next((role for role, ids in left.items() if ref.params[ids[0]].shape == shape), "")
+
+
+def _linked(
+    pair: Pair, role: str, sources: tuple[str, ...], source: str, targets: tuple[str, ...], ref: Network, keras: Network
+) -> list[Link]:
+    """Links of one role: the reference's pieces joined along their last axis, then cut for the Keras pieces."""
+    if source != role and {source, role} == {"deviation", "variance"}:
+        assert isinstance(pair.ref.kind, BatchNorm)
+        convert = _statistic(source, pair.ref.kind.epsilon, sources[0])
+        return [Link(pair, role, sources, targets[0], convert, linear=False)]
+    whole = list(ref.params[sources[0]].shape)
+    if len(sources) > 1:
+        whole[-1] = sum(ref.params[key].shape[-1] for key in sources)
+    total = sum(keras.params[key].shape[-1] for key in targets)
+    made: list[Link] = []
+    start = 0
+    for key in targets:
+        param = keras.params[key]
+        width = param.shape[-1]
+        piece = tuple(whole)
+        cut: slice | None = None
+        if len(targets) > 1 and total == whole[-1]:
+            piece, cut = (*whole[:-1], width), slice(start, start + width)
+        start += width
+        convert, blocks = _layout(ref.params[sources[0]].axes, piece, param.axes, param.shape, pair)
+        problem = ""
+        if convert is None or blocks:
+            problem = f"the reference's {role} is {_extent(piece)}, the Keras one {_extent(param.shape)}"
+        made.append(
+            Link(
+                pair, role, sources, key, None if convert is None else _joined(sources, cut, convert),
+                problem=problem, blocks=blocks,
+            )
+        )  # fmt: skip
+    return made
+
+
+def _joined(
+    sources: tuple[str, ...], cut: slice | None, convert: Callable[[Array], Array]
+) -> Callable[[Mapping[str, Array]], Array]:
+    def to_keras(values: Mapping[str, Array]) -> Array:
+        whole = values[sources[0]] if len(sources) == 1 else np.concatenate([values[k] for k in sources], axis=-1)
+        return convert(whole if cut is None else whole[..., cut])
+
+    return to_keras
+
+
+def _statistic(source: str, epsilon: float, key: str) -> Callable[[Mapping[str, Array]], Array]:
+    """MatConvNet keeps sqrt(variance + epsilon), Keras the variance (vl_nnbnorm.cu; SEMANTICS of the moments)."""
+
+    def to_variance(values: Mapping[str, Array]) -> Array:
+        wide = values[key].astype(np.float64)
+        return (wide * wide - epsilon).astype(values[key].dtype)
+
+    def to_deviation(values: Mapping[str, Array]) -> Array:
+        return np.sqrt(values[key].astype(np.float64) + epsilon).astype(values[key].dtype)
+
+    return to_variance if source == "deviation" else to_deviation
+
+
+def _layout(
+    ref_axes: str, ref_shape: tuple[int, ...], keras_axes: str, keras_shape: tuple[int, ...], pair: Pair
+) -> tuple[Callable[[Array], Array] | None, bool]:
+    """How an array of the reference's axes and shape becomes one of the Keras axes and shape; and whether in blocks.
+
+    `h w i o` → `i o` joins h, w, i (the order in which Keras flattens a map); → `h w c m` parts the outputs of a
+    depthwise convolution. Grouped filters go into a denser kernel as blocks with zeros between.
+    """
+    if _squeezed(ref_shape) == _squeezed(keras_shape) and len(ref_axes.split()) == len(keras_axes.split()):
+        return (lambda value: value.reshape(keras_shape)), False
+    flat = {"h w i o", "i o", "h w c m", "w i o", "d h w i o"}
+    if ref_axes in flat and keras_axes in flat and math.prod(ref_shape) == math.prod(keras_shape):
+        outputs = _outputs(ref_axes, ref_shape), _outputs(keras_axes, keras_shape)
+        spatial = ref_axes == "i o" or keras_axes == "i o" or ref_shape[:-2] == keras_shape[:-2]
+        if outputs[0] == outputs[1] and spatial:
+            return (lambda value: value.reshape(keras_shape)), False
+    kind, other = pair.ref.kind, pair.keras.kind
+    if ref_axes == "h w i o" and isinstance(kind, Conv) and isinstance(other, Conv) and kind.groups > other.groups:
+        return _blocks(ref_shape, keras_shape, kind.groups, other.groups)
+    return None, False
+
+
+def _outputs(axes: str, shape: tuple[int, ...]) -> int:
+    return shape[-1] * shape[-2] if axes == "h w c m" else shape[-1]
+
+
+def _blocks(
+    ref_shape: tuple[int, ...], keras_shape: tuple[int, ...], groups: int, kept: int
+) -> tuple[Callable[[Array], Array] | None, bool]:
+    """Grouped filters in a kernel with fewer groups: each block on the channels it sees, zeros elsewhere."""
+    height, width, depth, outputs = ref_shape
+    ratio = groups // max(kept, 1)
+    dense = (height, width, depth * ratio, outputs)
+    if groups % max(kept, 1) or outputs % groups or math.prod(dense) != math.prod(keras_shape):
+        return None, False
+    if keras_shape[-1] != outputs:
+        return None, False
+
+    def place(value: Array) -> Array:
+        made = np.zeros(dense, value.dtype)
+        each = outputs // groups
+        for group in range(groups):
+            inside = group % ratio
+            span = slice(group * each, (group + 1) * each)
+            made[:, :, inside * depth : (inside + 1) * depth, span] = value[..., span]
+        return made.reshape(keras_shape)
+
+    return place, True
+
+
+def _only_keras(pair: Pair, role: str, key: str, param: Param) -> Link:
+    """A parameter that only Keras has: it gets the value that changes nothing."""
+    neutral = {"bias": 0.0, "beta": 0.0, "gamma": 1.0, "mean": 0.0, "variance": 1.0}.get(role)
+    fill = None if neutral is None else (lambda values: np.full(param.shape, neutral, np.float32))
+    return Link(pair, role, (), key, fill, linear=False, problem=f"the reference has no {role}, Keras has one")
+
+
+def _only_ref(pair: Pair, role: str, keys: tuple[str, ...], ref: Network) -> Link:
+    return Link(pair, role, keys, "", None, problem=f"the reference has a {role}, Keras has none")
+
+
+def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(d for d in shape if d != 1) or (1,)
+
+
+def _extent(shape: Sequence[int]) -> str:
+    return "×".join(str(d) for d in shape) or "a scalar"
+
+
+def relation(expected: Array, actual: Array) -> tuple[str, str]:
+    """How a file's own values stand to the reference's: a word and a few words more.
+
+    Returns:
+        `("equal", …)`, `("scaled", factor)`, `("perturbed", …)` (close, but not equal), or `("independent", …)`.
+    """
+    a, b = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    if a.shape != b.shape:
+        return "misfit", f"{_extent(actual.shape)} against {_extent(expected.shape)}"
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return ("equal", "bit for bit") if np.array_equal(a, b, equal_nan=True) else ("independent", "not finite")
+    gap, norm, own = np.linalg.norm(a - b), np.linalg.norm(b), np.linalg.norm(a)
+    if gap == 0:
+        return "equal", "bit for bit"
+    if np.abs(a - b).max() <= 2e-7 * max(np.abs(b).max(), np.abs(a).max()):
+        return "equal", "to rounding"
+    wrong = int(np.count_nonzero(np.abs(a - b) > 2e-7 * np.maximum(np.abs(a), np.abs(b))))
+    few = f"{wrong} of {a.size} elements differ"
+    if norm > 0 and own > 0 and a.size > 1:
+        factor = float(a @ b / (b @ b))
+        if np.linalg.norm(a - factor * b) <= 1e-5 * own:
+            return "scaled", f"{factor:.6g} times the reference's"
+        if abs(a @ b) / (norm * own) > 0.9:
+            return "perturbed", f"{few}, by {gap / norm:.2g} of their size"
+    elif max(norm, own) > 0 and wrong < a.size:
+        return "perturbed", few
+    return "independent", few

@@ -1,0 +1,288 @@
+"""A network as a graph of *units*: what one side does in one layer and the other in several, read as one operation.
+
+Zero padding and a valid convolution are one convolution; slices, convolutions and a concatenation are a grouped one;
+softmax and cross-entropy are one loss; a dense layer is the convolution that covers its map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from parity.layers import (
+    Activation,
+    Concat,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Identity,
+    Kind,
+    Loss,
+    Merge,
+    Pad,
+    Pool,
+    Rescale,
+    Reshape,
+    Slice,
+    Softmax,
+    Split,
+)
+from parity.network import Layer, Network, Shape
+
+__all__ = ["Unit", "family", "same_shape", "units"]
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """One or a few layers of one network that are compared as one operation.
+
+    Attributes:
+        name: of the layer that it is known by.
+        kind: what the layers do together.
+        layers: names, in an order in which they run.
+        inputs: the tensors it reads from outside, in order.
+        output: the tensor it makes for others.
+        shape: of that tensor, without batch axis.
+        params: role → ids, in order (several where it joins parallel layers).
+        optional: True where it may stay without a partner: it changes no value in this mode.
+        origin: the framework's name of the layer, for the report.
+    """
+
+    name: str
+    kind: Kind
+    layers: tuple[str, ...]
+    inputs: tuple[str, ...]
+    output: str
+    shape: Shape | None
+    params: Mapping[str, tuple[str, ...]]
+    optional: bool = False
+    origin: str = ""
+
+    @property
+    def core(self) -> str:
+        """What family of operations it belongs to: only units of one family are paired."""
+        return family(self.kind)
+
+
+def units(network: Network, mode: str, *, join_loss: bool = True, with_loss: bool = True) -> tuple[Unit, ...]:
+    """The network as units, in topological order.
+
+    Args:
+        network: either side's.
+        mode: `"train"` or `"eval"`, which decides what changes nothing.
+        join_loss: whether softmax followed by a logarithmic loss is one unit (both sides have a loss).
+        with_loss: False leaves loss layers out (only one side has one).
+    """
+    grouped = _Grouping(network, join_loss=join_loss)
+    made: list[Unit] = []
+    for layer in network:
+        if layer.name in grouped.absorbed:
+            continue
+        if isinstance(layer.kind, Loss) and not with_loss:
+            continue
+        made.append(_unit(network, grouped, layer, mode))
+    return tuple(made)
+
+
+class _Grouping:
+    """Which layers join the unit of which other layer."""
+
+    def __init__(self, network: Network, *, join_loss: bool) -> None:
+        self.network = network
+        self.members: dict[str, tuple[str, ...]] = {}
+        self.kinds: dict[str, Kind] = {}
+        self.absorbed: set[str] = set()
+        for layer in network:
+            if isinstance(layer.kind, Conv | Pool):
+                self._padding(layer)
+        for layer in network:
+            if isinstance(layer.kind, Concat):
+                self._split_convolution(layer)
+            elif isinstance(layer.kind, Loss) and join_loss:
+                self._softmax_loss(layer)
+
+    def _producer(self, tensor: str) -> Layer | None:
+        """The layer that makes `tensor`, if it makes it for one reader only."""
+        layer = self.network.producers.get(tensor)
+        if layer is None or len(self.network.consumers.get(tensor, ())) != 1 or layer.name in self.absorbed:
+            return None
+        return layer
+
+    def _take(self, layer: Layer, members: Iterable[str], kind: Kind) -> None:
+        members = tuple(members)
+        self.members[layer.name] = members
+        self.kinds[layer.name] = kind
+        self.absorbed.update(m for m in members if m != layer.name)
+
+    def _padding(self, layer: Layer) -> None:
+        before = self._producer(layer.inputs[0])
+        if before is None or not isinstance(before.kind, Pad) or before.kind.value != 0:
+            return
+        own: Kind = layer.kind
+        assert isinstance(own, Conv | Pool)
+        if own.pad is None or len(own.pad) != len(before.kind.pad):
+            return
+        pad = tuple(a + b for a, b in zip(own.pad, before.kind.pad, strict=True))
+        self._take(layer, (before.name, layer.name), replace(own, pad=pad))
+
+    def _softmax_loss(self, layer: Layer) -> None:
+        kind = layer.kind
+        assert isinstance(kind, Loss)
+        prediction = next((t for t in layer.inputs if t not in self.network.labels), None)
+        before = self._producer(prediction) if prediction else None
+        if before is None or not isinstance(before.kind, Softmax) or kind.function not in ("log", "softmaxlog"):
+            return
+        self._take(layer, (before.name, layer.name), replace(kind, function="softmaxlog"))
+
+    def _split_convolution(self, layer: Layer) -> None:
+        """Slices of one tensor, convolved apart and concatenated, are one grouped convolution."""
+        assert isinstance(layer.kind, Concat)
+        branches: list[Layer] = []
+        sources: list[tuple[str, int, int]] = []
+        cuts: list[str] = []
+        for tensor in layer.inputs:
+            conv = self._producer(tensor)
+            if conv is None or not isinstance(conv.kind, Conv) or layer.kind.axis != -1:
+                return
+            cut = self.network.producers.get(conv.inputs[0])
+            if cut is None or conv.name in self.members:
+                return
+            span = _span(self.network, cut, conv.inputs[0])
+            if span is None:
+                return
+            branches.append(conv)
+            sources.append(span)
+            if cut.name not in cuts:
+                cuts.append(cut.name)
+        kinds = [b.kind for b in branches]
+        first = kinds[0] if kinds else None
+        if len(branches) < 2 or not isinstance(first, Conv):
+            return
+        alike = all(replace(k, groups=1) == replace(first, groups=1) for k in kinds if isinstance(k, Conv))
+        contiguous = all(a[0] == b[0] and a[2] == b[1] for a, b in zip(sources, sources[1:], strict=False))
+        equal = len({stop - start for _, start, stop in sources}) == 1 and sources[0][1] == 0
+        if not (alike and contiguous and equal):
+            return
+        kind = replace(first, filters=first.filters * len(branches), groups=first.groups * len(branches))
+        self._take(layer, (*cuts, *(b.name for b in branches), layer.name), kind)
+
+
+def _span(network: Network, cut: Layer, tensor: str) -> tuple[str, int, int] | None:
+    """(tensor that is cut, first channel, past the last) of what `cut` hands out as `tensor`."""
+    if isinstance(cut.kind, Slice) and cut.kind.axis == -1:
+        return cut.inputs[0], cut.kind.start, cut.kind.stop
+    if isinstance(cut.kind, Split) and cut.kind.axis == -1:
+        maker = network.producers.get(cut.inputs[0])
+        shape = maker.shape if maker else network.inputs.get(cut.inputs[0])
+        if not shape or shape[-1] is None:
+            return None
+        edges = (0, *cut.kind.bounds, shape[-1])
+        index = cut.outputs.index(tensor)
+        return cut.inputs[0], edges[index], edges[index + 1]
+    return None
+
+
+def _unit(network: Network, grouped: _Grouping, layer: Layer, mode: str) -> Unit:
+    members = grouped.members.get(layer.name, (layer.name,))
+    kind = grouped.kinds.get(layer.name, layer.kind)
+    inside = {t for m in members for t in network[m].outputs}
+    inputs = tuple(dict.fromkeys(t for m in members for t in network[m].inputs if t not in inside))
+    if isinstance(layer.kind, Merge | Concat) and len(members) == 1:
+        inputs = layer.inputs
+    params: dict[str, tuple[str, ...]] = {}
+    for member in members:
+        for role, key in network[member].params.items():
+            params[role] = (*params.get(role, ()), key)
+    known_by = layer
+    if isinstance(layer.kind, Concat) and len(members) > 1:
+        known_by = next(network[m] for m in members if isinstance(network[m].kind, Conv))
+    if isinstance(kind, Dense):
+        kind = _covering(network, layer, kind)
+    if isinstance(kind, Pool) and kind.size is None:
+        kind = _whole_map(network, inputs[0], kind)
+    return Unit(
+        name=known_by.name,
+        kind=kind,
+        layers=members,
+        inputs=inputs,
+        output=layer.output,
+        shape=layer.shape,
+        params=params,
+        optional=_changes_nothing(kind, mode, layer),
+        origin=known_by.origin or known_by.name,
+    )
+
+
+def _shape_of(network: Network, tensor: str) -> Shape | None:
+    maker = network.producers.get(tensor)
+    return maker.shape if maker else network.inputs.get(tensor)
+
+
+def _covering(network: Network, layer: Layer, kind: Dense) -> Conv:
+    """A dense layer as the convolution it is: 1×1, or covering the map that was flattened just before."""
+    tensor, size = layer.inputs[0], (1, 1)
+    while True:
+        maker = network.producers.get(tensor)
+        if maker is None or not (isinstance(maker.kind, Flatten | Reshape | Dropout | Identity)):
+            break
+        shape = _shape_of(network, maker.inputs[0])
+        if isinstance(maker.kind, Flatten) and shape is not None and len(shape) == 3:
+            size = tuple(int(d or 1) for d in shape[:2])
+            break
+        tensor = maker.inputs[0]
+    return Conv(filters=kind.units, size=size, bias=kind.bias)
+
+
+def _whole_map(network: Network, tensor: str, kind: Pool) -> Pool:
+    shape = _shape_of(network, tensor)
+    if shape is None or len(shape) < 2 or any(d is None for d in shape[:-1]):
+        return kind
+    size = tuple(int(d or 1) for d in shape[:-1])
+    return replace(kind, size=size, stride=(1,) * len(size), pad=(0,) * (2 * len(size)), squeeze=False)
+
+
+def _changes_nothing(kind: Kind, mode: str, layer: Layer) -> bool:
+    if isinstance(kind, Flatten | Reshape | Identity):
+        return True
+    if isinstance(kind, Dropout):
+        return mode == "eval" or kind.rate == 0
+    if isinstance(kind, Activation):
+        return kind.function == "linear"
+    if isinstance(kind, Rescale):
+        return kind.scale == 1 and kind.offset == 0
+    if isinstance(kind, Pad):
+        return not any(kind.pad)
+    if isinstance(kind, Pool):
+        return kind.size is not None and all(s == 1 for s in (*kind.size, *kind.stride)) and not any(kind.pad or ())
+    return mode == "eval" and any(r.startswith("random") for r in layer.remarks)
+
+
+def family(kind: Kind) -> str:
+    if isinstance(kind, Conv | Dense):
+        return "Conv"
+    if isinstance(kind, Activation | Softmax):
+        return "Activation"
+    if isinstance(kind, Flatten | Reshape | Identity):
+        return "Layout"
+    return kind.name
+
+
+def same_shape(a: Shape | None, b: Shape | None) -> bool:
+    """Whether two shapes (without batch axis) hold the same values in the same order: extents of one do not count.
+
+    A flat shape equals any that has as many elements: flattening is row-major on every side.
+    """
+    if a is None or b is None:
+        return False
+    left, right = [d for d in a if d != 1], [d for d in b if d != 1]
+    if left == right:
+        return True
+    if None in left or None in right:
+        return len(left) == len(right) and all(
+            x is None or y is None or x == y for x, y in zip(left, right, strict=True)
+        )
+    if len(a) == 1 or len(b) == 1:
+        return math.prod(d for d in left if d) == math.prod(d for d in right if d)
+    return False
