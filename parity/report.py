@@ -162,3 +162,19 @@ class Report:
     def exit_code(self) -> int:
         """0 match, 1 diverged, 2 unverified."""
         return {"match": 0, "diverged": 1}.get(self.verdict, 2)
+
+    def to_json(self) -> str:
+        """The report as a JSON document of schema `parity-report/1`."""
+        from parity.reports.json import to_json
+
+        return to_json(self)
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        from parity.reports.console import render
+
+        yield from render(self, options.max_width)
+
+    def _repr_html_(self) -> str:
+        from parity.reports.notebook import to_html
+
+        return to_html(self)

@@ -1,0 +1,1 @@
+"""Reports: each renders the same `Report`, and none computes anything."""
