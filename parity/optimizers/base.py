@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["OpaqueRule", "UpdateRule"]
+__all__ = ["OpaqueRule", "UpdateRule", "keras_call", "number"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,20 @@ class OpaqueRule(UpdateRule):
     def name(self) -> str:
         """The framework's own name."""
         return self.type or "unknown"
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], era: int) -> OpaqueRule:
+        """Any optimizer, by its class name."""
+        return cls(class_name.split(">")[-1], dict(config))
+
+
+def keras_call(class_name: str, rate: str, **arguments: Any) -> str:
+    """`keras.optimizers.CLASS(rate, name=value, ...)`, without the arguments that are None."""
+    shown = [rate, *(f"{name}={value!r}" for name, value in arguments.items() if value is not None)]
+    return f"keras.optimizers.{class_name}({', '.join(shown)})"
+
+
+def number(config: Mapping[str, Any], name: str, default: float) -> float:
+    """A number of a Keras config; the default where it is missing or None (Keras 2 writes None for its own epsilon)."""
+    value = config.get(name)
+    return default if value is None or isinstance(value, (str, Mapping)) else float(value)

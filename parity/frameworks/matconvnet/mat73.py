@@ -77,10 +77,10 @@ class _Reader:
     def group(self, node: Any, depth: int) -> Any:
         """A struct: a scalar one, or an array whose fields are all datasets of references."""
         kind = _class_of(node)
-        if kind not in ("struct", ""):
-            return Unreadable("a function handle" if kind == "function_handle" else "a sparse array" if _sparse(node) else "an object")
-        if _sparse(node):
+        if "MATLAB_sparse" in node.attrs:
             return Unreadable("a sparse array")
+        if kind not in ("struct", ""):
+            return Unreadable("a function handle" if kind == "function_handle" else "an object")
         names = _field_names(node)
         arrays = [node[name] for name in names]
         if names and all(_holds_references(item) and not _class_of(item) for item in arrays):
@@ -160,10 +160,6 @@ class _Reader:
 def _class_of(node: Any) -> str:
     raw = node.attrs.get("MATLAB_class", b"")
     return raw.decode("latin-1") if isinstance(raw, bytes) else str(raw)
-
-
-def _sparse(node: Any) -> bool:
-    return "MATLAB_sparse" in node.attrs
 
 
 def _holds_references(node: Any) -> bool:

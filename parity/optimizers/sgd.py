@@ -1,0 +1,57 @@
+"""Stochastic gradient descent with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from parity.optimizers.base import UpdateRule, keras_call, number
+
+
+@dataclass(frozen=True)
+class SGD(UpdateRule):
+    """m ← momentum·m - g, w ← w + rate·m (cnn_train.m, `accumulateGradients`; the same as torch's SGD).
+
+    Slots:
+        momentum: m, with the sign that points downhill, as MatConvNet's `solverState` has it. Keras' velocity is rate·m.
+
+    Attributes:
+        momentum: weight of the old m.
+        nesterov: whether the step is momentum·m - g with the new m.
+        rate_inside: whether m holds the rate, m ← momentum·m - rate·g and w ← w + m, as Keras' velocity does
+            (keras/src/optimizers/sgd.py). It makes no difference until the rate changes.
+    """
+
+    causes: ClassVar = {"momentum": "optimizer-momentum", "nesterov": "optimizer-nesterov", "rate_inside": "optimizer-momentum"}
+    keras: ClassVar = ("SGD",)
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    rate_inside: bool = False
+
+    def start(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """m = 0."""
+        return {"momentum": np.zeros_like(weight)}
+
+    def step(
+        self, weight: np.ndarray, gradient: np.ndarray, slots: dict[str, np.ndarray], rate: float
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """One update, in the weight's class."""
+        of = weight.dtype.type
+        mu, lr = of(self.momentum), of(rate)
+        move = lr * gradient if self.rate_inside else gradient
+        m = mu * slots["momentum"] - move
+        delta = mu * m - move if self.nesterov else m
+        return weight + (delta if self.rate_inside else lr * delta), {"momentum": m}
+
+    @classmethod
+    def from_keras(cls, class_name: str, config: Mapping[str, Any], era: int) -> SGD:
+        """Keras' SGD of any era; without momentum there is no difference between its forms."""
+        return cls(number(config, "momentum", 0.0), bool(config.get("nesterov", False)), True)
+
+    def keras_line(self, rate: str) -> str:
+        """`keras.optimizers.SGD(...)`."""
+        return keras_call("SGD", rate, momentum=self.momentum, nesterov=self.nesterov or None)
