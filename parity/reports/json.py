@@ -69,7 +69,7 @@ def to_dict(report: Report) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """`value` in JSON's own types: dataclasses become objects, numpy scalars and arrays numbers and lists."""
     if value is None or isinstance(value, bool | int):
-        return value if not hasattr(value, "value") else _plain(value.value)
+        return value
     if isinstance(value, str):
         # A lone surrogate (a file name that is not UTF-8) has no place in a JSON document.
         return value.encode("utf-8", "replace").decode("utf-8")

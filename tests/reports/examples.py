@@ -88,7 +88,7 @@ def divergent() -> Report:
         ),
         Finding(
             "optimizer-weight-decay-as-lr-decay", "divergence", "", "", "update",
-            "decay=0.0005 shrinks Keras' learning rate at every update; MatConvNet's weightDecay shrinks weights.",
+            "decay=0.0005 shrinks Keras' learning rate at every update; MatConvNet's shrinks the weights.",
             "kernel_regularizer=keras.regularizers.L2(0.00025)",
         ),
         Finding(
