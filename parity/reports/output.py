@@ -1,0 +1,128 @@
+"""Getting a report out: onto a stream of any width and encoding, or whole into a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from parity.errors import BadUsage
+
+__all__ = ["check_target", "progress_on", "show", "write"]
+
+_PLAIN = str.maketrans({"×": "x", "→": ">", "↔": "|", "…": "~", "≤": "<", "–": "-", "·": ".", "≠": "!"})
+"""Signs that an encoding other than UTF-8 may lack; one for one, so that columns stay aligned."""
+
+
+def show(renderable: Any, stream: TextIO | None = None, width: int | None = None) -> None:
+    """Write `renderable` to a stream: colours on a terminal, else plain text without trailing blanks.
+
+    Args:
+        renderable: a report, an inspection, or anything that rich can draw.
+        stream: standard output by default.
+        width: columns; by default the terminal's (or `COLUMNS`), and 80 in a pipe.
+    """
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    console = Console(file=stream, width=width, highlight=False, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    text = capture.get()
+    if not console.is_terminal:
+        text = "".join(line.rstrip() + "\n" for line in text.splitlines())
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    if not encoding.lower().startswith("utf"):
+        text = text.translate(_PLAIN)
+    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.flush()
+
+
+def check_target(path: Path, option: str) -> None:
+    """Raise before a long run if a file could not be written to this path after it.
+
+    Raises:
+        BadUsage: the directory is missing or not writable, or the path is a directory.
+    """
+    if path.is_dir():
+        raise BadUsage(f"{option} {path}: is a directory; name a file in it")
+    if _in_place(path):
+        return
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise BadUsage(f"{option} {path}: there is no directory {folder}; make it first")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadUsage(f"{option} {path}: cannot write in {folder} ({error.strerror or error})") from None
+
+
+def write(path: Path, text: str, option: str) -> None:
+    """Write a whole file or nothing: a temporary one in the same directory takes the old one's place.
+
+    Raises:
+        BadUsage: the file cannot be written.
+    """
+    try:
+        if _in_place(path):
+            path.write_text(text, encoding="utf-8")
+            return
+        target = path.resolve()
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, _permissions(target))  # noqa: PTH101
+            os.replace(name, target)  # noqa: PTH105
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)  # noqa: PTH108
+            raise
+    except OSError as error:
+        raise BadUsage(f"{option} {path}: cannot be written ({error.strerror or error})") from None
+
+
+def _in_place(path: Path) -> bool:
+    """Whether the path is a pipe or device (`/dev/stdout`), which a file must not take the place of."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _permissions(target: Path) -> int:
+    """Those of the file that is replaced, else what the umask leaves."""
+    with contextlib.suppress(OSError):
+        return stat.S_IMODE(target.stat().st_mode)
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+@contextlib.contextmanager
+def progress_on(stream: TextIO | None = None) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A callback `(description, done, total)` that draws a bar on a terminal and leaves none behind; None in a pipe."""
+    stream = stream or sys.stderr
+    if not stream.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(file=stream)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def advance(description: str, done: int, total: int) -> None:
+            bar.update(task, description=description, completed=done, total=total or None)
+
+        yield advance
