@@ -1,0 +1,71 @@
+"""What one comparison holds: both runners, who is whose partner, and everything that was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from parity.align import Alignment, Pair
+from parity.judge import Bench, Verdict
+from parity.report import Outcome, Probe
+from parity.runner import Runner
+from parity.transfer import Link
+from parity.updates import Course, Move
+
+__all__ = ["Comparison", "Data"]
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The batch as each side takes it: tensor name → n h w c, and labels (ids from 0, or one-hot)."""
+
+    ref: Mapping[str, Array]
+    keras: Mapping[str, Array]
+    labels_ref: Array | None
+    labels_keras: Array | None
+
+
+@dataclass(eq=False)
+class Comparison:
+    """Everything that one comparison knows, for rules and reports.
+
+    Attributes:
+        ref, keras: the runners.
+        data: the batch.
+        mode: `"train"` or `"eval"`.
+        own: whether the Keras file's own weights were kept.
+        alignment, links: who is whose partner.
+        bench: where pairs are run alone.
+        verdicts: pair name → its isolated verdicts.
+        moves: the isolated updates.
+        course, free: both sides' free runs over the steps.
+        probes: every compared tensor, in phase order.
+        outcome: what the predictions say.
+        notes: facts a reader should know.
+        old_values: the Keras file's own parameters, before anything was loaded.
+    """
+
+    ref: Runner
+    keras: Runner
+    data: Data
+    mode: str
+    own: bool
+    alignment: Alignment
+    links: tuple[Link, ...]
+    old_values: Mapping[str, Array]
+    bench: Bench | None = None
+    verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
+    course: Course = field(default_factory=Course)
+    free: Course = field(default_factory=Course)
+    probes: list[Probe] = field(default_factory=list)
+    outcome: Outcome | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def diverged(self, pair: Pair, *phases: str) -> bool:
+        """Whether a fault was born in this pair in one of these phases."""
+        return any(p.layer == pair.ref.name and p.phase in phases and p.status == "born" for p in self.probes)

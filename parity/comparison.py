@@ -1,0 +1,205 @@
+"""The comparison itself: both sides run, every layer alone and end to end, phase by phase.
+
+Nothing here renders and nothing here names a cause: it makes `Probe`s, and keeps what the rules need for experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from parity.align import Map, align
+from parity.case import Comparison, Data
+from parity.judge import Bench, masks_for_ref
+from parity.layers import Loss
+from parity.propagation import propagated_probes
+from parity.report import Outcome, Probe
+from parity.runner import Pass, Runner
+from parity.structure import compare_inputs, compare_structure, compare_weights
+from parity.transfer import links, transferred
+from parity.updates import free_course, isolated_moves
+
+__all__ = ["run_comparison"]
+
+Array = np.ndarray
+
+
+def run_comparison(
+    ref: Runner,
+    keras: Runner,
+    data: Data,
+    *,
+    mode: str = "train",
+    own: bool = False,
+    steps: int = 3,
+    mapping: Map | None = None,
+    limits: tuple[float, float] | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Comparison:
+    """Compare two runners on one batch.
+
+    Args:
+        ref, keras: the runners; the Keras model's weights are changed.
+        data: the batch.
+        mode: `"train"` (all phases) or `"eval"` (input to loss).
+        own: keep the Keras model's own weights.
+        steps: training steps in the update phase.
+        mapping: pairs that the user fixes.
+        limits: (rtol, atol) in place of the measured floors.
+        progress: called as progress(what, done, total).
+
+    Raises:
+        CannotCompare: nothing of one side has a partner on the other.
+    """
+    alignment = align(ref.network, keras.network, mode, mapping)
+    run = Comparison(
+        ref, keras, data, mode, own, alignment, links(alignment), old_values=keras.params()
+    )  # fmt: skip
+    has_loss = any(isinstance(p.ref.kind, Loss) for p in alignment.pairs) and data.labels_ref is not None
+    backward = mode == "train" and has_loss
+    total = (2 * steps if backward else 2) + len(alignment.pairs) + (1 if backward else 0)
+    done = 0
+
+    def tick(what: str) -> None:
+        nonlocal done
+        progress(what, done, total)
+        done += 1
+
+    values = ref.params()
+    first_ref, first_keras = next(iter(data.ref.values())), next(iter(data.keras.values()))
+    run.probes.append(compare_inputs(first_ref, first_keras))
+    run.probes += compare_structure(alignment, run.links, values, training=backward)
+    run.probes += compare_weights(run.links, values, run.old_values, own=own)
+    loaded = transferred(run.links, values)
+    if not own:
+        keras.load(loaded)
+    _run_freely(run, steps if backward else 0, tick)
+    seen_ref, seen_keras = run.course.passes[0], run.free.passes[0]
+    ref.load(run.course.weights[0])
+    keras.load(run.free.weights[0])
+    run.bench = Bench(
+        ref=ref,
+        keras=keras,
+        alignment=alignment,
+        links=run.links,
+        observed=seen_ref,
+        mode=mode,
+        backward=backward,
+        labels_ref=data.labels_ref if has_loss else None,
+        labels_keras=data.labels_keras if has_loss else None,
+        masks=seen_keras.masks,
+        limits=limits,
+    )
+    for pair in alignment.pairs:
+        tick(pair.ref.name)
+        run.verdicts[pair.ref.name] = run.bench.examine(pair)
+    run.probes += propagated_probes(run)
+    if backward:
+        tick("optimizer")
+        _updates(run)
+    run.outcome = _outcome(run, seen_ref, seen_keras)
+    progress("done", total, total)
+    return run
+
+
+def _run_freely(run: Comparison, steps: int, tick: Callable[[str], None]) -> None:
+    """Both sides end to end; Keras first, since the dropout masks that it draws are the reference's too."""
+    ref, keras, data = run.ref, run.keras, run.data
+    if steps:
+        keras.reset(_slots(run))
+        run.free = free_course(
+            keras, data.keras, data.labels_keras, steps=steps, tick=lambda what: tick(f"Keras, {what}")
+        )
+        masks = [masks_for_ref(run.alignment, seen.masks) for seen in run.free.passes]
+        ref.reset(ref.recipe.slots or None)
+        run.course = free_course(
+            ref, data.ref, data.labels_ref, steps=steps, masks=masks, tick=lambda what: tick(f"reference, {what}")
+        )
+        return
+    for runner, course, inputs, labels, what in (
+        (keras, run.free, data.keras, data.labels_keras, "Keras"),
+        (ref, run.course, data.ref, data.labels_ref, "reference"),
+    ):
+        tick(what)
+        course.weights.append(runner.params())
+        masks = masks_for_ref(run.alignment, run.free.passes[0].masks) if runner is ref else None
+        course.passes.append(runner.run(inputs, labels, mode=run.mode, backward=False, masks=masks))
+
+
+def _slots(run: Comparison) -> dict[str, dict[str, Array]]:
+    """The reference's optimizer slots (a training checkpoint's) by Keras id."""
+    made: dict[str, dict[str, Array]] = {}
+    for link in run.links:
+        if not (link.linear and link.to_keras is not None and link.ref and link.keras):
+            continue
+        held = [run.ref.recipe.slots.get(key) for key in link.ref]
+        if any(h is None for h in held):
+            continue
+        names = set.intersection(*(set(h or {}) for h in held))
+        made[link.keras] = {
+            name: link.to_keras({key: (h or {})[name] for key, h in zip(link.ref, held, strict=True)}) for name in names
+        }
+    return made
+
+
+def _updates(run: Comparison) -> None:
+    """The update phase, after everything before it is known."""
+    unmoved = frozenset(getattr(run.ref, "unmoved", ()))
+    run.moves = isolated_moves(
+        run.alignment, run.links, run.keras, run.course, run.free, slots=_slots(run), unmoved=unmoved
+    )
+    before = any(p.status in ("born", "unpaired", "inherited") for p in run.probes)
+    moved_apart = any(m.status == "born" for m in run.moves)
+    for move in sorted(run.moves, key=lambda m: m.step):
+        status = move.status
+        far = move.propagated is not None and move.propagated.relative > 1e-4
+        if status == "match" and far and (before or moved_apart):
+            status = "inherited"
+        pair, apart = move.link.pair, move.propagated or move.isolated
+        x_floor = None
+        if move.propagated is not None and move.floor > 0:
+            x_floor = move.propagated.rms / move.floor
+        run.probes.append(
+            Probe(
+                layer=pair.ref.name,
+                keras_layer=pair.keras.origin,
+                phase="update",
+                tensor=move.link.role,
+                step=move.step,
+                shape=() if move.expected is None else move.expected.shape,
+                status=status,
+                max_abs=apart.max_abs if apart else None,
+                rms_rel=apart.relative if apart else None,
+                floor=move.floor or None,
+                isolated_x_floor=move.x_floor,
+                propagated_x_floor=x_floor,
+                note=move.note,
+            )
+        )
+
+
+def _outcome(run: Comparison, ref: Pass, keras: Pass) -> Outcome | None:
+    """How many top-1 predictions differ; None where the outputs are not one score vector per image."""
+    mine = ref.outputs.get(run.ref.network.outputs[0]) if run.ref.network.outputs else None
+    theirs = keras.outputs.get(run.keras.network.outputs[0]) if run.keras.network.outputs else None
+    if mine is None or theirs is None or mine.size != theirs.size or mine.size // mine.shape[0] != mine.shape[-1]:
+        return None
+    images = mine.shape[0]
+    a, b = mine.reshape(images, -1), theirs.reshape(images, -1)
+    if a.shape[1] < 2:
+        return None
+    top_a, top_b = a.argmax(axis=1), b.argmax(axis=1)
+
+    def right(top: Array, labels: Array | None) -> int | None:
+        if labels is None:
+            return None
+        ids = labels.argmax(axis=-1) if labels.ndim == 2 and labels.shape[1] > 1 else labels
+        return int(np.count_nonzero(top == ids.reshape(images, -1)[:, 0])) if ids.size == images else None
+
+    return Outcome(
+        images=images,
+        differ=int(np.count_nonzero(top_a != top_b)),
+        ref_correct=right(top_a, run.data.labels_ref),
+        keras_correct=right(top_b, run.data.labels_keras),
+    )

@@ -1,0 +1,108 @@
+"""In which fields two paired layers differ, leaving out fields that cannot matter where they stand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from parity.align import Pair
+from parity.layers import Activation, BatchNorm, Conv, Kind, Loss, Pool, Softmax
+from parity.network import Shape
+
+__all__ = ["Difference", "differences"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which a pair differs.
+
+    Attributes:
+        field: its name in the neutral vocabulary; `"kind"` where the two are different operations.
+        ref, keras: both values.
+        cause: slug of the cause it would be.
+        phase: the first phase in which it can act.
+    """
+
+    field: str
+    ref: Any
+    keras: Any
+    cause: str
+    phase: str = "forward"
+
+
+def differences(pair: Pair) -> tuple[Difference, ...]:
+    """The fields that differ and could change a number; empty where the two kinds say the same."""
+    ref, keras = pair.ref.kind, pair.keras.kind
+    if (
+        isinstance(ref, Activation | Softmax)
+        and isinstance(keras, Activation | Softmax)
+        and type(ref) is not type(keras)
+    ):
+        return (Difference("function", _word(ref), _word(keras), "activation-kind"),)
+    if type(ref) is not type(keras):
+        return ()
+    mine, theirs = ref.describe(), keras.describe()
+    found: list[Difference] = []
+    for name, cause in ref.causes.items():
+        a, b = mine[name], theirs[name]
+        if _same(a, b) or _idle(name, ref, keras, pair.ref.shape):
+            continue
+        found.append(Difference(name, a, b, _refined(name, cause, ref, keras), _phase(name, ref)))
+    return tuple(found)
+
+
+def _word(kind: Kind) -> str:
+    return kind.function if isinstance(kind, Activation) else kind.name.lower()
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float | int):
+        return math.isclose(a, b, rel_tol=1e-6, abs_tol=0.0)
+    return a == b
+
+
+def _idle(name: str, ref: Kind, keras: Kind, shape: Shape | None) -> bool:
+    """Whether a field cannot change any number here."""
+    if isinstance(ref, Conv | Pool) and isinstance(keras, Conv | Pool):
+        single = shape is not None and len(shape) == 3 and shape[0] == 1 and shape[1] == 1
+        if name == "stride" and single and ref.pad == keras.pad:
+            return True
+        if name == "pad" and (ref.pad is None or keras.pad is None):
+            return True
+        if name == "size" and (getattr(ref, "size", None) is None or getattr(keras, "size", None) is None):
+            return True
+    if isinstance(ref, Conv) and isinstance(keras, Conv) and name == "dilate":
+        return all(s == 1 for s in (*ref.size, *keras.size))
+    if isinstance(ref, Conv) and name == "bias":
+        return True  # judged as a parameter that fits or does not (transfer.py)
+    if isinstance(ref, Pool) and isinstance(keras, Pool) and name == "count_pad":
+        return "max" in (ref.method, keras.method) or not (any(ref.pad or ()) or any(keras.pad or ()))
+    if isinstance(ref, BatchNorm) and isinstance(keras, BatchNorm) and name == "momentum":
+        return ref.momentum is None or keras.momentum is None
+    if isinstance(ref, Activation) and name == "slope":
+        return ref.function not in ("relu", "elu")
+    if isinstance(ref, Loss) and isinstance(keras, Loss) and name == "function":
+        return {ref.function, keras.function} <= {"softmaxlog"}
+    return False
+
+
+def _refined(name: str, cause: str, ref: Kind, keras: Kind) -> str:
+    if name == "pad" and isinstance(ref, Conv | Pool) and isinstance(keras, Conv | Pool):
+        a, b = ref.pad or (), keras.pad or ()
+        if len(a) == len(b) == 4 and a[0] + a[1] == b[0] + b[1] and a[2] + a[3] == b[2] + b[3]:
+            return "padding-asymmetric"
+    if name == "function" and isinstance(ref, Loss) and isinstance(keras, Loss):
+        if ref.function == "softmaxlog" and keras.function == "log":
+            return "softmax-missing"
+        if ref.function == "log" and keras.function == "softmaxlog":
+            return "softmax-double"
+    return cause
+
+
+def _phase(name: str, kind: Kind) -> str:
+    if isinstance(kind, Loss):
+        return "loss"
+    if isinstance(kind, BatchNorm) and name == "momentum":
+        return "update"
+    return "forward"

@@ -1,0 +1,225 @@
+"""End-to-end errors beside the isolated ones: what was born in a layer, and what it only passes on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from parity.align import Pair
+from parity.case import Comparison
+from parity.differences import differences
+from parity.judge import Verdict, shaped
+from parity.report import Probe
+from parity.runner import Pass
+from parity.tolerance import CLEAN, Distance, distance
+
+__all__ = ["propagated_probes"]
+
+Array = np.ndarray
+
+_CHAOS = 200.0
+"""Propagated error, in floors of one layer, that a clean deep net may pile up before it is looked at more closely."""
+
+
+def propagated_probes(run: Comparison) -> list[Probe]:
+    """The probes of forward, loss and backward, with their statuses; needs the verdicts and both first passes."""
+    return _Propagation(run, run.course.passes[0], run.free.passes[0]).probes()
+
+
+class _Propagation:
+    """End-to-end errors beside the isolated ones, and the status of each probe."""
+
+    def __init__(self, run: Comparison, ref: Pass, keras: Pass) -> None:
+        self.run, self.ref, self.keras = run, ref, keras
+        self.distances: dict[tuple[str, str], Distance | None] = {}
+        self.noise: dict[tuple[str, str], Distance | None] = {}
+        self.x_floors: dict[tuple[str, str], float] = {}
+        self.rows_noted = any("ties" in v.note for found in run.verdicts.values() for v in found)
+
+    def probes(self) -> list[Probe]:
+        run = self.run
+        for pair in run.alignment.pairs:
+            for verdict in run.verdicts[pair.ref.name]:
+                self.distances[pair.ref.name, verdict.tensor] = self._distance(pair, verdict, self.ref, self.keras)
+        faulty = any(p.status in ("born", "unpaired") for p in run.probes)
+        faulty |= any(v.status == "born" for found in run.verdicts.values() for v in found)
+        if faulty or max(self._in_floors().values(), default=0.0) > _CHAOS:
+            self._measure_noise()
+        self.x_floors = self._in_floors()
+        forward, loss, backward = [], [], []
+        tainted = self._tainted()
+        for pair in run.alignment.pairs:
+            for verdict in run.verdicts[pair.ref.name]:
+                if verdict.phase == "forward":
+                    forward.append(self._probe(pair, verdict, pair.ref.name in tainted))
+                elif verdict.phase == "loss":
+                    loss.append(self._probe(pair, verdict, pair.ref.name in tainted))
+        before = any(p.status in ("born", "unpaired", "inherited") for p in (*run.probes, *forward, *loss))
+        for pair in reversed(run.alignment.pairs):
+            here = [v for v in run.verdicts[pair.ref.name] if v.phase == "backward"]
+            backward += [self._probe(pair, v, before) for v in here]
+            before |= any(v.status == "born" for v in here)
+        return forward + loss + backward
+
+    # ---- distances
+
+    def _distance(self, pair: Pair, verdict: Verdict, ref: Pass, keras: Pass) -> Distance | None:
+        """How far apart the two end-to-end tensors of a verdict are; None where one was not seen."""
+        expected, actual = self._tensors(pair, verdict, ref, keras)
+        if expected is None or actual is None:
+            return None
+        fitted = shaped(actual, expected.shape)
+        return None if fitted is None else distance(fitted, expected)
+
+    def _tensors(self, pair: Pair, verdict: Verdict, ref: Pass, keras: Pass) -> tuple[Array | None, Array | None]:
+        tensor = verdict.tensor
+        if tensor == "output":
+            return ref.outputs.get(pair.ref.output), keras.outputs.get(pair.keras.output)
+        if tensor == "loss":
+            lost = ref.loss, keras.loss
+            return tuple(None if value is None else np.asarray([value]) for value in lost)  # type: ignore[return-value]
+        if tensor.startswith("dx"):
+            feeds, _ = self.run.alignment.feeds(pair)
+            index = int(tensor[2:] or 1) - 1
+            sources = list(dict.fromkeys(feeds.values()))
+            if index >= len(sources):
+                return None, None
+            theirs = [t for t, source in feeds.items() if source == sources[index]]
+            return ref.output_grads.get(sources[index]), keras.output_grads.get(theirs[0])
+        for link in self.run.links:
+            if link.pair is pair and f"d{link.role}" == tensor and link.to_keras is not None and link.keras:
+                if any(key not in ref.param_grads for key in link.ref):
+                    return None, None
+                return link.to_keras(ref.param_grads), keras.param_grads.get(link.keras)
+        return None, None
+
+    def _in_floors(self) -> dict[tuple[str, str], float]:
+        """Propagated distances in floors: of the layer alone, or of the whole net where that was measured."""
+        made: dict[tuple[str, str], float] = {}
+        for pair in self.run.alignment.pairs:
+            for verdict in self.run.verdicts[pair.ref.name]:
+                key = (pair.ref.name, verdict.tensor)
+                apart, noise = self.distances.get(key), self.noise.get(key)
+                if apart is None:
+                    continue
+                floor = np.asarray(verdict.floor, dtype=np.float64)
+                if noise is not None and noise.channel_rms.shape in (floor.shape, ()):
+                    floor = np.maximum(floor, noise.channel_rms)
+                elif noise is not None:
+                    floor = np.maximum(floor, noise.rms)
+                made[key] = apart.x_floor(floor)
+        return made
+
+    def _measure_noise(self) -> None:
+        """What half an ulp in every input and weight makes of every tensor: the whole net's own amplification."""
+        run = self.run
+        values = run.course.weights[0]
+        rng = np.random.default_rng(0)
+
+        def jittered(value: Array) -> Array:
+            return (value * (1 + rng.uniform(-1, 1, value.shape) * 2.0**-24)).astype(value.dtype)
+
+        try:
+            for ties in ("column", "row") if self.rows_noted else ("column",):
+                run.ref.load({key: jittered(value) for key, value in values.items()})
+                backward = run.bench is not None and run.bench.backward
+                shaken = run.ref.run(
+                    {name: jittered(value) for name, value in run.data.ref.items()},
+                    run.data.labels_ref if run.bench and run.bench.labels_ref is not None else None,
+                    mode=run.mode,
+                    backward=backward,
+                    masks=run.bench.ref_masks if run.bench else None,
+                    ties=ties,
+                )
+                for pair in run.alignment.pairs:
+                    for verdict in run.verdicts[pair.ref.name]:
+                        key = (pair.ref.name, verdict.tensor)
+                        expected, _ = self._tensors(pair, verdict, self.ref, self.keras)
+                        moved, _ = self._tensors(pair, verdict, shaken, self.keras)
+                        if expected is None or moved is None:
+                            continue
+                        noise, known = distance(moved, expected), self.noise.get(key)
+                        if known is None or noise.rms > known.rms:
+                            self.noise[key] = noise
+        finally:
+            run.ref.load(values)
+
+    # ---- statuses
+
+    def _tainted(self) -> set[str]:
+        """Pairs whose end-to-end value may differ by a fault above them (or in their own structure or weights)."""
+        run, alignment = self.run, self.run.alignment
+        own = {p.layer for p in run.probes if p.phase in ("structure", "weights") and p.status == "born"}
+        lost = {unit.output for unit in (*alignment.ref_only, *alignment.keras_only)}
+        sources = {
+            "ref": {u.output: u for u in alignment.ref_units},
+            "keras": {u.output: u for u in alignment.keras_units},
+        }
+        all_inputs = any(p.phase == "input" and p.status == "born" for p in run.probes)
+        tainted: set[str] = set()
+
+        def dirty(tensor: str, side: str) -> bool:
+            while True:
+                if tensor in lost:
+                    return True
+                paired = (alignment.by_ref if side == "ref" else alignment.by_keras).get(tensor)
+                if paired is not None:
+                    name = paired.ref.name
+                    born = any(v.status == "born" and v.phase == "forward" for v in run.verdicts[name])
+                    return born or name in tainted
+                unit = sources[side].get(tensor)
+                if unit is None or not unit.inputs:
+                    return all_inputs
+                tensor = unit.inputs[0]
+
+        for pair in alignment.pairs:
+            above = any(dirty(t, "ref") for t in pair.ref.inputs) or any(dirty(t, "keras") for t in pair.keras.inputs)
+            if above or pair.ref.name in own:
+                tainted.add(pair.ref.name)
+        return tainted
+
+    def _probe(self, pair: Pair, verdict: Verdict, tainted: bool) -> Probe:
+        key = (pair.ref.name, verdict.tensor)
+        apart, x_floor = self.distances.get(key), self.x_floors.get(key)
+        status, note = verdict.status, verdict.note
+        above = x_floor is not None and x_floor > 2 * CLEAN
+        if status == "unverified" and (tainted or self._misfit(pair)):
+            status = "inherited"
+        elif status == "match" and above and tainted:
+            status = "inherited"
+        elif status == "match" and above and x_floor is not None and x_floor > _CHAOS and verdict.note == "":
+            status, note = "unverified", "differs end to end although each layer alone agrees"
+        if status == "match" and verdict.tensor in ("output", "loss") and self._hidden(pair, verdict.phase):
+            status, note = "masked", "fields differ, but this batch does not show it"
+        shown = apart or verdict.distance
+        return Probe(
+            layer=pair.ref.name,
+            keras_layer=pair.keras.origin,
+            phase=verdict.phase,
+            tensor=verdict.tensor,
+            shape=self._shape(pair, verdict),
+            status=status,
+            max_abs=shown.max_abs if shown else None,
+            rms_rel=shown.relative if shown else None,
+            floor=float(np.sqrt(np.mean(np.square(verdict.floor)))) if verdict.x_floor is not None else None,
+            isolated_x_floor=verdict.x_floor,
+            propagated_x_floor=x_floor,
+            note=note,
+        )
+
+    def _misfit(self, pair: Pair) -> bool:
+        return any(
+            p.layer == pair.ref.name and p.phase == "structure" and p.status in ("born", "inherited")
+            for p in self.run.probes
+        )
+
+    def _hidden(self, pair: Pair, phase: str) -> bool:
+        """Whether a field differs that acts in this phase, though no number of the pair does."""
+        if any(v.status != "match" for v in self.run.verdicts[pair.ref.name]):
+            return False
+        return any(d.phase == phase for d in differences(pair))
+
+    def _shape(self, pair: Pair, verdict: Verdict) -> tuple[int, ...]:
+        if verdict.tensor == "loss":
+            return ()
+        expected, _ = self._tensors(pair, verdict, self.ref, self.keras)
+        return () if expected is None else tuple(expected.shape)

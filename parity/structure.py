@@ -1,0 +1,203 @@
+"""The phases before anything runs: do the inputs, the layers, their shapes and their parameters fit each other?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from parity.align import Alignment, Pair
+from parity.layers import BatchNorm
+from parity.network import Shape
+from parity.report import Probe
+from parity.tolerance import ROUNDOFF, distance
+from parity.transfer import Link, relation, transferred
+from parity.units import Unit, same_shape
+
+__all__ = ["compare_inputs", "compare_structure", "compare_weights"]
+
+Array = np.ndarray
+
+
+def compare_inputs(x_ref: Array, x_keras: Array) -> Probe:
+    """The `input` phase: whether both sides are given the same images (n h w c)."""
+    if x_ref.shape[0] != x_keras.shape[0] or x_ref.size != x_keras.size:
+        note = f"x_ref is {x_ref.shape}, x_keras {x_keras.shape}"
+        return Probe("input", "input", "input", "x", shape=x_ref.shape, status="born", note=note)
+    apart = distance(x_keras.reshape(x_ref.shape), x_ref)
+    floor = 2 * ROUNDOFF * max(apart.scale, np.finfo(np.float32).tiny)
+    x_floor = apart.x_floor(np.asarray(floor))
+    return Probe(
+        "input",
+        "input",
+        "input",
+        "x",
+        shape=x_ref.shape,
+        status="match" if x_floor <= 4 else "born",
+        max_abs=apart.max_abs,
+        rms_rel=apart.relative,
+        floor=floor,
+        isolated_x_floor=x_floor,
+        propagated_x_floor=x_floor,
+    )
+
+
+def compare_structure(
+    alignment: Alignment, all_links: tuple[Link, ...], values: Mapping[str, Array], *, training: bool
+) -> list[Probe]:
+    """The `structure` phase, in the reference's topological order: shapes, wiring, parameters that fit, lost layers.
+
+    Args:
+        alignment: who is whose partner.
+        all_links: how parameters correspond.
+        values: the reference's parameters by id.
+        training: whether weights will move.
+    """
+    rows: list[tuple[float, list[Probe]]] = []
+    places = {unit.name: float(i) for i, unit in enumerate(alignment.ref_units)}
+    shapes = _Shapes(alignment)
+    for pair in alignment.pairs:
+        rows.append((places[pair.ref.name], _pair_probes(alignment, pair, all_links, values, shapes, training)))
+    for unit in alignment.ref_only:
+        probe = Probe(unit.name, "", "structure", "layer", shape=_known(unit.shape), status="unpaired")
+        rows.append((places[unit.name], [probe]))
+    by_keras = {pair.keras.name: places[pair.ref.name] for pair in alignment.pairs}
+    place = -1.0
+    for unit in alignment.keras_units:
+        place = by_keras.get(unit.name, place)
+        if unit in alignment.keras_only:
+            probe = Probe("", unit.origin, "structure", "layer", shape=_known(unit.shape), status="unpaired")
+            rows.append((place + 0.5, [probe]))
+    return [probe for _, probes in sorted(rows, key=lambda row: row[0]) for probe in probes]
+
+
+class _Shapes:
+    """Whether the tensors that two units read and make have the same shape."""
+
+    def __init__(self, alignment: Alignment) -> None:
+        self.alignment = alignment
+
+    def _of(self, tensor: str, side: str) -> Shape | None:
+        network = self.alignment.ref if side == "ref" else self.alignment.keras
+        maker = network.producers.get(tensor)
+        return maker.shape if maker else network.inputs.get(tensor)
+
+    def outputs_agree(self, pair: Pair) -> bool:
+        if pair.ref.shape is None or pair.keras.shape is None or pair.ref.core == "Loss":
+            return True
+        return same_shape(pair.ref.shape, pair.keras.shape)
+
+    def inputs_agree(self, pair: Pair) -> bool:
+        feeds, _ = self.alignment.feeds(pair)
+        for theirs, mine in feeds.items():
+            a, b = self._of(mine, "ref"), self._of(theirs, "keras")
+            if a is not None and b is not None and not same_shape(a, b):
+                return False
+        return True
+
+
+def _pair_probes(
+    alignment: Alignment,
+    pair: Pair,
+    all_links: tuple[Link, ...],
+    values: Mapping[str, Array],
+    shapes: _Shapes,
+    training: bool,
+) -> list[Probe]:
+    made: list[Probe] = []
+    inherited = not shapes.inputs_agree(pair)
+    status = "inherited" if inherited else "born"
+    _, wired = alignment.feeds(pair)
+
+    def probe(tensor: str, status: str, note: str) -> Probe:
+        shape = _known(pair.ref.shape)
+        return Probe(pair.ref.name, pair.keras.origin, "structure", tensor, shape=shape, status=status, note=note)
+
+    if not wired:
+        made.append(probe("inputs", "born", _wiring(alignment, pair)))
+    if not shapes.outputs_agree(pair):
+        note = f"{_text(pair.ref.shape)} against {_text(pair.keras.shape)} in Keras"
+        made.append(probe("shape", status, note))
+    for link in all_links:
+        if link.pair is pair and link.problem:
+            made.append(probe(link.role, _fit(alignment, link, values, status, training=training), link.problem))
+    return made or [probe("shape", "match", "")]
+
+
+def _fit(alignment: Alignment, link: Link, values: Mapping[str, Array], status: str, *, training: bool) -> str:
+    """The status of a parameter that has no exact counterpart."""
+    if link.ref and link.keras:
+        return status
+    neutral = 1.0 if link.role == "gamma" else 0.0
+    silent = not link.ref or all(np.all(values[key] == neutral) for key in link.ref)
+    if silent and (not training or _cancelled(alignment, link)):
+        return "masked"
+    return status
+
+
+def _cancelled(alignment: Alignment, link: Link) -> bool:
+    """A bias right before a batch normalisation in train mode: its gradient is zero, the mean takes it away."""
+    if link.role != "bias":
+        return False
+    readers = alignment.ref.consumers.get(link.pair.ref.output, ())
+    return bool(readers) and all(isinstance(layer.kind, BatchNorm) for layer in readers)
+
+
+def _wiring(alignment: Alignment, pair: Pair) -> str:
+    def names(unit: Unit, side: str) -> str:
+        network = alignment.ref if side == "ref" else alignment.keras
+        return " + ".join(alignment.source(t, side) for t in unit.inputs if t not in network.labels)
+
+    return f"reads {names(pair.ref, 'ref')} in the reference, {names(pair.keras, 'keras')} in Keras"
+
+
+def _known(shape: Shape | None) -> tuple[int, ...]:
+    return tuple(int(d) for d in shape or () if d is not None)
+
+
+def _text(shape: Shape | None) -> str:
+    return "×".join("?" if d is None else str(d) for d in shape or ()) or "?"
+
+
+def compare_weights(
+    all_links: tuple[Link, ...], ref_values: Mapping[str, Array], keras_values: Mapping[str, Array], *, own: bool
+) -> list[Probe]:
+    """The `weights` phase: the Keras file's own values against the reference's.
+
+    With `own` a difference is a divergence born here; otherwise the reference's values were loaded over them, and how
+    the old ones stood to them is a remark.
+    """
+    made: list[Probe] = []
+    expected = transferred(all_links, ref_values)
+    for link in all_links:
+        if not (link.ref and link.keras):
+            continue
+        if link.keras not in expected:
+            status = "inherited" if own else "match"
+            made.append(_weight(link, keras_values[link.keras], status, "does not fit: keeps the Keras file's values"))
+            continue
+        wanted, held = expected[link.keras], keras_values[link.keras]
+        word, more = relation(wanted, held)
+        text = word if word in ("independent",) else f"{word}: {more}" if word != "equal" else f"equal {more}"
+        apart = distance(held, wanted)
+        status = "born" if own and word != "equal" else "match"
+        made.append(
+            Probe(
+                link.pair.ref.name,
+                link.pair.keras.origin,
+                "weights",
+                link.role,
+                shape=held.shape,
+                status=status,
+                max_abs=apart.max_abs,
+                rms_rel=apart.relative,
+                note=text,
+            )
+        )
+    return made
+
+
+def _weight(link: Link, held: Array, status: str, note: str) -> Probe:
+    return Probe(
+        link.pair.ref.name, link.pair.keras.origin, "weights", link.role, shape=held.shape, status=status, note=note
+    )
