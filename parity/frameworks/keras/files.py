@@ -31,7 +31,7 @@ CONFIG_LIMIT = 64 << 20
 """Bytes that a configuration may have; ResNet-152's has 0.3 MB."""
 
 GROWTH_LIMIT = 20
-"""How often its stored size an array or archive member may unfold to: float weights shrink by a tenth, zero slots more."""
+"""How often its stored size an array or archive member may unfold to: weights shrink by a tenth, zero slots more."""
 
 OBJECT_LIMIT = 500_000
 """Groups and arrays that a file may hold."""

@@ -1,0 +1,298 @@
+"""The two Kerases that parity runs, behind one face: Keras 3 on tensorflow, and Keras 2 (`tf_keras`) on the same one.
+
+Files of Keras 1 and 2 run under Keras 2, with its own layers and optimizers (`decay`, Bessel's correction in its fused
+batch normalisation); files of Keras 3 under Keras 3. Everything that differs between the two lives here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from parity.errors import CannotCompare
+
+__all__ = ["Engine", "engine_of", "quiet", "tensorflow"]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps file descriptor 2 silent: tensorflow's C++ writes start-up notes to it before it reads any log level."""
+    try:
+        saved = os.dup(2)
+    except OSError:
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as null:  # noqa: PTH123 - a device, not a path of the user's
+            sys.stderr.flush()
+            os.dup2(null.fileno(), 2)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def tensorflow() -> Any:
+    """The tensorflow module, imported without its start-up notes."""
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        with quiet():
+            importlib.import_module("tensorflow")
+            from absl import logging
+
+            logging.set_verbosity(logging.ERROR)
+    return sys.modules["tensorflow"]
+
+
+class Engine:
+    """One of the two Kerases.
+
+    Args:
+        name: `"keras"` (3) or `"tf_keras"` (2).
+    """
+
+    def __init__(self, name: str) -> None:
+        self.tf = tensorflow()
+        self.name = name
+        with quiet():
+            self.keras = importlib.import_module(name)
+        if name == "keras" and self.keras.config.backend() != "tensorflow":
+            raise CannotCompare(
+                f"Keras runs on {self.keras.config.backend()} here, and parity observes it on tensorflow; "
+                "set KERAS_BACKEND=tensorflow before keras is imported"
+            )
+
+    @property
+    def modern(self) -> bool:
+        """True for Keras 3."""
+        return self.name == "keras"
+
+    @cached_property
+    def description(self) -> dict[str, str]:
+        """Name and version of what executes the model, for the report."""
+        return {"framework": self.name, "version": self.keras.__version__, "tensorflow": self.tf.__version__}
+
+    # Structure ----------------------------------------------------------------------------------------------------
+
+    def is_layer(self, item: Any) -> bool:
+        """Whether it is a layer of this Keras."""
+        return isinstance(item, self.keras.layers.Layer)
+
+    def is_model(self, item: Any) -> bool:
+        """Whether it is a model (Sequential, functional or subclassed) of this Keras."""
+        return isinstance(item, self.keras.Model)
+
+    def parts(self, model: Any) -> list[Any]:
+        """The layers, and in a functional model of Keras 3 the bare operations, that a model holds itself."""
+        if self.modern:
+            function = getattr(model, "_functional", None) or model  # Sequential keeps its graph in `_functional`
+            operations = getattr(function, "operations", None)
+            if operations is not None:
+                return list(operations)
+        return list(model.layers)
+
+    def is_input(self, item: Any) -> bool:
+        """Whether it is an InputLayer, which is never called."""
+        return type(item).__name__ == "InputLayer"
+
+    def input_names(self, model: Any) -> list[str]:
+        """Names of the model's inputs, in order; empty for a subclassed model."""
+        with contextlib.suppress(AttributeError, ValueError):
+            if self.modern:
+                return [t.name for t in self.tf.nest.flatten(model.inputs)]
+            return list(model.input_names)
+        return []
+
+    def input_shapes(self, model: Any) -> list[tuple[int | None, ...]]:
+        """Shapes of its inputs without the batch axis; empty for a subclassed model."""
+        with contextlib.suppress(AttributeError, ValueError, TypeError):
+            tensors = self.tf.nest.flatten(model.inputs)
+            return [tuple(None if n is None else int(n) for n in t.shape[1:]) for t in tensors]
+        return []
+
+    def takes(self, layer: Any, argument: str) -> bool:
+        """Whether the layer's `call` has this argument."""
+        with contextlib.suppress(TypeError, ValueError):
+            return argument in inspect.signature(type(layer).call).parameters
+        return False
+
+    # Variables ----------------------------------------------------------------------------------------------------
+
+    def raw(self, variable: Any) -> Any:
+        """The tensorflow variable that a tape watches."""
+        return variable.value if self.modern else variable
+
+    def state(self, item: Any) -> list[Any]:
+        """Every variable of a layer or model: weights, statistics, seed counters."""
+        found = list(item.variables)
+        seen = {id(v) for v in found}
+        for layer in item._flatten_layers():
+            # Seed counters of tf_keras' stateful random layers are variables of their generator only.
+            generator = getattr(layer, "_random_generator", None)
+            inner = getattr(generator, "_generator", None)
+            counter = getattr(inner, "_state_var", None)
+            if counter is not None and id(counter) not in seen:
+                found.append(counter)
+                seen.add(id(counter))
+        return found
+
+    @contextlib.contextmanager
+    def untouched(self, *items: Any) -> Iterator[None]:
+        """Puts all variables of these layers back afterwards, whatever happens in between."""
+        saved = [(v, np.array(v.numpy())) for item in items for v in self.state(item)]
+        try:
+            yield
+        finally:
+            for variable, value in saved:
+                variable.assign(value)
+
+    # Losses -------------------------------------------------------------------------------------------------------
+
+    def clear_losses(self, model: Any) -> None:
+        """Forgets what earlier calls added to `model.losses`."""
+        model._clear_losses()
+
+    def added_losses(self, model: Any) -> list[Any]:
+        """What the last call added to the loss itself: activity regularizers and `add_loss`."""
+        if self.modern:
+            return [loss for layer in model._flatten_layers() for loss in layer._get_own_losses()]
+        return [loss for layer in model._flatten_layers() for loss in layer._eager_losses]
+
+    def penalties(self, model: Any) -> list[Any]:
+        """What the weights' regularizers add to the loss, one scalar tensor per regularized weight."""
+        if self.modern:
+            return list(model._get_regularization_losses())
+        values = [loss() for layer in model._flatten_layers() for loss in layer._callable_losses]
+        return [v for v in values if v is not None]
+
+    def loss_terms(self, model: Any, labels: Sequence[Any], predictions: Any) -> list[tuple[int, Any, float]]:
+        """The model's own compiled loss objects: (which output, loss(y_true, y_pred), weight) each.
+
+        Args:
+            model: compiled.
+            labels: one array per output, in any form (only their structure is looked at).
+            predictions: the model's outputs, as it returns them.
+        """
+        count = len(self.tf.nest.flatten(predictions))
+        y_true = self.tf.nest.pack_sequence_as(predictions, list(labels)) if count > 1 else labels[0]
+        if self.modern:
+            compiled = model._compile_loss
+            if not compiled.built:
+                compiled.build(y_true, predictions)
+            paths = [path for path, _ in _paths(predictions)]
+            return [(paths.index(tuple(t.path)), t.loss, _weight(t.loss_weights)) for t in compiled._flat_losses]
+        container = model.compiled_loss
+        if not container._built:
+            container.build(predictions)
+        pairs = zip(container._losses, container._loss_weights, strict=True)
+        return [(i, loss, _weight(weight)) for i, (loss, weight) in enumerate(pairs) if loss is not None]
+
+    def has_loss(self, model: Any) -> bool:
+        """Whether the model was compiled with a loss."""
+        if self.modern:
+            return getattr(model, "_compile_loss", None) is not None
+        compiled = getattr(model, "compiled_loss", None)
+        return compiled is not None and bool(self.tf.nest.flatten(compiled._user_losses)[0])
+
+    def loss_in_double(self, loss: Any) -> Any:
+        """The same loss computing in float64. Raises NotImplementedError where it cannot be rebuilt."""
+        try:
+            if not self.modern:
+                return loss  # tf_keras' losses compute in the class of the predictions
+            function = getattr(loss, "fn", None)
+            if function is not None:
+                wrapper = importlib.import_module("keras.src.losses.losses").LossFunctionWrapper
+                return wrapper(function, reduction=loss.reduction, dtype="float64", **loss._fn_kwargs)
+            return type(loss).from_config({**loss.get_config(), "dtype": "float64"})
+        except (TypeError, ValueError, AttributeError, ImportError) as error:
+            raise NotImplementedError(f"the loss {type(loss).__name__} cannot run in float64") from error
+
+    # Layers in float64 --------------------------------------------------------------------------------------------
+
+    def double(self, layer: Any) -> Any:
+        """A copy of the layer that computes in float64, not built yet. Raises NotImplementedError where there is none."""
+        if not self.is_layer(layer):
+            return layer  # a bare operation has no class of its own
+        try:
+            config = {**layer.get_config(), "dtype": "float64"}
+            config.pop("batch_input_shape", None)
+            copy = type(layer).from_config(config)
+        except Exception as error:
+            raise NotImplementedError(f"{layer.name} cannot be rebuilt in float64") from error
+        return copy
+
+    # Optimizers ---------------------------------------------------------------------------------------------------
+
+    def fresh_optimizer(self, optimizer: Any, variables: Sequence[Any]) -> Any:
+        """A new optimizer of the same configuration at step 0, with its slots made for these variables."""
+        copy = type(optimizer).from_config(optimizer.get_config())
+        self.build_optimizer(copy, variables)
+        return copy
+
+    def build_optimizer(self, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Makes the slots; Keras 2's legacy optimizers make theirs at the first step, which is forced here."""
+        if self.is_legacy(optimizer):
+            with self.tf.init_scope():
+                optimizer._create_all_weights(list(variables))
+        elif not optimizer.built if self.modern else not getattr(optimizer, "_built", False):
+            optimizer.build(list(variables))
+            if not self.modern:
+                optimizer._built = True
+
+    def is_legacy(self, optimizer: Any) -> bool:
+        """Whether it is one of Keras 2's legacy optimizers (before 2.11's)."""
+        return not self.modern and hasattr(optimizer, "_create_all_weights")
+
+    def slot_variables(self, optimizer: Any) -> list[Any]:
+        """The optimizer's variables, in the order in which it saves them."""
+        if self.is_legacy(optimizer):
+            return list(optimizer.weights)
+        return list(optimizer.variables)
+
+
+def _weight(weight: Any) -> float:
+    return 1.0 if weight is None else float(weight)
+
+
+def _paths(structure: Any, path: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
+    """(path, leaf) of every leaf of nested lists, tuples and dicts, in tensorflow's order."""
+    if isinstance(structure, Mapping):
+        return [found for key in sorted(structure) for found in _paths(structure[key], (*path, key))]
+    if isinstance(structure, list | tuple):
+        return [found for i, item in enumerate(structure) for found in _paths(item, (*path, i))]
+    return [(path, structure)]
+
+
+_ENGINES: dict[str, Engine] = {}
+
+
+def engine_of(what: Any) -> Engine:
+    """The engine of a model (by the module of its base classes), or of a name (`"keras"`, `"tf_keras"`).
+
+    Raises CannotCompare for what is not a Keras model.
+    """
+    name = what if isinstance(what, str) else ""
+    if not name:
+        for base in type(what).__mro__:
+            root = base.__module__.split(".")[0]
+            if root in ("keras", "tf_keras") and base.__name__ in ("Model", "Layer"):
+                name = root
+                break
+    if not name:
+        raise CannotCompare(f"a {type(what).__name__} is not a Keras model; give a keras.Model, or a file of one")
+    if name not in _ENGINES:
+        _ENGINES[name] = Engine(name)
+    return _ENGINES[name]
