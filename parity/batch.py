@@ -106,7 +106,8 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], source: str) -> Batch:
         raise BadFile(source, f"{lacks} (it has {found})", "save images with numpy.savez(path, x=..., y=...)")
     read = {name: _images(arrays[name], name, source, notes) for name in ("x", *per_side) if name in arrays}
     x_ref, x_keras = read.get("x_ref", read.get("x")), read.get("x_keras", read.get("x"))
-    assert x_ref is not None and x_keras is not None, "either x or both sides' are there"
+    if x_ref is None or x_keras is None:  # cannot be: either x or both sides' are there
+        raise BadFile(source, "has no array x")
     if len(x_ref) != len(x_keras):
         raise BadFile(source, f"x_ref holds {len(x_ref)} images and x_keras {len(x_keras)}", "both sides need the same")
     y_ref, classes = _labels(arrays, "y_ref", len(x_ref), source, notes)
@@ -315,9 +316,9 @@ def _by(shape: tuple[int | None, ...]) -> str:
 def probe(shape: tuple[int, ...], classes: int | None, seed: int, n: int | None = None) -> Batch:
     """A generated batch on which faults show that real images would hide; the same for the same arguments.
 
-    Values have both signs and a root mean square of 1; no channel, border or direction looks like another (a slope along
-    each axis, an offset at each border, and a mean and a spread of its own for each channel); within a channel of an
-    image no two values are equal, so no pooling window has a tie, and none is exactly zero.
+    Values have both signs and a root mean square of 1. No channel, border or direction looks like another: there is a
+    slope along each axis, an offset at each border, and a mean and a spread of its own for each channel. Within a
+    channel of an image no two values are equal, so no pooling window has a tie, and none is exactly zero.
 
     Args:
         shape: (h w c) or (c).

@@ -203,10 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("out of memory; try a smaller --batch")
     except Exception as error:
-        usage = getattr(error, "format_message", None)
+        usage: Any = getattr(error, "format_message", None)
         if callable(usage):  # the parser's own: an unknown option, a value of the wrong kind
             context = getattr(error, "ctx", None)
-            words = usage().replace("Value error, ", "").rstrip(".")
+            words = str(usage()).replace("Value error, ", "").rstrip(".")
             return _fail(f"{words}. Try '{getattr(context, 'command_path', 'parity')} --help'.")
         where = f"{type(error).__name__}: {error}"
         return _fail(f"an error inside parity, please report it ({where}); PARITY_DEBUG=1 shows the traceback")

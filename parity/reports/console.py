@@ -6,7 +6,7 @@ divergence, the verdict. With `weights="own"` the outcome comes first as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from parity.report import Finding, Outcome, Report
 
-__all__ = ["PROSE", "outcome_line", "render", "side_names", "verdict_line"]
+__all__ = ["PROSE", "bullets", "outcome_line", "render", "side_names", "verdict_line"]
 
 PROSE = 104
 """Sentences are set to at most this many columns: longer lines are hard to follow."""
@@ -177,15 +177,19 @@ def _finding(finding: Finding) -> Text:
 
 
 def _notes(notes: tuple[str, ...]) -> Iterator[RenderableType]:
-    if not notes:
-        return
-    yield Text("Notes", style="bold")
+    if notes:
+        yield Text("Notes", style="bold")
+        yield bullets(notes)
+
+
+def bullets(sentences: Iterable[str]) -> RenderableType:
+    """Sentences as a list."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
-    for note in notes:
-        grid.add_row("-", Text(clean(note)))
-    yield Padding(grid, (0, 0, 1, 1))
+    for sentence in sentences:
+        grid.add_row("-", Text(clean(sentence)))
+    return Padding(grid, (0, 0, 1, 1))
 
 
 def _conclusion(report: Report, names: tuple[str, str]) -> Iterator[RenderableType]:

@@ -29,18 +29,18 @@ def show(renderable: Any, stream: TextIO | None = None, width: int | None = None
     """
     from rich.console import Console
 
-    stream = stream or sys.stdout
-    console = Console(file=stream, width=width, highlight=False, legacy_windows=False)
+    out: TextIO = sys.stdout if stream is None else stream
+    console = Console(file=out, width=width, highlight=False, legacy_windows=False)
     with console.capture() as capture:
         console.print(renderable)
     text = capture.get()
     if not console.is_terminal:
         text = "".join(line.rstrip() + "\n" for line in text.splitlines())
-    encoding = getattr(stream, "encoding", None) or "utf-8"
+    encoding = getattr(out, "encoding", None) or "utf-8"
     if not encoding.lower().startswith("utf"):
         text = text.translate(_PLAIN)
-    stream.write(text.encode(encoding, "replace").decode(encoding))
-    stream.flush()
+    out.write(text.encode(encoding, "replace").decode(encoding))
+    out.flush()
 
 
 def check_target(path: Path, option: str) -> None:
@@ -110,14 +110,14 @@ def _permissions(target: Path) -> int:
 @contextlib.contextmanager
 def progress_on(stream: TextIO | None = None) -> Iterator[Callable[[str, int, int], None] | None]:
     """A callback `(description, done, total)` that draws a bar on a terminal and leaves none behind; None in a pipe."""
-    stream = stream or sys.stderr
-    if not stream.isatty():
+    out: TextIO = sys.stderr if stream is None else stream
+    if not out.isatty():
         yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(file=stream)
+    console = Console(file=out)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)

@@ -17,7 +17,17 @@ from parity.reports.words import clean, plural, relative, shape_words, times_flo
 if TYPE_CHECKING:
     from parity.report import LayerRow, Probe, RecipeRow, Report
 
-__all__ = ["WIDE", "Fold", "UpdateRow", "fold", "layer_table", "recipe_table", "update_rows", "update_table"]
+__all__ = [
+    "WIDE",
+    "Fold",
+    "UpdateRow",
+    "fold",
+    "layer_table",
+    "plain_table",
+    "recipe_table",
+    "update_rows",
+    "update_table",
+]
 
 WIDE = 132
 """Columns from which on a layer takes one line of its table; below, both sides' names and the shape share a column."""
@@ -74,7 +84,13 @@ def _most(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _table(*columns: tuple[str, dict[str, Any]], title: str) -> Table:
+def plain_table(*columns: tuple[str, dict[str, Any]], title: str) -> Table:
+    """A table in the house's style: a title, headings, a line, and no box.
+
+    Args:
+        *columns: heading and rich's column settings of each.
+        title: above it.
+    """
     table = Table(
         box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", header_style="dim", padding=(0, 1),
         collapse_padding=True, pad_edge=False, show_edge=False,
@@ -139,10 +155,10 @@ def layer_table(report: Report, width: int, names: tuple[str, str]) -> Table:
     heads = [(phase, {**flat, "min_width": 9}) for phase in phases]
     if wide:
         lead = [(names[0], {"overflow": "fold"}), (names[1], {"overflow": "fold"}), ("layer", {"overflow": "fold"})]
-        table = _table(*lead, ("shape", flat), *heads, title="Layers")
+        table = plain_table(*lead, ("shape", flat), *heads, title="Layers")
     else:
         heading = f"{names[0]} ↔ {names[1]}"
-        table = _table((heading, {"overflow": "fold", "ratio": 1}), *heads, title="Layers")
+        table = plain_table((heading, {"overflow": "fold", "ratio": 1}), *heads, title="Layers")
         table.expand = True
     for row in rows:
         run = row.rows if isinstance(row, Fold) else (row,)
@@ -249,7 +265,7 @@ def update_table(report: Report) -> Table | None:
     rows = fold(everything, lambda row: f"{row.status} {row.step}", keys)
     flat = {"no_wrap": True}
     noted = any(row.note for row in everything)
-    table = _table(
+    table = plain_table(
         ("parameter", {"overflow": "fold"}), ("Keras layer", {"overflow": "fold"}), ("verdict", flat),
         ("from step", {**flat, "justify": "right"}), ("×floor", {**flat, "justify": "right"}),
         ("end to end", {**flat, "justify": "right"}), *([("note", {"overflow": "fold"})] if noted else []),
@@ -287,7 +303,7 @@ def recipe_table(rows: Sequence[RecipeRow], names: tuple[str, str]) -> Table | N
         return None
     fold_text: dict[str, Any] = {"overflow": "fold"}
     flat: dict[str, Any] = {"no_wrap": True}
-    table = _table(("", flat), (names[0], fold_text), (names[1], fold_text), ("", flat), title="Recipe")
+    table = plain_table(("", flat), (names[0], fold_text), (names[1], fold_text), ("", flat), title="Recipe")
     for row in rows:
         style = "" if row.same else "bold"
         left = Text(clean(row.ref) or "–", style=style)
