@@ -86,10 +86,17 @@ class Kind:
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Kind:
         """The kind of a tidied MatConvNet layer: its fields by name, and role → shape (neutral axes) of its parameters.
 
-        Where the channels of its input are known, `shapes["input"]` holds them as its only item, (c,). Raises ValueError
-        with the rest of the sentence "layer x: ..." where a field is missing or does not fit.
+        Raises ValueError, with the rest of the sentence "layer x: ...", where a field is missing or out of range.
         """
         raise NotImplementedError
+
+    def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> Kind:
+        """The kind on inputs of these shapes (without batch axis): fields that the input implies are filled in.
+
+        MatConvNet's groups are such a field. `shapes` gives role → shape of the parameters. Raises ValueError, with the
+        rest of the sentence "layer x: ...", where a parameter does not fit the input.
+        """
+        return self
 
     @classmethod
     def split_matconvnet(cls, weights: Sequence[Any]) -> dict[str, tuple[np.ndarray, int]]:

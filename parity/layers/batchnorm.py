@@ -78,6 +78,8 @@ class BatchNorm(Kind):
         """gamma, beta, and the two columns of the moments: the mean and the deviation including epsilon."""
         import numpy as np
 
+        if len(weights) < 3:
+            raise ValueError(f"it has {len(weights)} weights, not a scale, a shift and moments")
         moments = np.asarray(weights[2])
         if moments.ndim != 2 or moments.shape[1] != 2:
             raise ValueError(f"its moments are {'×'.join(map(str, moments.shape))}, not C×2")
@@ -92,14 +94,19 @@ class BatchNorm(Kind):
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> BatchNorm:
         """A `bnorm` layer; its third learning rate r gives momentum 1 - r (cnn_train.m:469-473)."""
         rates = layer.get("learningRate")
-        channels = shapes["input"][-1] if "input" in shapes else None
-        if channels is not None and channels != shapes["gamma"][0]:
-            raise ValueError(f"it has {shapes['gamma'][0]} channels but its input has {channels}")
         if rates is None:
             momentum: float | None = 0.0  # cnn_train.m:79-85 fills in ones, so r = 1
         else:
             momentum = 1.0 - float(numbers(rates)[2]) if len(numbers(rates)) > 2 else None
         return cls(scalar(layer["epsilon"]), momentum, "deviation")
+
+    def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> BatchNorm:
+        """The same, if its parameters have as many channels as its input."""
+        channels = inputs[0][-1] if inputs and inputs[0] else None
+        own = next((shape[0] for shape in shapes.values()), None)
+        if None not in (channels, own) and channels != own:
+            raise ValueError(f"it normalises {own} channels, but its input has {channels}")
+        return self
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Context, Kind, four, pair
@@ -75,27 +75,30 @@ class Conv(Kind):
 
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Conv:
-        """A `conv` layer; groups = input channels / filter depth (vl_nnconv.cu:309-313), ValueError where not whole.
-
-        Without `shapes["input"]`, the channels of its input, one group is assumed.
-        """
+        """A `conv` layer, in one group until `fit` sees its input; without filters it is the identity bank."""
         stride, dilate, pad = pair(layer["stride"]), pair(layer["dilate"]), four(layer["pad"])
         if min(stride) < 1 or min(dilate) < 1 or min(pad) < 0:
-            raise ValueError(f"stride {stride}, dilate {dilate}, pad {pad} are out of range")
-        channels = shapes["input"][-1] if "input" in shapes else None
+            raise ValueError(f"its stride {stride}, dilate {dilate} or pad {pad} is out of range")
+        h, w, _, filters = shapes.get("kernel", (1, 1, 0, 0))
+        if "kernel" in shapes and shapes.get("bias", (filters,)) != (filters,):
+            raise ValueError(f"it has {filters} filters but {shapes['bias'][0]} biases")
+        return cls(filters, (h, w), stride, pad, dilate, 1, "bias" in shapes)
+
+    def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> Conv:
+        """Groups = input channels / filter depth, both they and the filters per group whole (vl_nnconv.cu:309-313)."""
+        channels = inputs[0][-1] if inputs and inputs[0] else None
+        if channels is None:
+            return self
         if "kernel" not in shapes:  # the identity bank
-            if channels is None:
-                raise ValueError("it has no filters, and its input's channels are not known")
-            return cls(channels, (1, 1), stride, pad, dilate, channels, "bias" in shapes)
-        h, w, depth, filters = shapes["kernel"]
-        channels = depth if channels is None else channels
+            if shapes.get("bias", (channels,)) != (channels,):
+                raise ValueError(f"it has no filters and {shapes['bias'][0]} biases for {channels} channels")
+            return replace(self, filters=channels, groups=channels)
+        depth, filters = shapes["kernel"][2:]
         if channels % depth:
-            raise ValueError(f"its filters are {depth} deep but its input has {channels} channels: not a whole number of groups")
+            raise ValueError(f"its filters are {depth} deep on {channels} channels, which is no whole number of groups")
         if filters % (channels // depth):
             raise ValueError(f"its {filters} filters cannot be split into {channels // depth} groups")
-        if "bias" in shapes and shapes["bias"] != (filters,):
-            raise ValueError(f"it has {filters} filters but {shapes['bias'][0]} biases")
-        return cls(filters, (h, w), stride, pad, dilate, channels // depth, "bias" in shapes)
+        return replace(self, groups=channels // depth)
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:

@@ -148,7 +148,7 @@ class _Reader:
         if kind == _SPARSE:
             return Unreadable("a sparse array")
         if kind == _FUNCTION:
-            return Unreadable("a function handle")
+            return Unreadable("a function handle", _function_name(self.matrix(parts, depth)))
         raise MatError(f"it holds an array of the unknown class {kind}")
 
     def matrix(self, parts: Iterator[tuple[int, memoryview]], depth: int) -> Any:
@@ -211,3 +211,10 @@ class _Reader:
         if len(body) % np.dtype(code).itemsize:
             raise MatError("a text is damaged")
         return [int(v) for v in np.frombuffer(body, np.dtype(self.order + code))]
+
+
+def _function_name(inside: Any) -> str:
+    """The name of a simple function handle, from the struct that MATLAB stores for it; empty where it is another kind."""
+    handle = inside.get("function_handle") if isinstance(inside, dict) else None
+    name = handle.get("function") if isinstance(handle, dict) else None
+    return name if isinstance(name, str) else ""

@@ -21,9 +21,11 @@ class Unreadable:
 
     Attributes:
         what: e.g. `"a function handle"`, `"an object"`, `"a sparse array"`, `"a complex array"`.
+        name: the function's name, where the file says it.
     """
 
     what: str
+    name: str = ""
 
     def __str__(self) -> str:
         return self.what
