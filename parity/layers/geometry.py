@@ -42,10 +42,22 @@ def same_pads(extent: int, size: int, stride: int, dilate: int = 1) -> tuple[int
 def pads_of(
     pad: Sequence[int] | None, extents: Sequence[int], size: Sequence[int], stride: Sequence[int], dilate: Sequence[int]
 ) -> tuple[int, ...]:
-    """`pad` as it is, or what `same` (None) comes to on these extents: (before, after) of each axis in turn."""
-    if pad is not None:
+    """(before, after) of each axis in turn: `pad`, or what `same` (None) comes to on these extents.
+
+    Cells after the map that no window reaches are left out, unless the pads are symmetric as they are: padding by hand
+    copies the map, and MatConvNet files often pad [0 1 0 1] where nothing needs it.
+    """
+    if pad is None:
+        return tuple(p for axis in zip(extents, size, stride, dilate, strict=True) for p in same_pads(*axis))
+    if all(pad[2 * a] == pad[2 * a + 1] for a in range(len(extents))):
         return tuple(pad)
-    return tuple(p for axis in zip(extents, size, stride, dilate, strict=True) for p in same_pads(*axis))
+    trimmed: list[int] = []
+    for a, extent in enumerate(extents):
+        before, after = pad[2 * a], pad[2 * a + 1]
+        reach = (size[a] - 1) * dilate[a] + 1
+        last = (extent + before + after - reach) // stride[a] * stride[a] + reach
+        trimmed += [before, min(after, max(last - extent - before, 0))]
+    return tuple(trimmed)
 
 
 def window_shape(

@@ -208,10 +208,12 @@ class _Builder:
     ) -> list[Param]:
         """The layer's parameters with their multipliers (cnn_train.m:77-92 fills in ones where a vector is missing)."""
         vectors = {key: numbers(fields[key]) if key in fields else None for key in ("learningRate", "weightDecay")}
-        cells = len(fields["weights"])
+        cells = {"learningRate": len(fields["weights"]), "weightDecay": len(fields["weights"])}
+        cells["weightDecay"] -= isinstance(kind, BatchNorm)  # moments do not decay (cnn_train.m:469-473)
         for key, vector in vectors.items():
-            if vector is not None and len(vector) < cells:
-                remarks.append(f"{key} has {len(vector)} of {cells} entries: MatConvNet's trainer stops with an index error")
+            if vector is not None and len(vector) < cells[key]:
+                short = f"{key} has {len(vector)} of {cells[key]} entries"
+                remarks.append(f"{short}: MatConvNet's trainer stops with an index error")
         made: list[Param] = []
         for role, (value, j) in found.items():
             rate, decay = (1.0 if v is None else v[j] if j < len(v) else 1.0 for v in vectors.values())

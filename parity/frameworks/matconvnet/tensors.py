@@ -1,0 +1,48 @@
+"""Between numpy's `n h w c` and torch's `n c h w`, without copies: channels_last memory is `n h w c` memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["from_torch", "label_tensor", "to_torch", "weight_tensor"]
+
+
+def to_torch(array: np.ndarray, precision: int, grad: bool = False) -> torch.Tensor:
+    """An activation n h w c (or n c, or a number) as a torch tensor n c h w in channels_last memory, a leaf."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(array, np.float64 if precision == 64 else np.float32).reshape(array.shape))
+    if tensor.dim() > 2:
+        tensor = tensor.movedim(-1, 1)
+    return tensor.requires_grad_() if grad else tensor
+
+
+def from_torch(tensor: torch.Tensor) -> np.ndarray:
+    """A torch tensor n c h w (or n c, or a number) as numpy n h w c; shares memory where the layout allows it."""
+    plain = tensor.detach()
+    return (plain.movedim(1, -1) if plain.dim() > 2 else plain).numpy()
+
+
+def weight_tensor(array: np.ndarray, precision: int, grad: bool) -> torch.Tensor:
+    """A parameter as a torch leaf in its own axes; the array's memory is not written to."""
+    import torch
+
+    wanted = np.float64 if precision == 64 else np.float32
+    kept = np.ascontiguousarray(array, wanted).reshape(array.shape)
+    if not kept.flags.writeable:
+        kept = kept.copy()  # torch warns about memory that it must not write
+    tensor = torch.from_numpy(kept)
+    return tensor.requires_grad_() if grad else tensor
+
+
+def label_tensor(labels: np.ndarray) -> torch.Tensor:
+    """Class ids (n,) or (n, h, w) as a torch tensor; one-hot vectors (n, c) become ids."""
+    import torch
+
+    ids = np.argmax(labels, axis=1) if labels.ndim == 2 else labels
+    return torch.from_numpy(np.ascontiguousarray(ids, np.int64))
