@@ -1,0 +1,122 @@
+"""Getting a report out: streams of any encoding, files whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from rich.text import Text
+from tests.reports import examples
+
+from parity.errors import BadUsage
+from parity.reports.output import check_target, progress_on, show, write
+
+
+def test_a_pipe_gets_lines_without_trailing_blanks():
+    stream = io.StringIO()
+    show(examples.divergent(), stream)
+    assert stream.getvalue().splitlines() == [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert "diverged" in stream.getvalue()
+
+
+def test_a_stream_that_cannot_write_every_sign_gets_others_of_the_same_width():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    show(examples.divergent(), stream)
+    text = raw.getvalue().decode("ascii")
+    assert "26x26x8" in text
+    assert "conv1 | conv2d_1" in text
+    assert "First divergence" in text
+
+
+def test_a_file_is_replaced_whole_and_keeps_its_permissions(tmp_path):
+    target = tmp_path / "report.json"
+    target.write_text("old")
+    target.chmod(0o640)
+    write(target, "new", "--json")
+    assert target.read_text() == "new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_new_file_gets_what_the_umask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "report.json", "new", "--json")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "report.json").stat().st_mode) == 0o640
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    target = tmp_path / "report.json"
+    target.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadUsage, match="No space left"):
+        write(target, "new", "--json")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_symbolic_link_stays_one(tmp_path):
+    real = tmp_path / "real.json"
+    real.write_text("old")
+    link = tmp_path / "link.json"
+    link.symlink_to(real)
+    write(link, "new", "--json")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+
+
+def test_a_device_is_written_to_and_not_replaced():
+    check_target(Path(os.devnull), "--json")
+    write(Path(os.devnull), "new", "--json")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("none/report.json", "there is no directory"), (".", "is a directory"), ("/proc/report.json", "cannot write in")],
+)
+def test_a_target_that_cannot_be_is_refused_before(tmp_path, path, words):
+    with pytest.raises(BadUsage, match=words):
+        check_target(tmp_path / path, "--json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_can_be_is_not_made_yet(tmp_path):
+    check_target(tmp_path / "report.json", "--json")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_silent_in_a_pipe_and_leaves_no_line_on_a_terminal(monkeypatch):
+    with progress_on(io.StringIO()) as advance:
+        assert advance is None
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with progress_on(stream) as advance:
+        assert advance is not None
+        advance("forward [conv1]", 1, 12)
+        advance("backward", 0, 0)
+    assert "backward" in stream.getvalue()
+    assert stream.getvalue().endswith(("\x1b[1A\x1b[2K", "\x1b[2K"))
+
+
+def test_show_takes_any_renderable():
+    stream = io.StringIO()
+    show(Text("words"), stream)
+    assert stream.getvalue() == "words\n"
