@@ -1,5 +1,7 @@
 """What a configuration may name without any code of the user's: the classes of Keras 1, 2 and 3."""
 
+# ruff: noqa: SIM905 - long lists of names read better as text
+
 from __future__ import annotations
 
 __all__ = ["ACTIVATIONS", "CLASSES", "OPERATIONS"]

@@ -150,9 +150,9 @@ class Engine:
         return found
 
     @contextlib.contextmanager
-    def untouched(self, *items: Any) -> Iterator[None]:
-        """Puts all variables of these layers back afterwards, whatever happens in between."""
-        saved = [(v, np.array(v.numpy())) for item in items for v in self.state(item)]
+    def untouched(self, variables: Sequence[Any]) -> Iterator[None]:
+        """Puts these variables back afterwards, whatever happens in between."""
+        saved = [(v, np.array(v.numpy())) for v in variables]
         try:
             yield
         finally:

@@ -1,5 +1,7 @@
 """From Keras' words to the vocabulary's: layer types, parameter roles and axes, initializers, regularizers."""
 
+# ruff: noqa: SIM905 - long lists of names read better as text
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -196,7 +198,9 @@ def initializer_text(value: Any) -> str | None:
         law = str(config.get("distribution", "truncated_normal")).replace("truncated_", "").replace("untruncated_", "")
         if family:
             return family + law.capitalize()
-    shown = {k: v for k, v in config.items() if k not in ("seed", "dtype", "input_axes", "output_axes") and v is not None}
+    shown = {
+        k: v for k, v in config.items() if k not in ("seed", "dtype", "input_axes", "output_axes") and v is not None
+    }
     if name in ("Zeros", "Ones", "GlorotUniform", "GlorotNormal", "HeNormal", "HeUniform") or not shown:
         return name
     return f"{name}({', '.join(f'{k}={v:g}' if isinstance(v, float) else f'{k}={v}' for k, v in shown.items())})"

@@ -92,7 +92,9 @@ def _restore_optimizer(engine: Engine, model: Any, file: KerasFile) -> None:
                 raise BadFile(file.path, f"the optimizer's {name} has shape {value.shape}, not {tuple(variable.shape)}")
             variable.assign(np.asarray(value))
     elif stored:
-        raise BadFile(file.path, f"holds {len(stored)} optimizer arrays, and its model needs {len(optimizer.variables)}")
+        raise BadFile(
+            file.path, f"holds {len(stored)} optimizer arrays, and its model needs {len(optimizer.variables)}"
+        )
     model.optimizer = optimizer
 
 

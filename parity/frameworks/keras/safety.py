@@ -117,7 +117,9 @@ def custom_objects(path: str | None) -> dict[str, Callable[..., Any]]:
     try:
         found = runpy.run_path(str(path))
     except Exception as error:
-        raise BadFile(path, f"failed with {type(error).__name__}: {error}", "--custom-objects runs this file") from error
+        raise BadFile(
+            path, f"failed with {type(error).__name__}: {error}", "--custom-objects runs this file"
+        ) from error
     return {name: item for name, item in found.items() if callable(item) and not name.startswith("__")}
 
 

@@ -1,0 +1,99 @@
+"""Checks a batch against a model, and turns labels into what its losses want."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.errors import BadUsage, CannotCompare
+
+__all__ = ["labels_for", "match_inputs"]
+
+
+def match_inputs(
+    given: Mapping[str, np.ndarray], names: Sequence[str], shapes: Sequence[Sequence[int | None]]
+) -> dict[str, np.ndarray]:
+    """The batch's arrays by the model's input names; a single array may have any name.
+
+    Raises:
+        BadUsage: an input is missing.
+        CannotCompare: an array's shape does not fit.
+    """
+    if len(names) == 1 and len(given) == 1:
+        given = {names[0]: next(iter(given.values()))}
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise BadUsage(
+            f"the batch has no array for the Keras model's input {missing[0]} (it has {', '.join(given) or 'none'})"
+        )
+    found: dict[str, np.ndarray] = {}
+    for name, shape in zip(names, shapes, strict=True):
+        array = np.asarray(given[name])
+        if array.ndim < 1 or len(array) == 0:
+            raise CannotCompare(f"the batch's {name} holds no images")
+        fits = array.ndim == len(shape) + 1 and all(
+            w is None or w == g for w, g in zip(shape, array.shape[1:], strict=True)
+        )
+        if shape and not fits:
+            raise CannotCompare(
+                f"the batch has images of shape {_words(array.shape[1:])}, and the Keras model's input {name} takes "
+                f"{_words(shape)}"
+            )
+        found[name] = array
+    return found
+
+
+def labels_for(function: str, sparse: bool, labels: np.ndarray, prediction: Sequence[int]) -> np.ndarray:
+    """Labels as a loss takes them.
+
+    Args:
+        function: the loss (`Loss.function`).
+        sparse: whether it takes class ids.
+        labels: class ids from 0 (n,), or one-hot (n, c); for other losses the targets as they are.
+        prediction: shape of what the loss reads, batch included.
+
+    Returns:
+        Class ids (n, 1), one-hot in the prediction's shape, a column of 0 and 1 for one unit, or the targets.
+
+    Raises:
+        CannotCompare: counts do not agree, or a label has no class.
+    """
+    labels = np.asarray(labels)
+    shape = tuple(int(n) for n in prediction)
+    n, classes = shape[0], shape[-1] if len(shape) > 1 else 1
+    if labels.shape[:1] != (n,):
+        raise CannotCompare(f"the batch has {labels.shape[0] if labels.ndim else 0} labels for {n} images")
+    if labels.shape == shape and not sparse:
+        return labels.astype(np.float32)
+    ids = _ids(labels, classes)
+    if ids is None:
+        raise CannotCompare(f"labels of shape {_words(labels.shape)} do not fit a prediction of shape {_words(shape)}")
+    low, high = (int(ids.min()), int(ids.max())) if ids.size else (0, 0)
+    if low < 0 or high >= max(classes, 2):
+        raise CannotCompare(
+            f"the batch's labels run from {low} to {high}, and the Keras model tells {max(classes, 2)} classes apart "
+            "(labels count from 0)"
+        )
+    if sparse:
+        return ids.reshape(n, *(1,) * (len(shape) - 1)).astype(np.int64) if len(shape) > 1 else ids
+    if classes == 1:
+        return ids.reshape(n, *(1,) * (len(shape) - 1)).astype(np.float32)
+    hot = np.eye(classes, dtype=np.float32)[ids]
+    middle = shape[1:-1]
+    return np.broadcast_to(hot.reshape(n, *(1,) * len(middle), classes), shape).copy() if middle else hot
+
+
+def _ids(labels: np.ndarray, classes: int) -> np.ndarray | None:
+    """Class ids (n,) of ids or one-hot rows; None for something else."""
+    flat = labels.reshape(len(labels), -1)
+    if flat.shape[1] == 1:
+        return flat[:, 0].astype(np.int64)
+    if flat.shape[1] != classes:
+        raise CannotCompare(f"the batch's labels tell {flat.shape[1]} classes apart, and the Keras model {classes}")
+    return flat.argmax(axis=1).astype(np.int64)
+
+
+def _words(shape: Sequence[Any]) -> str:
+    return "×".join("?" if n is None else str(n) for n in shape) or "a scalar"

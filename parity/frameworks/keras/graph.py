@@ -1,0 +1,262 @@
+"""The graph that a model executes, lifted from one recorded run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity.frameworks.keras.engine import Engine
+from parity.frameworks.keras.kinds import (
+    NOISE,
+    activation_kind,
+    axes_of,
+    initializer_text,
+    kind_of,
+    operation_kind,
+    penalty_coefficients,
+    role_of,
+)
+from parity.frameworks.keras.observe import Place, Record, Recorder
+from parity.layers import Kind, Loss, Opaque
+from parity.network import Layer, Network, Param
+
+__all__ = ["Graph", "Node", "Term", "graph_of", "loss_kind"]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One loss of the model: which output it reads, the loss object, its weight in the sum."""
+
+    name: str
+    output: int
+    prediction: str
+    loss: Any
+    weight: float
+    kind: Loss
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """How one layer of the network is run alone.
+
+    Attributes:
+        layer: the network's layer.
+        step: `"core"` (the layer without a fused activation), `"activation"` (that activation), `"loss"`, or `"source"`
+            (operations outside of layers, which cannot be run alone).
+        record: the call that it stands for.
+        term: of a loss.
+        fused: whether the core leaves an activation to a node of its own.
+    """
+
+    layer: Layer
+    step: str
+    record: Record | None = None
+    term: Term | None = None
+    fused: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A lifted model.
+
+    Attributes:
+        network: in the neutral vocabulary.
+        nodes: layer's name → how to run it.
+        variables: param id → the Keras variable.
+        terms: the losses.
+        owners: param id → path of the leaf that holds it.
+    """
+
+    network: Network
+    nodes: Mapping[str, Node]
+    variables: Mapping[str, Any]
+    terms: tuple[Term, ...]
+    owners: Mapping[str, str]
+
+
+def loss_kind(loss: Any) -> Loss:
+    """The kind of a live Keras loss object (or of the function inside Keras' wrapper of it)."""
+    function = getattr(loss, "fn", None)
+    settings = {**getattr(loss, "_fn_kwargs", {})}
+    if function is None:
+        settings = {k: v for k, v in loss.get_config().items() if k != "name"} if hasattr(loss, "get_config") else {}
+    name = getattr(function, "__name__", None) or type(loss).__name__
+    reduction = getattr(loss, "reduction", "mean")
+    return Loss.from_keras(name, {**settings, "reduction": reduction}, ())
+
+
+def graph_of(
+    engine: Engine,
+    model: Any,
+    leaves: Sequence[Place],
+    recorder: Recorder,
+    inputs: Mapping[str, Any],
+    predictions: Any,
+    terms: Sequence[tuple[int, Any, float]],
+    remarks: tuple[str, ...] = (),
+) -> Graph:
+    """The graph of a recorded run.
+
+    Args:
+        engine: whose model it is.
+        model: the model.
+        leaves: its leaves.
+        recorder: what one run of it left.
+        inputs: name → tensor that it was run on.
+        predictions: what it returned.
+        terms: its losses (output's number, loss object, weight).
+        remarks: what to say about it as a whole.
+    """
+    params, variables, owners = _params(engine, model, leaves, recorder)
+    held: dict[str, dict[str, str]] = {}
+    for pid, path in owners.items():
+        held.setdefault(path, {})[params[pid].role] = pid
+    nodes: dict[str, Node] = {}
+    produced = dict.fromkeys(inputs, ())
+    for record in recorder.records:
+        for name in record.inputs:
+            if name in recorder.sources and name not in produced:
+                nodes[name] = _source(name, recorder.sources[name])
+                produced[name] = ()
+        for node in _nodes(record, held.get(record.place.path, {})):
+            nodes[node.layer.name] = node
+            produced.update(dict.fromkeys(node.layer.outputs, ()))
+    outputs: list[str] = []
+    for i, tensor in enumerate(engine.tf.nest.flatten(predictions)):
+        name = recorder.name_of(tensor)
+        if name is None:
+            name = f"output:{i}" if i else "output"
+            nodes[name] = _source(name, tensor)
+        outputs.append(name)
+    kinds = [loss_kind(loss) for _, loss, _ in terms]
+    found = tuple(
+        Term("loss" if len(terms) == 1 else f"loss:{outputs[i]}", i, outputs[i], loss, weight, kind)
+        for (i, loss, weight), kind in zip(terms, kinds, strict=True)
+    )
+    for term in found:
+        remark = (f"counts {term.weight:g} times",) if term.weight != 1 else ()
+        layer = Layer(term.name, term.kind, (term.prediction, "labels"), (term.name,), {}, (), "loss", "loss", remark)
+        nodes[term.name] = Node(layer, "loss", term=term)
+    network = Network(
+        name=model.name,
+        framework="keras",
+        inputs={name: _shape(tensor) for name, tensor in inputs.items()},
+        outputs=tuple(outputs),
+        layers=tuple(node.layer for node in nodes.values()),
+        params=params,
+        labels=("labels",) if found else (),
+        meta=dict(engine.description),
+        remarks=remarks,
+    )
+    return Graph(network, nodes, variables, found, owners)
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in tensor.shape[1:])
+
+
+def _source(name: str, tensor: Any) -> Node:
+    remark = "made by operations outside of layers, which parity cannot run alone"
+    kind = Opaque(type="operations outside of layers")
+    return Node(Layer(name, kind, (), (name,), {}, _shape(tensor), name.split(":")[0], "", (remark,)), "source")
+
+
+def _nodes(record: Record, params: Mapping[str, str]) -> list[Node]:
+    """A call's node, and that of its fused activation."""
+    place, fused = record.place, record.activation is not None
+    outputs = tuple(record.outputs)
+    first = record.outputs[outputs[0]]
+    kind, remarks = _kind(record)
+    layer = Layer(
+        record.name, kind, record.inputs, outputs, dict(params), _shape(first), place.path, place.type, remarks
+    )
+    found = [Node(layer, "core", record, fused=fused)]
+    if fused:
+        name = f"{record.name}:activation"
+        spoken = _config(place.item).get("activation")
+        said = activation_kind(spoken) or Opaque(type="activation")
+        layer = Layer(name, said, outputs, (name,), {}, _shape(record.activation), place.path, place.type)
+        found.append(Node(layer, "activation", record))
+    return found
+
+
+def _config(item: Any) -> dict[str, Any]:
+    try:
+        return dict(item.get_config())
+    except Exception:  # a class of the user's may not say, or fail to
+        return {}
+
+
+def _kind(record: Record) -> tuple[Kind, tuple[str, ...]]:
+    place = record.place
+    shapes = [_shape(tensor) for tensor in record.tensors]
+    config = _config(place.item)
+    remarks: list[str] = []
+    if place.type in NOISE:
+        remarks.append("random, without a mask")
+    if getattr(place.item, "activity_regularizer", None) is not None:
+        remarks.append("adds an activity regularizer to the loss")
+    if not place.own:
+        remarks.append("a class of the user's")
+        return kind_of(place.type, config, shapes, runs_code=True), tuple(remarks)
+    module = type(place.item).__module__
+    if ".ops." in module or place.type in ("TFOpLambda", "SlicingOpLambda"):
+        word = str(config.get("function", place.type)).rsplit(".", 1)[-1]
+        settings = {**config, **_attributes(place.item), **record.kwargs}
+        return operation_kind(word, record.args, settings, shapes), tuple(remarks)
+    return kind_of(place.type, config, shapes), tuple(remarks)
+
+
+def _attributes(item: Any) -> dict[str, Any]:
+    """The settings of a bare Keras 3 operation, which are its plain attributes."""
+    return {
+        k: v for k, v in vars(item).items() if not k.startswith("_") and isinstance(v, int | float | str | list | tuple)
+    }
+
+
+def _params(
+    engine: Engine, model: Any, leaves: Sequence[Place], recorder: Recorder
+) -> tuple[dict[str, Param], dict[str, Any], dict[str, str]]:
+    """Params, variables and owners by id, in the order of the leaves."""
+    kinds = {record.place.path: _kind(record)[0] for record in reversed(recorder.records)}
+    trained = {id(v) for v in model.trainable_variables}
+    params: dict[str, Param] = {}
+    variables: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    seen: set[int] = set()
+    for place in leaves:
+        if not engine.is_layer(place.item):
+            continue
+        config = _config(place.item)
+        for variable in place.item.weights:
+            if id(variable) in seen:
+                continue
+            seen.add(id(variable))
+            source = getattr(variable, "path", None) or variable.name
+            word = source.rsplit("/", 1)[-1].split(":")[0]
+            role = role_of(source) if not place.type.startswith("Separable") else word
+            pid, again = f"{place.path}.{role}", 1
+            while pid in params:
+                again += 1
+                pid = f"{place.path}.{role}#{again}"
+            regularizer = getattr(variable, "regularizer", None) or getattr(place.item, f"{word}_regularizer", None)
+            l1, l2 = penalty_coefficients(regularizer)
+            shape = tuple(int(n) for n in variable.shape)
+            params[pid] = Param(
+                id=pid,
+                role=pid.split(".", 1)[1] if again > 1 else role,
+                axes=axes_of(kinds.get(place.path, Opaque()), role, shape, place.type),
+                shape=shape,
+                value=np.array(variable.numpy(), dtype=np.float32),
+                trainable=id(variable) in trained,
+                l1=l1,
+                l2=l2,
+                initializer=initializer_text(config.get(f"{word}_initializer")),
+                source=source,
+            )
+            variables[pid] = variable
+            owners[pid] = place.path
+    return params, variables, owners

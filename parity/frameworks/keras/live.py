@@ -1,0 +1,68 @@
+"""What a live model was compiled with, and the reference's loss as a Keras object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from parity.errors import CannotCompare
+from parity.frameworks.keras.engine import Engine
+from parity.frameworks.keras.recipes import metric_names, recipe_of
+from parity.layers import Loss, Softmax
+from parity.network import Layer
+from parity.recipe import Recipe
+
+__all__ = ["live_recipe", "loss_from_kind"]
+
+
+def live_recipe(engine: Engine, model: Any, losses: Sequence[Loss]) -> Recipe:
+    """The recipe of a live model's `compile()`."""
+    optimizer = getattr(model, "optimizer", None)
+    metrics = _metrics(engine, model)
+    if optimizer is None:
+        return recipe_of(None, losses, metrics, 3, origin="an uncompiled model" if not losses else "compile()")
+    config = dict(optimizer.get_config())
+    law = config.get("learning_rate")
+    if engine.is_legacy(optimizer) and "lr" in config:
+        config.setdefault("learning_rate", config["lr"])
+    if law is not None and hasattr(law, "get_config"):
+        config["learning_rate"] = {"class_name": type(law).__name__, "config": law.get_config()}
+    elif hasattr(law, "numpy"):
+        config["learning_rate"] = float(law.numpy())
+    era = 2 if engine.is_legacy(optimizer) else 3
+    steps = int(optimizer.iterations.numpy())
+    custom = type(model).train_step is not engine.keras.Model.train_step
+    notes = ("the model has a train_step of its own, which parity does not run",) if custom else ()
+    entry = {"class_name": type(optimizer).__name__, "config": config}
+    return recipe_of(entry, losses, metrics, era, steps, notes=notes)
+
+
+def _metrics(engine: Engine, model: Any) -> tuple[str, ...]:
+    container = getattr(model, "_compile_metrics" if engine.modern else "compiled_metrics", None)
+    return metric_names(getattr(container, "_user_metrics", None))
+
+
+def loss_from_kind(engine: Engine, kind: Loss, last: Layer | None) -> Any:
+    """A Keras loss that computes this kind, for a model whose last layer is `last`.
+
+    A cross-entropy of logits is the same as one of probabilities behind a softmax, which the last layer decides. Keras'
+    mean over the batch is what enters MatConvNet's update too.
+
+    Raises:
+        CannotCompare: the kind has no Keras counterpart.
+    """
+    losses = engine.keras.losses
+    reduction = "sum" if kind.reduction == "sum" else "sum_over_batch_size"
+    if kind.function in ("softmaxlog", "log"):
+        logits = kind.function == "softmaxlog" and not (last is not None and isinstance(last.kind, Softmax))
+        return losses.CategoricalCrossentropy(
+            from_logits=logits, label_smoothing=kind.label_smoothing, reduction=reduction
+        )
+    name = "".join(part.capitalize() for part in kind.function.split("_"))
+    found = getattr(losses, name, None)
+    if isinstance(found, type):
+        return found(reduction=reduction)
+    raise CannotCompare(
+        f"the Keras model is not compiled, and the reference's loss {kind.function} has no Keras counterpart; "
+        "compile the model with its loss"
+    )

@@ -1,0 +1,327 @@
+"""Watches one eager run of a model: what each call of each leaf layer reads and makes, without changing the model.
+
+The instances' own `call` (and fused `activation`) are shadowed by an attribute for the time of one run; classes are
+never touched. One record is made per call, so shared layers and submodels show every use. Tensors are followed by
+identity: a tensor that a record made is that record's output wherever it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from parity.frameworks.keras.engine import Engine
+from parity.frameworks.keras.kinds import fuses
+
+__all__ = ["Place", "Record", "Recorder", "Ref", "fill", "places"]
+
+_MISSING = object()
+
+DROPOUTS = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """One leaf of a model: a layer, or a bare operation of a functional Keras 3 model.
+
+    Attributes:
+        path: its name, behind the names of the submodels that hold it: `"base/conv2d"`.
+        item: the layer or operation.
+        type: its class name.
+        own: whether Keras itself defines its class.
+    """
+
+    path: str
+    item: Any
+    type: str
+    own: bool
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for the i-th input tensor in a call's arguments."""
+
+    index: int
+
+
+@dataclass(eq=False)
+class Record:
+    """One call.
+
+    Attributes:
+        name: the node's name: the place's path, `@2` for its second call.
+        place: what was called.
+        args, kwargs: its arguments, tensors replaced by `Ref`.
+        inputs: names of the tensors it read.
+        tensors: those tensors.
+        outputs: name → tensor it made, before a fused activation.
+        activation: the fused activation's output, where there is one.
+        final: the tensor(s) it handed on.
+    """
+
+    name: str
+    place: Place
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: tuple[str, ...]
+    tensors: tuple[Any, ...]
+    outputs: dict[str, Any] = field(default_factory=dict)
+    activation: Any = None
+
+
+def places(engine: Engine, model: Any) -> list[Place]:
+    """The leaves of a model, depth first; submodels are entered, Keras' own composite layers are leaves."""
+    found: list[Place] = []
+    seen: set[int] = set()
+    names: set[str] = set()
+
+    def visit(parent: Any, prefix: str) -> None:
+        for item in engine.parts(parent):
+            if id(item) in seen or engine.is_input(item):
+                continue
+            seen.add(id(item))
+            if engine.is_model(item):
+                visit(item, f"{prefix}{item.name}/")
+                continue
+            path, again = f"{prefix}{item.name}", 1
+            while path in names:
+                again += 1
+                path = f"{prefix}{item.name}#{again}"
+            names.add(path)
+            root = type(item).__module__.split(".")[0]
+            found.append(Place(path, item, type(item).__name__, root in ("keras", "tf_keras")))
+
+    visit(model, "")
+    return found
+
+
+def fill(template: Any, tensors: Sequence[Any]) -> Any:
+    """A call's arguments with these tensors in their places."""
+    if isinstance(template, Ref):
+        return tensors[template.index]
+    if isinstance(template, tuple):
+        return tuple(fill(part, tensors) for part in template)
+    if isinstance(template, list):
+        return [fill(part, tensors) for part in template]
+    if isinstance(template, dict):
+        return {key: fill(part, tensors) for key, part in template.items()}
+    return template
+
+
+class Recorder:
+    """Shadows the leaves' `call` inside a `with` block and records what they do.
+
+    Args:
+        engine: whose model it is.
+        leaves: what to watch.
+        inputs: name → tensor of the model's inputs.
+        keep: whether to keep the tensors of every call (else masks and statistics only).
+
+    Attributes:
+        records: the calls, in order.
+        masks: node → 0/1 array of what a dropout layer kept.
+        statistics: node → mean and biased variance that a batch normalisation computed.
+        counts: node → elements per channel that they were computed from.
+        sources: name → tensor that was read and that no record made (operations outside of layers).
+    """
+
+    def __init__(self, engine: Engine, leaves: Sequence[Place], inputs: Mapping[str, Any], keep: bool = True) -> None:
+        self.engine, self.leaves, self.keep = engine, leaves, keep
+        self.records: list[Record] = []
+        self.masks: dict[str, np.ndarray] = {}
+        self.statistics: dict[str, dict[str, np.ndarray]] = {}
+        self.counts: dict[str, int] = {}
+        self.sources: dict[str, Any] = {}
+        self._names: dict[int, str] = {id(tensor): name for name, tensor in inputs.items()}
+        self._alive: list[Any] = list(inputs.values())  # an id names a tensor only while the tensor lives
+        self._calls: dict[str, int] = {}
+        self._shadowed: list[tuple[Any, str, Any]] = []
+        self._constants = _constants(leaves) if engine.modern else set[int]()
+
+    def __enter__(self) -> Recorder:
+        try:
+            for place in self.leaves:
+                self._shadow(place.item, "call", self._watched(place))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._shadowed:
+            item, name, old = self._shadowed.pop()
+            if old is _MISSING:
+                object.__delattr__(item, name)
+            else:
+                object.__setattr__(item, name, old)
+
+    def _shadow(self, item: Any, name: str, value: Any) -> None:
+        """Sets an instance's attribute past Keras' own tracking, remembering what stood there."""
+        self._shadowed.append((item, name, item.__dict__.get(name, _MISSING)))
+        object.__setattr__(item, name, value)
+
+    def name_of(self, tensor: Any) -> str | None:
+        """The name of a tensor that was an input or that a record made."""
+        return self._names.get(id(tensor))
+
+    # What happens at a call -----------------------------------------------------------------------------------------
+
+    def _watched(self, place: Place) -> Callable[..., Any]:
+        original = place.item.call
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            name = self._next_name(place)
+            record = self._begin(name, place, args, kwargs)
+            train = bool(kwargs.get("training", args[1] if len(args) > 1 and isinstance(args[1], bool) else False))
+            if place.own and train and place.type in DROPOUTS:
+                output = self._drop(name, original, args, kwargs)
+                return self._finish(record, output, None)
+            if place.own and train and place.type == "BatchNormalization" and place.item.trainable:
+                return self._finish(record, self._normalise(name, place.item, original, args, kwargs), None)
+            steps: list[tuple[Any, Any]] = []
+            function = getattr(place.item, "activation", None) if fuses(place.type) and place.own else None
+            if callable(function):
+
+                def activation(x: Any, *more: Any, **others: Any) -> Any:
+                    y = function(x, *more, **others)
+                    steps.append((x, y))
+                    return y
+
+                before = place.item.__dict__.get("activation", _MISSING)
+                object.__setattr__(place.item, "activation", activation)
+                try:
+                    output = original(*args, **kwargs)
+                finally:
+                    object.__setattr__(place.item, "activation", before)
+            else:
+                output = original(*args, **kwargs)
+            fused = steps[-1] if steps and steps[-1][1] is output and steps[-1][0] is not output else None
+            return self._finish(record, output, fused)
+
+        return call
+
+    def _next_name(self, place: Place) -> str:
+        again = self._calls[place.path] = self._calls.get(place.path, 0) + 1
+        return place.path if again == 1 else f"{place.path}@{again}"
+
+    def _begin(self, name: str, place: Place, args: Any, kwargs: Any) -> Record | None:
+        if not self.keep:
+            return None
+        tensors: list[Any] = []
+
+        def replace(item: Any) -> Any:
+            if self.engine.tf.is_tensor(item) and not hasattr(item, "assign") and id(item) not in self._constants:
+                for i, known in enumerate(tensors):
+                    if known is item:
+                        return Ref(i)
+                tensors.append(item)
+                return Ref(len(tensors) - 1)
+            if isinstance(item, list | tuple):
+                parts = [replace(part) for part in item]
+                return parts if isinstance(item, list) else tuple(parts)
+            if isinstance(item, dict):
+                return {key: replace(part) for key, part in item.items()}
+            return item
+
+        template, settings = replace(tuple(args)), replace(dict(kwargs))
+        names = tuple(self._read(name, i, tensor) for i, tensor in enumerate(tensors))
+        return Record(name, place, template, settings, names, tuple(tensors))
+
+    def _read(self, name: str, index: int, tensor: Any) -> str:
+        """The name of a tensor that is read; one that nothing made gets a name of its own."""
+        known = self._names.get(id(tensor))
+        if known is None:
+            known = self._cast_of(tensor)
+        if known is None:
+            known = f"{name}:input" if index == 0 else f"{name}:input{index + 1}"
+            self.sources[known] = tensor
+        self._names[id(tensor)] = known
+        self._alive.append(tensor)
+        return known
+
+    def _cast_of(self, tensor: Any) -> str | None:
+        """The recorded tensor that this one is a cast of: layers cast their inputs to their compute dtype."""
+        for record in reversed(self.records):
+            made = [(f"{record.name}:activation", record.activation)] if record.activation is not None else []
+            for name, value in [*made, *record.outputs.items()]:
+                if value.dtype != tensor.dtype and value.shape == tensor.shape:
+                    cast = self.engine.tf.cast(value, tensor.dtype)
+                    if bool(self.engine.tf.reduce_all(cast == tensor)):
+                        return name
+        return None
+
+    def _finish(self, record: Record | None, output: Any, fused: tuple[Any, Any] | None) -> Any:
+        """Names what a call made. What it merely hands on becomes a tensor of its own, so that it can be told apart."""
+        tf = self.engine.tf
+        if record is None:
+            return output
+        flat = [self._own(tensor) if id(tensor) in self._names else tensor for tensor in tf.nest.flatten(output)]
+        result = tf.nest.pack_sequence_as(output, flat) if tf.nest.is_nested(output) else flat[0]
+        core = [fused[0]] if fused else flat
+        if len(core) == 1:
+            record.outputs[record.name] = core[0]
+        else:
+            record.outputs.update({f"{record.name}:{i}": tensor for i, tensor in enumerate(core)})
+        for name, tensor in record.outputs.items():
+            self._names[id(tensor)] = name
+        if fused:
+            record.activation = fused[1]
+            self._names[id(fused[1])] = f"{record.name}:activation"
+        self._alive.extend([*core, *flat])
+        self.records.append(record)
+        return result
+
+    def _own(self, tensor: Any) -> Any:
+        copy = self.engine.tf.identity(tensor)
+        if hasattr(tensor, "_keras_logits"):  # the logits behind a softmax, which Keras' losses look for
+            copy._keras_logits = tensor._keras_logits
+        return copy
+
+    # Layers that draw or move something -------------------------------------------------------------------------------
+
+    def _drop(self, name: str, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Keras' own dropout on ones gives mask/(1 - rate); times the input it is what Keras makes, bit for bit."""
+        scaled = original(self.engine.tf.ones_like(args[0]), *args[1:], **kwargs)
+        self.masks[name] = (scaled.numpy() != 0).astype(np.float32)
+        return args[0] * scaled
+
+    def _normalise(self, name: str, layer: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """A training call whose batch statistics are read off the layer's own update.
+
+        With a momentum of 0, and from zeros, the moving statistics become the batch's exactly, and the output does not
+        depend on either. Keras 2's fused kernel puts Bessel's correction on the variance, which is taken off again.
+        """
+        moving = (layer.moving_mean, layer.moving_variance)
+        old = [np.array(v.numpy()) for v in moving]
+        momentum = layer.__dict__.get("momentum", _MISSING)
+        object.__setattr__(layer, "momentum", 0.0)
+        try:
+            for variable, value in zip(moving, old, strict=True):
+                variable.assign(np.zeros_like(value))
+            output = original(*args, **kwargs)
+            mean, variance = (np.array(v.numpy()) for v in moving)
+        finally:
+            object.__setattr__(layer, "momentum", momentum)
+            for variable, value in zip(moving, old, strict=True):
+                variable.assign(value)
+        count = int(np.prod(args[0].shape)) // mean.size
+        self.counts[name] = count
+        if getattr(layer, "fused", False) and not self.engine.modern and count > 1:
+            variance = (variance.astype(np.float64) * (count - 1) / count).astype(variance.dtype)
+        self.statistics[name] = {"mean": mean, "variance": variance}
+        return output
+
+
+def _constants(leaves: Sequence[Place]) -> set[int]:
+    """Ids of tensors that were written into a functional Keras 3 graph as arguments (`x + tf.constant(...)`)."""
+    found: set[int] = set()
+    for place in leaves:
+        for node in getattr(place.item, "_inbound_nodes", ()):
+            arguments = getattr(node, "arguments", None)
+            for item in getattr(arguments, "_flat_arguments", None) or ():
+                if not hasattr(item, "_keras_history"):
+                    found.add(id(item))
+    return found

@@ -1,0 +1,333 @@
+"""Runs a Keras model for real and observes it: the `Runner` of both Kerases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.errors import CannotCompare
+from parity.frameworks.keras.batches import labels_for, match_inputs
+from parity.frameworks.keras.engine import Engine, engine_of
+from parity.frameworks.keras.files import read
+from parity.frameworks.keras.graph import Graph, Term, graph_of
+from parity.frameworks.keras.live import live_recipe, loss_from_kind
+from parity.frameworks.keras.load import load_file
+from parity.frameworks.keras.observe import Recorder, places
+from parity.frameworks.keras.replay import Replay, Replayed
+from parity.frameworks.keras.stepper import Stepper
+from parity.layers import Loss
+from parity.network import Network
+from parity.optimizers.updater import Updater
+from parity.recipe import Recipe
+from parity.runner import Local, Pass
+
+__all__ = ["KerasRunner"]
+
+
+class KerasRunner:
+    """One Keras model, ready to run (see `parity.runner.Runner` for what each method takes and gives).
+
+    Args:
+        model: a `keras.Model` (3.x on tensorflow) or a `tf_keras.Model`, in memory. Its weights are moved by `load`,
+            `update` and nothing else; its own optimizer is never stepped after `reset`.
+        example: an input batch `n h w c` (or name → batch); one or two images of it are run to see the graph.
+
+    Attributes:
+        network: the graph as it is executed.
+        recipe: what `compile()` was given.
+        engine: which Keras, and the versions.
+        model: the model.
+
+    Raises:
+        CannotCompare: not a Keras model, not on tensorflow, or the example does not fit it.
+    """
+
+    network: Network
+    recipe: Recipe
+    engine: Mapping[str, Any]
+
+    def __init__(self, model: Any, example: np.ndarray | Mapping[str, np.ndarray]) -> None:
+        self._engine: Engine = engine_of(model)
+        self.model = model
+        self.engine = self._engine.description
+        given = dict(example) if isinstance(example, Mapping) else {"input": np.asarray(example)}
+        self._names = self._engine.input_names(model) or [f"input{i or ''}" for i in range(len(given))]
+        self._shapes = self._engine.input_shapes(model) or [() for _ in self._names]
+        small = {k: np.asarray(v)[:2] for k, v in match_inputs(given, self._names, self._shapes).items()}
+        self._example = small
+        self._leaves: list[Any] = []
+        self._graph: Graph = self._lift(small)
+        self.network = self._graph.network
+        self.recipe = live_recipe(self._engine, model, [t.kind for t in self._graph.terms])
+        self._stepper = Stepper(self._engine, model, self._graph)
+        self._replay = Replay(self._engine, self._graph, self._labels)
+
+    @classmethod
+    def open(
+        cls, path: str | Path, example: np.ndarray | Mapping[str, np.ndarray], custom_objects: str | None = None
+    ) -> KerasRunner:
+        """The runner of a file's model (see `parity.frameworks.keras.load`)."""
+        file = read(path)
+        runner = cls(load_file(file, custom_objects), example)
+        steps = file.steps_done or runner.recipe.steps_done
+        origin = "compile()" if file.training_config is not None else runner.recipe.origin
+        runner.recipe = replace(runner.recipe, steps_done=steps, origin=origin)
+        return runner
+
+    # The graph ------------------------------------------------------------------------------------------------------
+
+    def _tensors(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], Any]:
+        """Tensors by name, and the structure that the model is called with."""
+        tf = self._engine.tf
+        tensors = {name: tf.constant(np.ascontiguousarray(arrays[name], np.float32)) for name in self._names}
+        values = list(tensors.values())
+        if len(values) == 1:
+            return tensors, values[0]
+        try:
+            return tensors, tf.nest.pack_sequence_as(self.model.input, values)
+        except (AttributeError, ValueError, TypeError):
+            return tensors, values
+
+    def _lift(self, arrays: Mapping[str, np.ndarray], loss: Any = None) -> Graph:
+        engine, model = self._engine, self.model
+        tensors, structure = self._tensors(arrays)
+        with engine.untouched(engine.state(model) if model.built else ()):
+            try:
+                if not model.built or not engine.parts(model):
+                    model(structure, training=False)
+                self._leaves = places(engine, model)
+                with Recorder(engine, self._leaves, tensors) as recorder:
+                    predictions = model(structure, training=True)
+            except CannotCompare:
+                raise
+            except Exception as error:
+                text = " ".join(str(error).split())[:200]
+                problem = f"the Keras model does not run on this batch ({type(error).__name__}: {text})"
+                raise CannotCompare(problem) from error
+        terms: list[tuple[int, Any, float]] = []
+        if loss is not None:
+            terms = [(0, loss, 1.0)]
+        elif engine.has_loss(model):
+            flat = engine.tf.nest.flatten(predictions)
+            terms = engine.loss_terms(model, [np.zeros(p.shape, np.float32) for p in flat], predictions)
+        remarks: list[str] = []
+        if type(model).__module__.split(".")[0] not in ("keras", "tf_keras"):
+            remarks.append(f"{type(model).__name__} is a class of the user's")
+        if recorder.sources:
+            remarks.append("computes outside of layers, which can be observed but not run alone")
+        return graph_of(engine, model, self._leaves, recorder, tensors, predictions, terms, tuple(remarks))
+
+    def adopt(self, recipe: Recipe, loss: Loss | None = None) -> None:
+        """Gives an uncompiled model the reference's loss and update rule; what the model has itself stays.
+
+        Args:
+            recipe: the reference's. Its rule steps the Keras weights in numpy, with its first rate and its weight decay.
+            loss: the kind to use; by default the recipe's.
+
+        Raises:
+            CannotCompare: the loss has no Keras counterpart.
+        """
+        kind = loss or recipe.loss
+        notes = list(self.recipe.notes)
+        if not self._graph.terms and kind is not None:
+            prediction = self.network.outputs[0]
+            live = loss_from_kind(self._engine, kind, self.network.producers.get(prediction))
+            self._graph = self._lift(self._example, live)
+            self.network = self._graph.network
+            self._replay = Replay(self._engine, self._graph, self._labels)
+            self._stepper = Stepper(self._engine, self.model, self._graph)
+            self.recipe = replace(self.recipe, loss=self._graph.terms[0].kind)
+            notes.append("the model is not compiled: the reference's loss stands in")
+        if self._stepper.optimizer is None and recipe.optimizer is not None:
+            adopted = replace(
+                recipe,
+                loss=self.recipe.loss,
+                metrics=self.recipe.metrics,
+                origin="the reference",
+                slots={},
+                steps_done=0,
+            )
+            self._stepper.updater = Updater(adopted, self.network.params)
+            self.recipe = adopted
+            notes.append("the model is not compiled: the reference's update rule stands in")
+        self.recipe = replace(self.recipe, notes=tuple(dict.fromkeys(notes)))
+
+    # Weights --------------------------------------------------------------------------------------------------------
+
+    def params(self) -> dict[str, np.ndarray]:
+        """Param id → a copy of its present value, float32."""
+        return {pid: np.array(v.numpy(), dtype=np.float32) for pid, v in self._graph.variables.items()}
+
+    def load(self, values: Mapping[str, np.ndarray]) -> None:
+        """Puts these values in, in the params' own axes and shapes.
+
+        Raises:
+            CannotCompare: an id that the model does not have, or a value of another shape.
+        """
+        for pid, value in values.items():
+            variable = self._graph.variables.get(pid)
+            if variable is None:
+                raise CannotCompare(f"the Keras model has no parameter {pid}")
+            if tuple(variable.shape) != np.shape(value):
+                raise CannotCompare(f"{pid} has shape {tuple(variable.shape)}, and cannot take {np.shape(value)}")
+            variable.assign(np.asarray(value, np.float32))
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        labels: np.ndarray | None,
+        *,
+        mode: str = "train",
+        backward: bool = True,
+        observe: bool = True,
+        masks: Mapping[str, np.ndarray] | None = None,
+        ties: str = "column",
+        precision: int = 32,
+    ) -> Pass:
+        """The whole model, eagerly, under one tape. Dropout is drawn by Keras itself: `masks` and `ties` are ignored.
+
+        With `precision=64` every layer is a float64 copy, dropout takes `masks`, and a layer that has no such copy
+        raises NotImplementedError.
+        """
+        arrays = match_inputs(inputs, self._names, self._shapes)
+        if precision == 64:
+            return self._run_double(arrays, labels, mode, backward, masks or {})
+        engine, tf = self._engine, self._engine.tf
+        tensors, structure = self._tensors(arrays)
+        variables = self._graph.variables
+        moving = {pid: engine.raw(v) for pid, v in variables.items() if self._differentiable(pid)}
+        found = Pass()
+        with engine.untouched(self._moving()), Recorder(engine, self._leaves, tensors, keep=observe) as recorder:
+            engine.clear_losses(self.model)
+            with tf.GradientTape() as tape:
+                tape.watch([*tensors.values(), *moving.values()])
+                predictions = self.model(structure, training=mode == "train")
+                terms = self._terms(predictions, labels)
+                added = [tf.cast(value, tf.float32) for value in engine.added_losses(self.model)]
+                total = tf.add_n([tf.cast(value, tf.float32) for _, value in terms] + added) if terms else None
+        seen = self._seen(recorder, tensors, predictions) if observe else {}
+        if total is not None:
+            found.loss = float(total)
+            if observe:
+                found.outputs.update({term.name: np.asarray(float(value), np.float32) for term, value in terms})
+            if backward:
+                grads, by_param = tape.gradient(total, [list(seen.values()), list(moving.values())])
+                found.output_grads = {n: _array(g) for n, g in zip(seen, grads, strict=True) if g is not None}
+                found.param_grads = {
+                    p: _array(tf.convert_to_tensor(g)) for p, g in zip(moving, by_param, strict=True) if g is not None
+                }
+        del tape
+        found.outputs.update({name: _array(tensor) for name, tensor in seen.items()})
+        found.masks, found.statistics = recorder.masks, recorder.statistics
+        self._stepper.counts.update(recorder.counts)
+        found.penalty, extra = self._stepper.penalty(list(variables.values()))
+        ids = {id(v): pid for pid, v in variables.items()}
+        found.penalty_grads = {ids[key]: _array(value) for key, value in extra.items()}
+        return found
+
+    def _moving(self) -> list[Any]:
+        """What a training call moves: statistics, seed counters, and whatever else is not a trained weight."""
+        trained = {id(v) for v in self.model.trainable_variables}
+        return [v for v in self._engine.state(self.model) if id(v) not in trained]
+
+    def _differentiable(self, pid: str) -> bool:
+        """Whether the loss has a derivative with respect to it: weights, frozen ones too, but no moving statistics."""
+        return self.network.params[pid].trainable or self.network.params[pid].role not in ("mean", "variance")
+
+    def _seen(self, recorder: Recorder, inputs: Mapping[str, Any], predictions: Any) -> dict[str, Any]:
+        """Tensors by name, of everything that the network names."""
+        seen = dict(inputs) | recorder.sources
+        for record in recorder.records:
+            seen.update(record.outputs)
+            if record.activation is not None:
+                seen[f"{record.name}:activation"] = record.activation
+        for name, tensor in zip(self.network.outputs, self._engine.tf.nest.flatten(predictions), strict=True):
+            seen.setdefault(name, tensor)
+        return seen
+
+    def _terms(self, predictions: Any, labels: np.ndarray | None) -> list[tuple[Term, Any]]:
+        """Each loss with its weighted value."""
+        if labels is None:
+            return []
+        flat = self._engine.tf.nest.flatten(predictions)
+        found: list[tuple[Term, Any]] = []
+        for term in self._graph.terms:
+            prediction = flat[term.output]
+            value = term.loss(self._labels(term, labels, prediction), prediction)
+            found.append((term, value * term.weight if term.weight != 1 else value))
+        return found
+
+    def _labels(self, term: Term, labels: np.ndarray, prediction: Any) -> Any:
+        kind = term.kind
+        array = labels_for(kind.function, kind.sparse, labels, prediction.shape)
+        return self._engine.tf.constant(array if kind.sparse else array.astype(prediction.dtype.as_numpy_dtype))
+
+    def isolate(
+        self,
+        layers: Sequence[str],
+        feeds: Mapping[str, np.ndarray],
+        *,
+        labels: np.ndarray | None = None,
+        upstream: Mapping[str, np.ndarray] | None = None,
+        mode: str = "train",
+        masks: Mapping[str, np.ndarray] | None = None,
+        params: Mapping[str, np.ndarray] | None = None,
+        ties: str = "column",
+        precision: int = 32,
+    ) -> Local:
+        """Only these layers, with the model's own layer objects (float64 copies of them for `precision=64`)."""
+        found = self._replay.run(
+            layers, feeds, labels=labels, upstream=upstream, mode=mode, masks=masks or {}, params=params or {},
+            precision=precision,
+        )  # fmt: skip
+        return Local(
+            outputs={name: _array(t) for name, t in found.tensors.items()},
+            input_grads={name: _array(t) for name, t in found.gradients.items()},
+            param_grads={pid: _array(t) for pid, t in found.param_gradients.items()},
+            statistics=found.statistics,
+            loss=found.loss,
+        )
+
+    def _run_double(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        labels: np.ndarray | None,
+        mode: str,
+        backward: bool,
+        masks: Mapping[str, np.ndarray],
+    ) -> Pass:
+        names = [layer.name for layer in self.network.layers if labels is not None or not isinstance(layer.kind, Loss)]
+        replayed: Replayed = self._replay.run(
+            names, arrays, labels=labels, upstream=None, mode=mode, masks=masks, params={}, precision=64, inner=True
+        )
+        grads = replayed.gradients if backward else {}
+        return Pass(
+            outputs={n: _array(t) for n, t in replayed.tensors.items()} | {n: np.asarray(a) for n, a in arrays.items()},
+            output_grads={n: _array(t) for n, t in grads.items() if not n.startswith("loss")},
+            param_grads={p: _array(t) for p, t in replayed.param_gradients.items()} if backward else {},
+            loss=replayed.loss,
+            masks=dict(masks),
+            statistics=replayed.statistics,
+        )
+
+    # Updating -------------------------------------------------------------------------------------------------------
+
+    def update(self, grads: Mapping[str, np.ndarray], statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """One `apply` of the model's own optimizer on all its trainable variables; then the moving statistics."""
+        self._stepper.step(grads, statistics)
+
+    def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
+        """A new optimizer of the model's own configuration: step 0, slots zero or translated."""
+        self._stepper.reset(slots)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """A tensor's values without a copy where tensorflow allows it."""
+    view = getattr(tensor, "_numpy", None)
+    return np.asarray(view() if view is not None else tensor.numpy())

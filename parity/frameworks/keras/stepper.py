@@ -1,0 +1,182 @@
+"""One update of a Keras model by its own optimizer, with gradients and batch statistics that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.frameworks.keras.engine import Engine
+from parity.frameworks.keras.graph import Graph
+
+if TYPE_CHECKING:
+    from parity.optimizers.updater import Updater
+
+__all__ = ["Stepper"]
+
+_SLOTS: Mapping[tuple[str, str], tuple[str, str]] = {
+    # (class, the rule's slot) → (legacy slot's name, attribute that lists the new-style slots)
+    ("SGD", "momentum"): ("momentum", "momentums"),
+    ("RMSprop", "square"): ("rms", "_velocities"),
+    ("RMSprop", "mean"): ("mg", "_average_gradients"),
+    ("RMSprop", "momentum"): ("momentum", "_momentums"),
+    ("Adam", "mean"): ("m", "_momentums"),
+    ("Adam", "square"): ("v", "_velocities"),
+    ("Adam", "max"): ("vhat", "_velocity_hats"),
+    ("AdamW", "mean"): ("m", "_momentums"),
+    ("AdamW", "square"): ("v", "_velocities"),
+    ("Adagrad", "square"): ("accumulator", "_accumulators"),
+    ("Adadelta", "square"): ("accum_grad", "_accumulated_grads"),
+    ("Adadelta", "delta"): ("accum_var", "_accumulated_delta_vars"),
+}
+
+
+class Stepper:
+    """Steps a model's variables.
+
+    Args:
+        engine: whose model it is.
+        model: the model.
+        graph: its graph.
+
+    Attributes:
+        optimizer: what steps: the model's own, or after `reset` a new one of its configuration. None for a model that
+            was not compiled.
+        updater: a recipe's arithmetic in numpy, where the model has no optimizer of its own.
+        counts: node → elements per channel that its batch statistics were computed from.
+        notes: what could not be translated.
+    """
+
+    def __init__(self, engine: Engine, model: Any, graph: Graph) -> None:
+        self.engine, self.model, self.graph = engine, model, graph
+        self.optimizer: Any = getattr(model, "optimizer", None)
+        self.updater: Updater | None = None
+        self.counts: dict[str, int] = {}
+        self.notes: list[str] = []
+        self._ids = {id(variable): pid for pid, variable in graph.variables.items()}
+
+    def step(self, grads: Mapping[str, np.ndarray], statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """One `apply` for all trainable variables that have a gradient, then the moving statistics."""
+        if self.updater is not None:
+            self._step_by_recipe(grads)
+        elif self.optimizer is not None:
+            self._step_by_optimizer(grads)
+        for name, values in statistics.items():
+            self._average(name, values)
+
+    def _step_by_recipe(self, grads: Mapping[str, np.ndarray]) -> None:
+        assert self.updater is not None
+        weights = {pid: np.array(v.numpy()) for pid, v in self.graph.variables.items() if pid in grads}
+        for pid, value in self.updater.step(weights, grads).items():
+            self.graph.variables[pid].assign(value)
+
+    def _step_by_optimizer(self, grads: Mapping[str, np.ndarray]) -> None:
+        tf = self.engine.tf
+        variables = list(self.model.trainable_variables)
+        extra = self.penalty_gradients(variables)
+        pairs: list[tuple[Any, Any]] = []
+        for variable in variables:
+            pid = self._ids.get(id(variable))
+            given = None if pid is None else grads.get(pid)
+            added = extra.get(id(variable))
+            if given is None and added is None:
+                continue
+            gradient = (
+                tf.zeros(variable.shape, variable.dtype)
+                if given is None
+                else tf.convert_to_tensor(given, variable.dtype)
+            )
+            pairs.append((gradient if added is None else gradient + added, variable))
+        optimizer = self.optimizer
+        if hasattr(optimizer, "scale_loss"):  # an optimizer that scales the loss takes the scale off its gradients
+            scale = optimizer.scale_loss(tf.constant(1.0))
+            pairs = [(gradient * tf.cast(scale, gradient.dtype), variable) for gradient, variable in pairs]
+        self.engine.build_optimizer(optimizer, variables)
+        optimizer.apply_gradients(pairs)
+
+    def penalty_gradients(self, variables: list[Any]) -> dict[int, Any]:
+        """By id of the variable: what its regularizers add to its gradient at its present value."""
+        _, found = self.penalty(variables)
+        return found
+
+    def penalty(self, variables: list[Any]) -> tuple[float, dict[int, Any]]:
+        """The sum of all regularizers of weights, and its gradient by id of the variable."""
+        tf = self.engine.tf
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            raw = [self.engine.raw(v) for v in variables]
+            for variable in raw:
+                tape.watch(variable)
+            terms = self.engine.penalties(self.model)
+            total = tf.add_n([tf.cast(t, tf.float32) for t in terms]) if terms else None
+        if total is None:
+            return 0.0, {}
+        gradients = tape.gradient(total, raw)
+        found = {id(v): tf.convert_to_tensor(g) for v, g in zip(variables, gradients, strict=True) if g is not None}
+        return float(total), found
+
+    def _average(self, name: str, values: Mapping[str, np.ndarray]) -> None:
+        """Moves a batch normalisation's statistics by the layer's own rule.
+
+        Keras 3 (on tensorflow): moving·momentum + batch·(1 - momentum), biased variance. Keras 2's fused kernel puts
+        Bessel's correction n/(n - 1) on the variance first (tf_keras/src/layers/normalization/batch_normalization.py,
+        `_fused_batch_norm`); n is that of the last observed batch.
+        """
+        node = self.graph.nodes[name]
+        if node.record is None:
+            return
+        layer = node.record.place.item
+        momentum = np.float32(layer.momentum)
+        keep, take = momentum, np.float32(1.0 - layer.momentum)
+        for variable, role in ((layer.moving_mean, "mean"), (layer.moving_variance, "variance")):
+            batch = np.asarray(values[role], np.float32)
+            count = self.counts.get(name, 0)
+            if role == "variance" and self.bessel(layer) and count > 1:
+                batch = batch * np.float32(count / (count - 1))
+            variable.assign(np.asarray(variable.numpy()) * keep + batch * take)
+
+    def bessel(self, layer: Any) -> bool:
+        """Whether the layer's moving variance is that of the batch times n/(n - 1)."""
+        return not self.engine.modern and bool(getattr(layer, "fused", False))
+
+    def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None) -> None:
+        """A new optimizer of the same configuration, at step 0, with slots zero or translated from `slots`."""
+        self.notes.clear()
+        if self.updater is not None:
+            self.updater.reset(slots)
+            return
+        if self.optimizer is None:
+            return
+        variables = list(self.model.trainable_variables)
+        self.optimizer = self.engine.fresh_optimizer(self.optimizer, variables)
+        if slots:
+            self._translate(variables, slots)
+
+    def _translate(self, variables: list[Any], slots: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        name = type(self.optimizer).__name__
+        rate = float(self.optimizer.learning_rate) if name in ("SGD", "RMSprop") else 1.0
+        steps = 0
+        for i, variable in enumerate(variables):
+            for slot, value in slots.get(self._ids.get(id(variable), ""), {}).items():
+                if slot == "step":
+                    steps = max(steps, int(np.max(value)))
+                    continue
+                target = self._slot(name, slot, variable, i)
+                if target is None:
+                    self.notes.append(f"{name} has no slot for the reference's {slot}")
+                    continue
+                # Keras' velocity holds the rate: v ← mu·v - rate·g, where the neutral buffer is m ← mu·m - g.
+                scale = rate if slot == "momentum" else 1.0
+                target.assign(np.asarray(value, np.float32).reshape(tuple(target.shape)) * np.float32(scale))
+        if steps:
+            self.optimizer.iterations.assign(steps)
+
+    def _slot(self, name: str, slot: str, variable: Any, index: int) -> Any:
+        words = _SLOTS.get((name, slot))
+        if words is None:
+            return None
+        legacy, modern = words
+        if self.engine.is_legacy(self.optimizer):
+            return self.optimizer.get_slot(variable, legacy) if legacy in self.optimizer.get_slot_names() else None
+        listed = getattr(self.optimizer, modern, None)
+        return listed[index] if listed is not None and len(listed) > index else None
