@@ -10,13 +10,14 @@ Importing this package loads no framework: `compare` and `inspect` import what t
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import BadFile, BadUsage, CannotCompare, ParityError, Refused
 from parity.report import Finding, FirstDivergence, Report
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from parity.inspection import Inspection
 
 __all__ = [

@@ -22,6 +22,8 @@ from parity.errors import BadUsage, ParityError
 
 __all__ = ["main", "run"]
 
+_INTERRUPTED = 130  # what typer makes of control-C
+
 app = typer.Typer(
     name="parity",
     help="Find the first layer where a Keras model and the MatConvNet network it was rebuilt from part, and why.",
@@ -191,6 +193,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The frameworks warn about themselves; a user can do nothing about that here.
             warnings.simplefilter("ignore")
             result: Any = typer.main.get_command(app).main(args=arguments, prog_name="parity", standalone_mode=False)
+        if result == _INTERRUPTED:
+            return _fail("interrupted")
         return result if isinstance(result, int) else 0
     except ParityError as error:
         return _fail(str(error))
