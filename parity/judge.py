@@ -7,7 +7,7 @@ same Keras layer in float64 against the reference in float64. If these agree, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from parity.runner import Local, Pass, Runner
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
 from parity.transfer import Link, transferred
 
-__all__ = ["Bench", "Trial", "Verdict", "masks_for_ref", "shaped"]
+__all__ = ["Bench", "Trial", "Verdict", "gradient_names", "masks_for_ref", "shaped"]
 
 Array = np.ndarray
 
@@ -59,6 +59,20 @@ def shaped(value: Array, like: tuple[int, ...]) -> Array | None:
     if value.size == int(np.prod(like)) and (not value.ndim or not like or value.shape[0] == like[0]):
         return value.reshape(like)
     return None
+
+
+def gradient_names(links: Iterable[Link]) -> dict[str, Link]:
+    """Names for the gradients of one pair's parameters, as reports show them; only of those that can be compared."""
+    made: dict[str, Link] = {}
+    for link in links:
+        if not (link.linear and link.to_keras is not None and link.keras and link.ref):
+            continue
+        name, count = f"d{link.role}", 1
+        while name in made:
+            count += 1
+            name = f"d{link.role}{count}"
+        made[name] = link
+    return made
 
 
 def masks_for_ref(alignment: Alignment, masks: Mapping[str, Array]) -> dict[str, Array]:
@@ -272,79 +286,82 @@ class Trial:
             made += self._parameter_gradients()
         return made
 
-    def _output(self) -> Verdict:
-        def pick(local: Local, side: str) -> Array | None:
-            return local.outputs.get(self.pair.ref.output if side == "ref" else self.pair.keras.output)
+    @cached_property
+    def sources(self) -> dict[str, list[str]]:
+        """Reference tensor that the pair reads → the Keras tensors that hold it."""
+        made: dict[str, list[str]] = {}
+        for tensor, source in self.wiring.items():
+            made.setdefault(source, []).append(tensor)
+        return made
 
-        expected = pick(self.ref_local, "ref")
+    @cached_property
+    def gradients(self) -> dict[str, Link]:
+        """Name of a parameter's gradient (`dkernel`; `dkernel2` for the second of several) → its link."""
+        return gradient_names(link for link in self.bench.links if link.pair is self.pair)
+
+    def tensor(self, local: Local | Pass, side: str, name: str) -> Array | None:
+        """One tensor of an isolated run by the name it has in the report, parameters in the Keras layout; or None."""
+        if name == "output":
+            return local.outputs.get(self.pair.ref.output if side == "ref" else self.pair.keras.output)
+        if name == "loss":
+            return None if local.loss is None else np.asarray([local.loss])
+        if name in self.gradients:
+            link = self.gradients[name]
+            if side == "keras":
+                return local.param_grads.get(link.keras)
+            known = link.to_keras is not None and all(key in local.param_grads for key in link.ref)
+            return link.to_keras(local.param_grads) if known and link.to_keras else None
+        source = list(self.sources)[int(name[2:] or 1) - 1]
+        assert isinstance(local, Local)
+        if side == "ref":
+            return local.input_grads.get(source)
+        parts = [local.input_grads[t] for t in self.sources[source] if t in local.input_grads]
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def _output(self) -> Verdict:
+        expected = self.tensor(self.ref_local, "ref", "output")
         assert expected is not None
-        params = self._roles()
-        floor = forward_floor(self.pair.ref.kind, list(self.ref_feeds.values()), params, expected)
-        return self._judge("forward", "output", pick, floor)
+        floor = forward_floor(self.pair.ref.kind, list(self.ref_feeds.values()), self._roles(), expected)
+        return self._judge("forward", "output", floor)
 
     def _loss(self) -> Verdict:
         expected, actual = self.ref_local.loss, self.keras_local.loss
         if expected is None or actual is None:
             return Verdict("loss", "loss", "unverified", note="no loss value")
-
-        def pick(local: Local, side: str) -> Array | None:
-            return None if local.loss is None else np.asarray([local.loss])
-
         logits = next(iter(self.ref_feeds.values()))
         size = abs(expected) + float(np.sqrt(np.mean(np.square(logits, dtype=np.float64))))
-        return self._judge("loss", "loss", pick, np.asarray([4 * ROUNDOFF * size]))
+        return self._judge("loss", "loss", np.asarray([4 * ROUNDOFF * size]))
 
     def _input_gradients(self) -> list[Verdict]:
-        by_source: dict[str, list[str]] = {}
-        for tensor, source in self.wiring.items():
-            by_source.setdefault(source, []).append(tensor)
         made: list[Verdict] = []
-        for index, (source, tensors) in enumerate(by_source.items()):
-            if source not in self.ref_local.input_grads:
+        for index, source in enumerate(self.sources):
+            expected = self.ref_local.input_grads.get(source)
+            if expected is None:
                 continue
-
-            def pick(local: Local, side: str, source: str = source, tensors: list[str] = tensors) -> Array | None:
-                if side == "ref":
-                    return local.input_grads.get(source)
-                parts = [local.input_grads[t] for t in tensors if t in local.input_grads]
-                return sum(parts[1:], parts[0]) if parts else None
-
-            expected = self.ref_local.input_grads[source]
             floor = gradient_floor(self.pair.ref.kind, self.upstream_ref, self._roles(), expected)
             if self.is_loss:
                 floor = np.maximum(floor, ROUNDOFF / max(1, expected.shape[0]))
-            name = "dx" if len(by_source) == 1 else f"dx{index + 1}"
-            made.append(self._judge("backward", name, pick, floor))
+            made.append(self._judge("backward", "dx" if index == 0 else f"dx{index + 1}", floor))
         return made
 
     def _parameter_gradients(self) -> list[Verdict]:
         made: list[Verdict] = []
-        for link in self.bench.links:
-            if link.pair is not self.pair or not link.linear or link.to_keras is None or not link.keras or not link.ref:
-                continue
-            if any(key not in self.ref_local.param_grads for key in link.ref):
-                continue
-
-            def pick(local: Local, side: str, link: Link = link) -> Array | None:
-                if side == "keras":
-                    return local.param_grads.get(link.keras)
-                assert link.to_keras is not None
-                return link.to_keras(local.param_grads)
-
-            expected = pick(self.ref_local, "ref")
-            assert expected is not None
-            inputs = list(self.ref_feeds.values())
-            floor = parameter_floor(link.role, inputs, self.upstream_ref, expected)
-            made.append(self._judge("backward", f"d{link.role}", pick, floor))
+        inputs = list(self.ref_feeds.values())
+        for name, link in self.gradients.items():
+            expected = self.tensor(self.ref_local, "ref", name)
+            if expected is not None:
+                made.append(
+                    self._judge("backward", name, parameter_floor(link.role, inputs, self.upstream_ref, expected))
+                )
         return made
 
     def _roles(self) -> dict[str, Array]:
         values = self.bench.ref_values
         return {role: values[keys[0]] for role, keys in self.pair.ref.params.items() if keys[0] in values}
 
-    def _judge(self, phase: str, tensor: str, pick: Callable[[Local, str], Array | None], floor: Array) -> Verdict:
-        expected = pick(self.ref_local, "ref")
-        actual = pick(self.keras_local, "keras")
+    def _judge(self, phase: str, tensor: str, floor: Array) -> Verdict:
+        expected = self.tensor(self.ref_local, "ref", tensor)
+        actual = self.tensor(self.keras_local, "keras", tensor)
         if expected is None:
             return Verdict(phase, tensor, "unverified", note="the reference has none")
         if actual is None:
@@ -358,7 +375,7 @@ class Trial:
         x_floor = apart.x_floor(floor)
         if x_floor <= CLEAN:
             return Verdict(phase, tensor, "match", x_floor, floor, apart)
-        return self._doubt(phase, tensor, pick, floor, fitted, expected, apart, x_floor)
+        return self._doubt(phase, tensor, floor, fitted, expected, apart, x_floor)
 
     def _by_limits(
         self, phase: str, tensor: str, actual: Array, expected: Array, apart: Distance, floor: Array
@@ -375,7 +392,6 @@ class Trial:
         self,
         phase: str,
         tensor: str,
-        pick: Callable[[Local, str], Array | None],
         floor: Array,
         actual: Array,
         expected: Array,
@@ -384,20 +400,20 @@ class Trial:
     ) -> Verdict:
         """Tiers two and three: float64 says what is rounding."""
         if tensor.startswith("dx") and self.truth_by_rows is not None:
-            by_rows = pick(self.truth_by_rows, "ref")
+            by_rows = self.tensor(self.truth_by_rows, "ref", tensor)
             if by_rows is not None and distance(actual, by_rows).x_floor(floor) <= CLEAN:
                 count = int(np.count_nonzero(expected != by_rows))
                 return Verdict(
                     phase, tensor, "match", 0.0, floor, apart, f"ties ({count} gradients go to an equal maximum)"
                 )
-        truth = pick(self.truth, "ref") if self.truth else None
+        truth = self.tensor(self.truth, "ref", tensor) if self.truth else None
         if truth is not None:
             own = distance(expected, truth)
             floor = np.maximum(floor, own.channel_rms) if own.finite else floor
             x_floor = distance(actual, truth).x_floor(floor)
             if x_floor <= CLEAN:
                 return Verdict(phase, tensor, "match", x_floor, floor, apart)
-            judged = pick(self.referee, "keras") if self.referee else None
+            judged = self.tensor(self.referee, "keras", tensor) if self.referee else None
             if judged is not None:
                 settled = shaped(judged, truth.shape)
                 if settled is not None and distance(settled, truth).x_floor(floor) <= _SETTLED:

@@ -7,7 +7,7 @@ import numpy as np
 from parity.align import Pair
 from parity.case import Comparison
 from parity.differences import differences
-from parity.judge import Verdict, shaped
+from parity.judge import Verdict, gradient_names, shaped
 from parity.report import Probe
 from parity.runner import Pass
 from parity.tolerance import CLEAN, Distance, distance
@@ -85,12 +85,10 @@ class _Propagation:
                 return None, None
             theirs = [t for t, source in feeds.items() if source == sources[index]]
             return ref.output_grads.get(sources[index]), keras.output_grads.get(theirs[0])
-        for link in self.run.links:
-            if link.pair is pair and f"d{link.role}" == tensor and link.to_keras is not None and link.keras:
-                if any(key not in ref.param_grads for key in link.ref):
-                    return None, None
-                return link.to_keras(ref.param_grads), keras.param_grads.get(link.keras)
-        return None, None
+        link = gradient_names(link for link in self.run.links if link.pair is pair).get(tensor)
+        if link is None or link.to_keras is None or any(key not in ref.param_grads for key in link.ref):
+            return None, None
+        return link.to_keras(ref.param_grads), keras.param_grads.get(link.keras)
 
     def _in_floors(self) -> dict[tuple[str, str], float]:
         """Propagated distances in floors: of the layer alone, or of the whole net where that was measured."""
@@ -182,9 +180,7 @@ class _Propagation:
         apart, x_floor = self.distances.get(key), self.x_floors.get(key)
         status, note = verdict.status, verdict.note
         above = x_floor is not None and x_floor > 2 * CLEAN
-        if status == "unverified" and (tainted or self._misfit(pair)):
-            status = "inherited"
-        elif status == "match" and above and tainted:
+        if (status == "unverified" and (tainted or self._misfit(pair))) or (status == "match" and above and tainted):
             status = "inherited"
         elif status == "match" and above and x_floor is not None and x_floor > _CHAOS and verdict.note == "":
             status, note = "unverified", "differs end to end although each layer alone agrees"

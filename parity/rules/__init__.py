@@ -1,0 +1,11 @@
+"""The rules that name causes; a new one is a new file and a line here."""
+
+from __future__ import annotations
+
+from parity.rules import fields, graph, notes, parameters, recipe, weights
+from parity.rules.base import Rule
+
+__all__ = ["RULES"]
+
+RULES: tuple[Rule, ...] = (graph.find, fields.find, parameters.find, weights.find, recipe.find, notes.find)
+"""Every rule, in the order in which their findings are read when phase and certainty are equal."""

@@ -1,0 +1,52 @@
+"""From probes to causes: run the rules, order what they found, and say what came first."""
+
+from __future__ import annotations
+
+from parity.case import Comparison
+from parity.report import PHASES, Finding, FirstDivergence, Probe
+from parity.rules import RULES
+from parity.rules.unknown import find_rest
+
+__all__ = ["diagnose", "first_divergence"]
+
+
+def diagnose(run: Comparison) -> tuple[Finding, ...]:
+    """Every rule's findings: divergences first, earliest phase and most certain first; notes after them."""
+    found = [f for rule in RULES for f in rule(run)]
+    found += find_rest(run, found)
+    places = {unit.name: i for i, unit in enumerate(run.alignment.ref_units)}
+
+    def order(finding: Finding) -> tuple[bool, int, bool, int]:
+        place = places.get(finding.layer, len(places))
+        return finding.severity == "note", PHASES.index(finding.phase), not finding.confirmed, place
+
+    return tuple(sorted(dict.fromkeys(found), key=order))
+
+
+def first_divergence(probes: list[Probe], findings: tuple[Finding, ...]) -> FirstDivergence | None:
+    """The earliest phase and probe with a fault born there (probes come in the order in which they are judged)."""
+    faults = [p for p in probes if p.status in ("born", "unpaired")]
+    if not faults:
+        return None
+    first = min(faults, key=lambda p: PHASES.index(p.phase))
+    return FirstDivergence(
+        phase=first.phase,
+        layer=first.layer,
+        keras_layer=first.keras_layer,
+        tensor=first.tensor,
+        step=first.step,
+        status=first.status,
+        isolated=first.isolated_x_floor,
+        propagated=first.rms_rel,
+        floor=first.floor,
+        sentence=_sentence(first, findings),
+    )
+
+
+def _sentence(probe: Probe, findings: tuple[Finding, ...]) -> str:
+    """The evidence of the finding that explains the first divergence, or the probe's own words."""
+    here = [f for f in findings if f.severity == "divergence" and f.layer == probe.layer]
+    same = [f for f in here if f.phase == probe.phase and f.keras_layer in ("", probe.keras_layer)] or here
+    if not same and probe.phase == "update":
+        same = [f for f in findings if f.severity == "divergence" and f.phase == "update"]
+    return same[0].evidence if same else probe.note

@@ -1,0 +1,55 @@
+"""What a rule is: it looks at one comparison and names causes, each with its evidence and its Keras fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from parity.align import Pair
+from parity.case import Comparison
+from parity.report import Finding
+
+__all__ = ["Rule", "finding", "listed", "shown"]
+
+
+class Rule(Protocol):
+    """A rule finds causes in a comparison; it changes nothing that others see."""
+
+    def __call__(self, run: Comparison) -> Iterable[Finding]:
+        """The findings of this rule."""
+        ...
+
+
+def finding(
+    cause: str,
+    severity: str,
+    phase: str,
+    evidence: str,
+    *,
+    pair: Pair | None = None,
+    fix: str = "",
+    confirmed: bool = False,
+) -> Finding:
+    """A finding at a pair, or at the recipe as a whole."""
+    layer = pair.ref.name if pair else ""
+    keras_layer = pair.keras.origin if pair else ""
+    return Finding(cause, severity, layer, keras_layer, phase, evidence, fix, confirmed)
+
+
+def shown(value: Any) -> str:
+    """A field's value as a reader wants it: 3×3, [1 0 1 0], 1e-05."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple):
+        if len(value) == 2:
+            return "×".join(str(v) for v in value)
+        return "[" + " ".join(str(v) for v in value) + "]"
+    return str(value)
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names with commas, cut after a few."""
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:most]) + (f" and {len(unique) - most} more" if len(unique) > most else "")

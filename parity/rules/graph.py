@@ -1,0 +1,113 @@
+"""A layer has no partner, or reads something else than its partner does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from parity.case import Comparison
+from parity.layers import Activation, Concat, Dropout, Pad, Softmax
+from parity.report import Finding
+from parity.rules.base import finding, shown
+from parity.units import Unit
+
+__all__ = ["find"]
+
+
+def find(run: Comparison) -> Iterable[Finding]:
+    """Findings for units without a partner, swapped neighbours, and wiring."""
+    alignment = run.alignment
+    swapped: set[int] = set()
+    for unit in alignment.ref_only:
+        for other in alignment.keras_only:
+            if id(other) not in swapped and unit.core == other.core and unit.kind == other.kind:
+                swapped |= {id(unit), id(other)}
+                yield _at(
+                    "layer-order",
+                    unit,
+                    other.origin,
+                    f"Both sides have {unit.kind.name.lower()} {unit.name} / {other.origin}, but at another place: "
+                    f"in the reference it follows {_before(run, unit, 'ref')}, in Keras {_before(run, other, 'keras')}.",
+                    f"move {other.origin} behind {_partner(run, unit)}",
+                )
+                break
+    for unit in alignment.ref_only:
+        if id(unit) not in swapped:
+            yield _missing(run, unit)
+    for unit in alignment.keras_only:
+        if id(unit) not in swapped:
+            yield _extra(run, unit)
+    for probe in run.probes:
+        if probe.phase == "structure" and probe.tensor == "inputs" and probe.status == "born":
+            pair = next(p for p in alignment.pairs if p.ref.name == probe.layer)
+            permuted = isinstance(pair.ref.kind, Concat) and _same_sources(run, pair.ref, pair.keras)
+            lost = len(pair.ref.inputs) > len(pair.keras.inputs)
+            cause = "channel-order" if permuted else "layer-missing" if lost else "layer-order"
+            words = f"{probe.layer} {probe.note}."
+            yield finding(cause, "divergence", "structure", words, pair=pair, fix=f"rewire {probe.keras_layer}")
+
+
+def _missing(run: Comparison, unit: Unit) -> Finding:
+    cause, what = "layer-missing", unit.kind.name.lower()
+    if isinstance(unit.kind, Activation):
+        cause, what = "activation-missing", unit.kind.function
+    elif isinstance(unit.kind, Dropout):
+        cause = "dropout-missing"
+    elif isinstance(unit.kind, Softmax):
+        cause = "softmax-missing"
+    evidence = f"The reference has {what} {unit.name} behind {_before(run, unit, 'ref')}; nothing in Keras does that."
+    return _at(cause, unit, "", evidence, f"add {_keras_words(unit)} behind {_partner(run, unit)}")
+
+
+def _extra(run: Comparison, unit: Unit) -> Finding:
+    cause, what = "layer-extra", unit.kind.name.lower()
+    if isinstance(unit.kind, Activation):
+        cause, what = "activation-extra", unit.kind.function
+    elif isinstance(unit.kind, Softmax) and any(isinstance(u.kind, Softmax) for u in run.alignment.ref_units):
+        cause = "softmax-double"
+    evidence = (
+        f"Keras has {what} {unit.origin} behind {_before(run, unit, 'keras')}; the reference has nothing like it."
+    )
+    return Finding(cause, "divergence", "", unit.origin, "structure", evidence, f"remove {unit.origin}")
+
+
+def _at(cause: str, unit: Unit, keras_layer: str, evidence: str, fix: str) -> Finding:
+    return Finding(cause, "divergence", unit.name, keras_layer, "structure", evidence, fix)
+
+
+def _before(run: Comparison, unit: Unit, side: str) -> str:
+    network = run.ref.network if side == "ref" else run.keras.network
+    names = []
+    for tensor in unit.inputs:
+        maker = network.producers.get(tensor)
+        names.append((maker.origin or maker.name) if maker else "the input")
+    return " and ".join(names) or "the input"
+
+
+def _partner(run: Comparison, unit: Unit) -> str:
+    """The Keras name of what comes before a reference unit."""
+    for tensor in unit.inputs:
+        pair = run.alignment.by_ref.get(run.alignment.source(tensor, "ref"))
+        if pair:
+            return pair.keras.origin
+    return "the input"
+
+
+def _keras_words(unit: Unit) -> str:
+    kind = unit.kind
+    if isinstance(kind, Activation):
+        if kind.function == "relu" and kind.slope:
+            return f"LeakyReLU(negative_slope={kind.slope:g})"
+        return f"Activation({kind.function!r})"
+    if isinstance(kind, Dropout):
+        return f"Dropout({kind.rate:g})"
+    if isinstance(kind, Pad):
+        return f"ZeroPadding2D({shown(kind.pad)})"
+    return {"BatchNorm": "BatchNormalization()", "Pool": "the pooling", "Softmax": "Softmax()"}.get(
+        kind.name, kind.name
+    )
+
+
+def _same_sources(run: Comparison, ref: Unit, keras: Unit) -> bool:
+    mine = sorted(run.alignment.source(t, "ref") for t in ref.inputs)
+    theirs = sorted(run.alignment.counterpart(t) or "?" for t in keras.inputs)
+    return mine == theirs

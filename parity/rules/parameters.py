@@ -1,0 +1,70 @@
+"""A parameter has no counterpart, or does not fit, although the layer's input does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from parity.align import Pair
+from parity.case import Comparison
+from parity.differences import differences
+from parity.layers import Conv
+from parity.report import Finding
+from parity.rules.base import finding, shown
+
+__all__ = ["find"]
+
+
+def find(run: Comparison) -> Iterable[Finding]:
+    """Findings for structure probes that a field alone does not explain."""
+    for link in run.links:
+        if not link.problem:
+            continue
+        pair = link.pair
+        probe = next(
+            (p for p in run.probes if p.phase == "structure" and p.layer == pair.ref.name and p.tensor == link.role),
+            None,
+        )
+        if probe is None or probe.status == "inherited":
+            continue
+        severity = "divergence" if probe.status == "born" else "note"
+        if not link.keras or not link.ref:
+            yield _absent(
+                run, link.role, pair, severity, link.problem, lacking="Keras" if not link.keras else "reference"
+            )
+        elif probe.status == "born" and link.role == "kernel" and not _explained(pair):
+            ref, keras = pair.ref.kind, pair.keras.kind
+            extra = ""
+            if (
+                isinstance(ref, Conv)
+                and isinstance(keras, Conv)
+                and (ref.filters, ref.size) != (keras.filters, keras.size)
+            ):
+                extra = f" ({ref.filters} filters of {shown(ref.size)} against {keras.filters} of {shown(keras.size)})"
+            yield finding(
+                "unknown",
+                severity,
+                "structure",
+                f"{link.problem}{extra}: the reference's weights cannot be loaded.",
+                pair=pair,
+                fix=f"{pair.keras.origin}: build it with the reference's filters and size",
+            )
+
+
+def _explained(pair: Pair) -> bool:
+    return any(d.field == "groups" for d in differences(pair))
+
+
+def _absent(run: Comparison, role: str, pair: Pair, severity: str, problem: str, *, lacking: str) -> Finding:
+    cause = "bias-missing" if role in ("bias", "beta") else "unknown"
+    argument = {"bias": "use_bias", "beta": "center", "gamma": "scale"}.get(role, role)
+    wanted = "True" if lacking == "Keras" else "False"
+    trains = "" if severity == "note" else " It trains, so the two drift apart."
+    origin = pair.keras.origin
+    return finding(
+        cause,
+        severity,
+        "structure",
+        f"{problem}.{trains}",
+        pair=pair,
+        fix=f"{origin}: {argument}={wanted}",
+    )

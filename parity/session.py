@@ -1,0 +1,401 @@
+"""From two files (or live models) to a `Report`: the only place that knows the whole order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import batch as batches
+from parity.align import Map
+from parity.batch import Batch
+from parity.case import Comparison, Data
+from parity.comparison import run_comparison
+from parity.diagnose import diagnose, first_divergence
+from parity.errors import BadFile, BadUsage, CannotCompare
+from parity.layers import Loss
+from parity.mapping import read_map
+from parity.network import Network, Shape
+from parity.opening import framework_of
+from parity.report import PHASES, Finding, Probe, Report
+from parity.runner import Runner
+from parity.summary import layer_rows, recipe_rows
+
+__all__ = ["check"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def _quiet(description: str, done: int, total: int) -> None:
+    """Report progress to nobody."""
+
+
+def check(
+    *,
+    ref: Any,
+    keras: Any,
+    batch: Any = None,
+    mode: str = "train",
+    weights: str = "ref",
+    steps: int = 3,
+    map: str | PathLike[str] | Mapping[str, str] | None = None,
+    custom_objects: str | PathLike[str] | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    seed: int = 0,
+    only: str | None = None,
+    allow: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Compare a Keras model with its reference on one batch.
+
+    Args:
+        ref: path of a MatConvNet (or Keras) file, a Keras model in memory, or a `Runner`.
+        keras: path of a Keras file, a Keras model in memory, or a `Runner`.
+        batch: path of an `.npz` or `imdb.mat`, a mapping with `x` and `y`, or a `Batch`; None makes a seeded one.
+        mode: `"train"`: input, structure, weights, forward, loss, backward, update; `"eval"`: input to loss.
+        weights: `"ref"` loads the reference's weights into Keras; `"own"` leaves the Keras file its own.
+        steps: training steps in the update phase.
+        map: a TOML map file, or reference layer → Keras layer.
+        custom_objects: a Python file with the model's custom classes, which is run.
+        rtol, atol: tolerances relative to the reference in place of the measured noise floor; both or neither.
+        seed: of the probe batch and of dropout.
+        only: pattern of layers to show and judge.
+        allow: `STATUS:GLOB` items that are not held against the verdict.
+        progress: called as progress(what, done, total).
+
+    Raises:
+        ParityError: a file cannot be read or run, options do not go together, or nothing can be compared.
+    """
+    limits = _checked(mode, weights, steps, rtol, atol)
+    allowed = tuple(_allowance(item) for item in allow)
+    mapping = _mapping(map)
+    tell = progress or _quiet
+    tell("reading files", 0, 1)
+    given = batches.load(batch) if batch is not None else None
+    ref_runner, keras_runner, data, used = _sides(ref, keras, given, custom_objects, seed, mode)
+    notes = [*used.notes]
+    notes += _adopted(ref_runner, keras_runner)
+    run = run_comparison(
+        ref_runner,
+        keras_runner,
+        data,
+        mode=mode,
+        own=weights == "own",
+        steps=steps,
+        mapping=mapping,
+        limits=limits,
+        progress=tell,
+    )
+    notes += _remarks(run, used)
+    notes += run.notes
+    findings = diagnose(run)
+    probes = tuple(p for p in run.probes if only is None or _names(p, only))
+    if only is not None:
+        findings = tuple(f for f in findings if not f.layer or fnmatchcase(f.layer, only))
+        notes.append(f"Only layers that fit {only!r} are shown and judged.")
+        if not any(p.phase not in ("input",) for p in probes):
+            raise BadUsage(f"--only {only}: no layer has such a name")
+    judged = [p for p in probes if not _allowed(p, allowed)]
+    notes += _permitted(probes, allowed)
+    findings = tuple(_softened(f, probes, allowed) for f in findings)
+    findings = tuple(sorted(findings, key=lambda f: f.severity == "note"))
+    first = first_divergence(judged, findings)
+    verdict = "diverged" if first else "unverified" if any(p.status == "unverified" for p in judged) else "match"
+    if verdict == "match" and not any(p.phase in ("forward", "loss", "backward", "update") for p in judged):
+        raise CannotCompare("nothing of the two models could be compared beyond their structure")
+    tell("done", 1, 1)
+    return Report(
+        verdict=verdict,
+        first_divergence=first,
+        findings=findings,
+        probes=probes,
+        layers=tuple(r for r in layer_rows(run, probes) if only is None or fnmatchcase(r.layer or r.keras_layer, only)),
+        recipe=recipe_rows(run) if mode == "train" else (),
+        outcome=run.outcome,
+        notes=tuple(dict.fromkeys(note for note in notes if note)),
+        environment=_environment(ref_runner, keras_runner, seed),
+        inputs={"ref": _identity(ref), "keras": _identity(keras), "batch": _identity(batch) or {"source": used.source}},
+        options={
+            "mode": mode,
+            "weights": weights,
+            "steps": steps if mode == "train" else 0,
+            "seed": seed,
+            "rtol": rtol,
+            "atol": atol,
+            "only": only,
+            "allow": list(allow),
+        },
+        phases=tuple(phase for phase in PHASES if any(p.phase == phase for p in probes)),
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- options
+
+
+def _checked(mode: str, weights: str, steps: int, rtol: float | None, atol: float | None) -> tuple[float, float] | None:
+    if mode not in ("train", "eval"):
+        raise BadUsage(f"mode is 'train' or 'eval', not {mode!r}")
+    if weights not in ("ref", "own"):
+        raise BadUsage(f"weights is 'ref' or 'own', not {weights!r}")
+    if steps < 1:
+        raise BadUsage(f"steps is at least 1, not {steps}")
+    if (rtol is None) != (atol is None):
+        raise BadUsage("rtol and atol go together: give both or neither")
+    return None if rtol is None or atol is None else (float(rtol), float(atol))
+
+
+def _mapping(given: str | PathLike[str] | Mapping[str, str] | None) -> Map | None:
+    if given is None:
+        return None
+    return Map(layers=dict(given)) if isinstance(given, Mapping) else read_map(Path(fspath(given)))
+
+
+def _allowance(text: str) -> tuple[str, str]:
+    status, _, pattern = text.partition(":")
+    if not pattern:
+        raise BadUsage(f"allow {text!r}: write STATUS:GLOB, e.g. 'unpaired:aug_*'")
+    return status, pattern
+
+
+def _names(probe: Probe, pattern: str) -> bool:
+    return probe.phase == "input" or any(n and fnmatchcase(n, pattern) for n in (probe.layer, probe.keras_layer))
+
+
+def _allowed(probe: Probe, allowed: Sequence[tuple[str, str]]) -> bool:
+    return any(
+        probe.status == status and any(n and fnmatchcase(n, pattern) for n in (probe.layer, probe.keras_layer))
+        for status, pattern in allowed
+    )
+
+
+def _permitted(probes: Sequence[Probe], allowed: Sequence[tuple[str, str]]) -> list[str]:
+    notes: list[str] = []
+    for status, pattern in allowed:
+        names = {p.layer or p.keras_layer for p in probes if _allowed(p, [(status, pattern)])}
+        if names:
+            notes.append(f"Allowed as {status}: {', '.join(sorted(names))}.")
+        else:
+            notes.append(f"Nothing was {status} that fits {pattern!r}: the allowance can go.")
+    return notes
+
+
+def _softened(finding: Finding, probes: Sequence[Probe], allowed: Sequence[tuple[str, str]]) -> Finding:
+    """A finding whose every fault is allowed becomes a note."""
+    if finding.severity == "note" or not allowed:
+        return finding
+    here = [
+        p
+        for p in probes
+        if p.phase == finding.phase
+        and p.status in ("born", "unpaired")
+        and (p.layer, p.keras_layer) == (finding.layer, finding.keras_layer)
+    ]
+    return replace(finding, severity="note") if here and all(_allowed(p, allowed) for p in here) else finding
+
+
+# ---------------------------------------------------------------------------------------------------------------- sides
+
+
+def _sides(
+    ref: Any, keras: Any, given: Batch | None, custom: str | PathLike[str] | None, seed: int, mode: str
+) -> tuple[Runner, Runner, Data, Batch]:
+    """Both runners, and the batch as each takes it."""
+    mine, theirs = _Side(ref, "the reference", custom), _Side(keras, "the Keras model", custom)
+    shapes = mine.shape(), theirs.shape()
+    if given is None:
+        shape = shapes[0] if shapes[0] and None not in shapes[0] else shapes[1]
+        if not shape or None in shape:
+            raise CannotCompare(
+                "neither file says how large its input is, so no probe batch can be made; give images with --batch"
+            )
+        classes = mine.classes() or theirs.classes()
+        given = batches.probe(tuple(int(d) for d in shape if d is not None), classes, seed)
+    for side, shape, name in ((mine, shapes[0], "ref"), (theirs, shapes[1], "keras")):
+        if shape:
+            given = batches.fit(given, _compatible(shape, getattr(given, f"x_{name}")), side.classes(), name)
+    ref_runner = mine.open(given.x_ref)
+    keras_runner = theirs.open(given.x_keras)
+    data = Data(
+        ref={_image_input(ref_runner.network): given.x_ref},
+        keras={_image_input(keras_runner.network): given.x_keras},
+        labels_ref=given.y_ref,
+        labels_keras=given.y_keras,
+    )
+    if mode == "train" and given.y_ref is None and any(isinstance(n.kind, Loss) for n in ref_runner.network):
+        note = "The batch has no labels: loss, backward and update could not be compared."
+        given = replace(given, notes=(*given.notes, note))
+    return ref_runner, keras_runner, data, given
+
+
+def _compatible(shape: Shape, x: np.ndarray) -> Shape:
+    """What a side takes, where a flat input is as good as a map of as many values."""
+    count = int(np.prod(x.shape[1:]))
+    if None not in shape and len(shape) == 1 and len(x.shape) == 4 and shape[0] == count:
+        return tuple(x.shape[1:])
+    return shape
+
+
+def _image_input(network: Network) -> str:
+    names = [name for name in network.inputs if name not in network.labels]
+    if len(names) != 1:
+        raise CannotCompare(
+            f"{network.name} has {len(names)} data inputs ({', '.join(names)}); parity feeds one so far"
+        )
+    return names[0]
+
+
+class _Side:
+    """One of the two sides before it is opened: a path, a live Keras model, or a runner."""
+
+    def __init__(self, given: Any, what: str, custom: str | PathLike[str] | None) -> None:
+        self.given, self.what = given, what
+        self.custom = None if custom is None else fspath(custom)
+        self.path = Path(fspath(given)) if isinstance(given, str | PathLike) else None
+        self.framework = framework_of(self.path) if self.path else ""
+        self._lifted: Network | None = None
+
+    def lifted(self) -> Network | None:
+        """The network as the file has it, read and not run."""
+        if self.path is None:
+            return getattr(self.given, "network", None)
+        if self._lifted is None:
+            from parity.opening import lift
+
+            self._lifted, _ = lift(self.path)
+        return self._lifted
+
+    def shape(self) -> Shape | None:
+        """Shape of its one data input, without batch axis."""
+        network = self.lifted()
+        if network is not None:
+            shapes = [shape for name, shape in network.inputs.items() if name not in network.labels]
+            return shapes[0] if shapes else None
+        inputs = getattr(self.given, "inputs", None)
+        return tuple(inputs[0].shape[1:]) if inputs else None
+
+    def classes(self) -> int | None:
+        """How many classes its predictions tell apart, or None."""
+        network = self.lifted()
+        if network is None:
+            outputs = getattr(self.given, "outputs", None)
+            shape: Shape | None = tuple(outputs[0].shape[1:]) if outputs else None
+        else:
+            maker = network.producers.get(network.outputs[0]) if network.outputs else None
+            shape = maker.shape if maker else None
+        return shape[-1] if shape else None
+
+    def open(self, example: np.ndarray) -> Runner:
+        """A runner for it; `example` are images as it takes them."""
+        if self.framework == "matconvnet":
+            from parity.frameworks.matconvnet.runner import MatConvNetRunner
+
+            assert self.path is not None
+            return MatConvNetRunner.open(self.path, tuple(example.shape[1:]))
+        from parity.frameworks.keras.runner import KerasRunner
+
+        if self.path is not None:
+            return KerasRunner.open(self.path, example[:2], self.custom)
+        if all(hasattr(self.given, name) for name in ("network", "isolate", "run", "update")):
+            return self.given
+        if hasattr(self.given, "get_config") and callable(self.given):
+            return KerasRunner(self.given, example[:2])
+        raise BadUsage(f"{self.what} is a path, a Keras model or a runner, not {type(self.given).__name__}")
+
+
+def _adopted(ref: Runner, keras: Runner) -> list[str]:
+    """An uncompiled Keras model takes the reference's loss and recipe; and the report says so."""
+    if keras.recipe.optimizer is not None and keras.recipe.loss is not None:
+        return []
+    loss = next((layer.kind for layer in ref.network if isinstance(layer.kind, Loss)), None)
+    adopt = getattr(keras, "adopt", None)
+    if loss is None or adopt is None:
+        return []
+    adopt(ref.recipe, loss)
+    return [
+        "The Keras model is not compiled: it is compared with the reference's loss and a translation of its recipe, so "
+        "nothing is said about its own training."
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------- the small print
+
+
+def _remarks(run: Comparison, used: Batch) -> list[str]:
+    """Facts about the files that a reader should know."""
+    notes = [*run.ref.network.remarks, *run.keras.network.remarks, *run.ref.recipe.notes, *run.keras.recipe.notes]
+    notes += getattr(run.ref, "remarks", [])
+    notes += getattr(run.keras, "remarks", [])
+    both = [any(isinstance(n.kind, Loss) for n in side.network) for side in (run.ref, run.keras)]
+    if not all(both) and run.mode == "train":
+        who = "Neither side has" if not any(both) else "The reference has" if not both[0] else "The Keras model has"
+        notes.append(f"{who} no loss: loss, backward and update do not apply.")
+    meta = run.ref.network.meta
+    normalization = meta.get("normalization") if isinstance(meta.get("normalization"), Mapping) else {}
+    average = (normalization or {}).get("averageImage", meta.get("averageImage"))
+    if average is not None and np.size(average):
+        mean = np.asarray(average, np.float64)
+        what = "The file's averageImage"
+        try:
+            note = batches.mean_note(used.x_ref, mean, what)
+        except (ValueError, TypeError):
+            note = ""
+        if note:
+            notes.append(note)
+    old = {p.note.split(":")[0] for p in run.probes if p.phase == "weights" and p.note}
+    if not run.own and old:
+        notes.append(
+            f"The Keras file's own weights against the reference's: {', '.join(sorted(old))}; "
+            "the reference's were loaded over them."
+        )
+    schedule = run.ref.recipe.learning_rate
+    if run.moves and schedule.kind == "epochs" and len(set(schedule.values)) > 1:
+        notes.append(f"Updates use the first rate of the reference's schedule ({schedule}).")
+    law = [m for m in run.moves if m.link.role == "variance" and m.status == "match" and m.isolated]
+    if law:
+        gap = max(m.isolated.relative for m in law if m.isolated)
+        notes.append(
+            "Running variances: MatConvNet averages the standard deviation, Keras the variance; their moves differ by up "
+            f"to {gap:.2g} of a step by that law alone, for which Keras has no argument."
+        )
+    return notes
+
+
+def _environment(ref: Runner, keras: Runner, seed: int) -> dict[str, Any]:
+    import parity
+
+    return {
+        "parity": parity.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "ref": dict(ref.engine),
+        "keras": dict(keras.engine),
+        "seed": seed,
+    }
+
+
+def _identity(given: Any) -> dict[str, Any]:
+    """Path and digest of a file, or the kind of a live object."""
+    if given is None:
+        return {}
+    if isinstance(given, str | PathLike):
+        path = Path(fspath(given))
+        digest = hashlib.sha256()
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise BadFile(path, f"cannot be read ({error.strerror or error})") from None
+        return {"path": str(path), "sha256": digest.hexdigest()}
+    return {"object": type(given).__name__, "name": str(getattr(given, "name", "") or "")}

@@ -1,0 +1,114 @@
+"""A finished comparison as the tables that every report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from parity.align import Pair
+from parity.case import Comparison
+from parity.report import STATUSES, LayerRow, Probe, RecipeRow
+from parity.units import Unit
+from parity.wording import kind_words, recipe_words
+
+__all__ = ["layer_rows", "recipe_rows"]
+
+
+def layer_rows(run: Comparison, probes: Sequence[Probe]) -> tuple[LayerRow, ...]:
+    """One row per pair and per unit without a partner, in the reference's order.
+
+    A cell takes the worst status of its phase's probes, and the largest errors among them.
+    """
+    alignment = run.alignment
+    places = {unit.name: float(i) for i, unit in enumerate(alignment.ref_units)}
+    rows: list[tuple[float, LayerRow]] = []
+    for pair in alignment.pairs:
+        rows.append((places[pair.ref.name], _row(run, pair, probes)))
+    for unit in alignment.ref_only:
+        cells = _cells([p for p in probes if p.layer == unit.name and not p.keras_layer])
+        rows.append((places[unit.name], LayerRow(unit.name, "", kind_words(unit.kind), "", unit.shape or (), cells)))
+    after = -1.0
+    by_keras = {pair.keras.name: places[pair.ref.name] for pair in alignment.pairs}
+    for unit in alignment.keras_units:
+        after = by_keras.get(unit.name, after)
+        if unit in alignment.keras_only:
+            cells = _cells([p for p in probes if p.keras_layer == unit.origin and not p.layer])
+            row = LayerRow("", _known_as(run, unit), "", kind_words(unit.kind), unit.shape or (), cells)
+            rows.append((after + 0.5, row))
+    return tuple(row for _, row in sorted(rows, key=lambda item: item[0]))
+
+
+def _row(run: Comparison, pair: Pair, probes: Sequence[Probe]) -> LayerRow:
+    here = [p for p in probes if p.layer == pair.ref.name and p.keras_layer == pair.keras.origin]
+    return LayerRow(
+        layer=pair.ref.name,
+        keras_layer=_known_as(run, pair.keras),
+        kind=kind_words(pair.ref.kind),
+        keras_kind=kind_words(pair.keras.kind),
+        shape=pair.ref.shape or (),
+        cells=_cells(here),
+    )
+
+
+def _known_as(run: Comparison, unit: Unit) -> str:
+    """The Keras names of a unit's layers, e.g. `zero_padding2d + conv2d`."""
+    names = [run.keras.network[name].origin or name for name in unit.layers]
+    return " + ".join(dict.fromkeys(names)) if len(unit.layers) <= 3 else unit.origin
+
+
+def _cells(probes: Sequence[Probe]) -> dict[str, tuple[str, float | None, float | None]]:
+    made: dict[str, tuple[str, float | None, float | None]] = {}
+    for phase in dict.fromkeys(p.phase for p in probes):
+        here = [p for p in probes if p.phase == phase]
+        status = max((p.status for p in here), key=STATUSES.index)
+        isolated = [p.isolated_x_floor for p in here if p.isolated_x_floor is not None]
+        propagated = [p.rms_rel for p in here if p.rms_rel is not None and phase != "weights"]
+        made[phase] = (status, max(isolated, default=None), max(propagated, default=None))
+    return made
+
+
+def recipe_rows(run: Comparison) -> tuple[RecipeRow, ...]:
+    """Both recipes side by side, and what belongs to parameters: multipliers and penalties."""
+    mine, theirs = recipe_words(run.ref.recipe), recipe_words(run.keras.recipe)
+    keras = {name: value for name, value, _ in theirs}
+    ref = {name: (value, default) for name, value, default in mine}
+    rows: list[RecipeRow] = []
+    for name in dict.fromkeys([*ref, *keras]):
+        value, default = ref.get(name, ("", False))
+        other = keras.get(name, "")
+        if name == "weight decay":
+            value, other = _decays(run, "ref"), _decays(run, "keras")
+        if value or other:
+            rows.append(RecipeRow(name, value, other, value == other, default))
+    factors = _factors(run)
+    if factors:
+        rows.append(RecipeRow("learning-rate multipliers", factors, "1 everywhere", False))
+    return tuple(rows)
+
+
+def _decays(run: Comparison, side: str) -> str:
+    """The coefficients of w that are added to gradients, and where, in words."""
+    runner = run.ref if side == "ref" else run.keras
+    made: dict[float, set[str]] = {}
+    for link in run.links:
+        key = (link.ref[0] if link.ref else "") if side == "ref" else link.keras
+        param = runner.network.params.get(key)
+        if param is None or not link.linear or link.role in ("mean", "variance", "deviation"):
+            continue
+        factor = runner.recipe.weight_decay * param.decay_multiplier + 2 * param.l2
+        made.setdefault(round(factor, 12), set()).add(link.role)
+    if not made:
+        return ""
+    if len(made) == 1:
+        value = next(iter(made))
+        return f"{value:g}·w added to gradients" if value else "none"
+    return ", ".join(f"{value:g}·w on {'/'.join(sorted(roles))}" for value, roles in sorted(made.items(), reverse=True))
+
+
+def _factors(run: Comparison) -> str:
+    made: dict[float, set[str]] = {}
+    for link in run.links:
+        if link.ref and link.keras and link.linear and link.role not in ("mean", "variance", "deviation"):
+            made.setdefault(run.ref.network.params[link.ref[0]].rate_multiplier, set()).add(link.role)
+    if set(made) <= {1.0}:
+        return ""
+    return ", ".join(f"{factor:g} on {'/'.join(sorted(roles))}" for factor, roles in sorted(made.items(), reverse=True))
