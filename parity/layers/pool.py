@@ -136,23 +136,48 @@ class Pool(Kind):
 def _maximum(x: torch.Tensor, size: Sequence[int], stride: Sequence[int], pad: Sequence[int], ties: str) -> torch.Tensor:
     """Max pooling whose gradient goes to the first maximum in column-major order (`ties="column"`) or in row-major order.
 
-    torch scans a window row by row. On a map with h and w swapped that is column by column, which is MatConvNet's order
-    (nnpooling.cu:47-53, 199-204).
+    MatConvNet looks for it column by column (nnpooling.cu:47-53, 199-204), torch and tensorflow row by row.
     """
     import torch
     import torch.nn.functional as F
 
     top, bottom, left, right = pad
-    inside = top == bottom and left == right and 2 * top <= size[0] and 2 * left <= size[1]  # what torch can pad itself
-    around = (top, left) if inside else (0, 0)
-    padded = x if inside else F.pad(x, (left, right, top, bottom), value=float("-inf"))
+    lowest = float("-inf")
+    padded = F.pad(x, (left, right, top, bottom), value=lowest) if any(pad) else x
 
-    def pool(z: torch.Tensor) -> torch.Tensor:
-        if ties == "row":
-            return F.max_pool2d(z, tuple(size), tuple(stride), around)
-        return F.max_pool2d(z.transpose(2, 3), tuple(size[::-1]), tuple(stride[::-1]), around[::-1]).transpose(2, 3)
+    class MaxPool(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            y, found = F.max_pool2d_with_indices(x, tuple(size), tuple(stride))
+            ctx.save_for_backward(x, y, *(() if ties == "column" else (found,)))
+            return y
 
-    y = pool(padded)
+        @staticmethod
+        def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
+            x, y, *found = ctx.saved_tensors
+            at = found[0] if found else _first_by_columns(x, y, size, stride)
+            return torch.ops.aten.max_pool2d_with_indices_backward(
+                upstream[0], x, list(size), list(stride), [0, 0], [1, 1], False, at
+            )
+
+    y = MaxPool.apply(padded)
     if torch.isnan(y).any():  # in torch a NaN wins every comparison, in MatConvNet none
-        y = pool(torch.where(torch.isnan(padded), torch.full((), float("-inf"), dtype=x.dtype), padded))
+        y = MaxPool.apply(torch.where(torch.isnan(padded), torch.full((), lowest, dtype=x.dtype), padded))
     return y
+
+
+def _first_by_columns(x: torch.Tensor, y: torch.Tensor, size: Sequence[int], stride: Sequence[int]) -> torch.Tensor:
+    """Index into the map (row·width + column) of each window's first maximum, its columns outside, its rows inside."""
+    import torch
+
+    height, width = y.shape[2:]
+    cells = size[0] * size[1]
+    first = torch.full_like(y, cells - 1, dtype=torch.uint8 if cells <= 256 else torch.int32)
+    for order in range(cells - 1, -1, -1):  # the last one to write is the first one in order
+        column, row = divmod(order, size[0])
+        seen = x[:, :, row :: stride[0], column :: stride[1]][:, :, :height, :width]
+        first.masked_fill_(seen == y, order)
+    orders = torch.arange(cells)
+    offsets = (orders % size[0]) * x.shape[3] + torch.div(orders, size[0], rounding_mode="floor")
+    corners = torch.arange(height).mul_(stride[0] * x.shape[3]).reshape(-1, 1) + torch.arange(width).mul_(stride[1])
+    return offsets[first.to(torch.int64)].add_(corners)

@@ -48,7 +48,7 @@ class _Reader:
         self.file = file
         self.budget = budget
         self.left = _MOST
-        self.seen: dict[int, Any] = {}
+        self.seen: dict[int, tuple[Any, int]] = {}
         self.open: set[int] = set()
 
     def child(self, group: Any, name: str, depth: int) -> Any:
@@ -63,16 +63,25 @@ class _Reader:
         import h5py
 
         address = int(h5py.h5o.get_info(node.id).addr)
-        if address in self.seen:
-            return self.seen[address]
-        self.left -= 1
-        if depth > DEEPEST or address in self.open or self.left < 0:
+        if address in self.seen:  # what is shared counts again: whoever walks the result walks it again
+            found, weight = self.seen[address]
+            self.spare(weight)
+            return found
+        before = self.left
+        self.spare(1)
+        if depth > DEEPEST or address in self.open:
             raise MatError("its values are nested in circles or without end")
         self.open.add(address)
         found = self.group(node, depth) if isinstance(node, h5py.Group) else self.dataset(node, depth)
         self.open.discard(address)
-        self.seen[address] = found
+        self.seen[address] = found, before - self.left
         return found
+
+    def spare(self, values: int) -> None:
+        """Hold the number of values against its limit."""
+        self.left -= values
+        if self.left < 0:
+            raise MatError("it refers to more values than a network can have")
 
     def group(self, node: Any, depth: int) -> Any:
         """A struct: a scalar one, or an array whose fields are all datasets of references."""
@@ -139,9 +148,6 @@ class _Reader:
         self.spend(node)
         found: list[Any] = []
         for reference in np.asarray(node[()]).T.reshape(-1, order="F"):
-            self.left -= 1
-            if self.left < 0:
-                raise MatError("it refers to more values than a network can have")
             if not isinstance(reference, h5py.Reference) or not reference:
                 raise MatError("a cell refers to nothing")
             found.append(self.value(self.file[reference], depth + 1))
