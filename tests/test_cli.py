@@ -10,11 +10,11 @@ import types
 from pathlib import Path
 
 import pytest
-from tests.reports import examples
 
 import parity
 from parity import cli
 from parity.errors import BadFile, CannotCompare
+from tests.reports import examples
 
 
 @pytest.fixture

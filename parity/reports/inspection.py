@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +63,9 @@ def render(inspection: Inspection, width: int) -> Iterator[RenderableType]:
 def _layers(inspection: Inspection, *, wide: bool) -> Table:
     fold: dict[str, Any] = {"overflow": "fold"}
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
-    multipliers = any(_multipliers(inspection.params_of(layer)) for layer in inspection.network.layers)
-    last = [("multipliers", fold)] if multipliers else []
     if wide:
+        multipliers = any(_multipliers(inspection.params_of(layer)) for layer in inspection.network.layers)
+        last = [("multipliers", fold)] if multipliers else []
         heads = [
             ("layer", fold),
             ("type", fold),
@@ -73,41 +74,65 @@ def _layers(inspection: Inspection, *, wide: bool) -> Table:
             ("parameters", right),
         ]
         table = plain_table(*heads, *last, ("remarks", fold), title="Layers")
+        rows = (_wide_row(inspection, layer, multipliers) for layer in inspection.network.layers)
     else:
-        table = plain_table(
-            ("layer", {**fold, "ratio": 1}), ("output", fold), ("parameters", right), *last, title="Layers"
-        )
+        heads = [("layer", {**fold, "ratio": 1}), ("output", fold), ("parameters", right)]
+        table = plain_table(*heads, title="Layers")
         table.expand = True
-    for layer in inspection.network.layers:
-        table.add_row(*_row(inspection, layer, wide=wide, multipliers=multipliers))
+        rows = (_narrow_row(inspection, layer) for layer in inspection.network.layers)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _row(inspection: Inspection, layer: Layer, *, wide: bool, multipliers: bool) -> list[Text]:
+def _wide_row(inspection: Inspection, layer: Layer, multipliers: bool) -> list[Text]:
     params = inspection.params_of(layer)
-    words = clean(kind_words(layer.kind))
-    kind = "" if isinstance(layer.kind, Opaque) else words
-    remarks = "; ".join(dict.fromkeys(map(clean, layer.remarks)))
-    if isinstance(layer.kind, Opaque) and layer.kind.runs_code and "code" not in remarks:
-        remarks = "; ".join(filter(None, ["runs code", remarks]))
-    count = sum(_size(param) for param in params)
-    name, type_ = Text(clean(layer.name), style="bold"), clean(layer.source_type or layer.kind.name)
-    shape = Text(shape_words(layer.shape) or ("" if layer.shape == () else "?"))
-    number = Text(str(count) if params else "", style="" if params else "dim")
     rates = [Text(_multipliers(params), style="dim")] if multipliers else []
-    loud = "bold yellow" if remarks else ""
-    if wide:
-        return [name, Text(type_), Text(kind, style="dim"), shape, number, *rates, Text(remarks, style=loud)]
-    lead = Text.assemble(name, f"  {type_}" if type_ != kind else "")
-    lead.append(f"\n{kind}" if kind else "", style="dim")
-    lead.append(f"\n{remarks}" if remarks else "", style=loud)
-    return [lead, shape, number, *rates]
+    remarks = Text(_remarks(layer), style="bold yellow")
+    kind, number = Text(_fields(layer), style="dim"), Text(_count(params))
+    return [
+        Text(clean(layer.name), style="bold"),
+        Text(_type(layer)),
+        kind,
+        Text(_output(layer)),
+        number,
+        *rates,
+        remarks,
+    ]
 
 
-def _size(param: Param) -> int:
-    from math import prod
+def _narrow_row(inspection: Inspection, layer: Layer) -> list[Text]:
+    params = inspection.params_of(layer)
+    lead = Text()
+    lead.append(clean(layer.name), style="bold")
+    lead.append(f"  {_type(layer)}")
+    for line, style in ((_fields(layer), "dim"), (_multipliers(params), "dim"), (_remarks(layer), "bold yellow")):
+        if line and line != _type(layer):
+            lead.append(f"\n{line}", style=style)
+    return [lead, Text(_output(layer)), Text(_count(params))]
 
-    return prod(param.shape)
+
+def _type(layer: Layer) -> str:
+    return clean(layer.source_type or layer.kind.name)
+
+
+def _fields(layer: Layer) -> str:
+    return "" if isinstance(layer.kind, Opaque) else clean(kind_words(layer.kind))
+
+
+def _output(layer: Layer) -> str:
+    return shape_words(layer.shape) or ("" if layer.shape == () else "?")
+
+
+def _count(params: list[Param]) -> str:
+    return str(sum(math.prod(param.shape) for param in params)) if params else ""
+
+
+def _remarks(layer: Layer) -> str:
+    remarks = list(dict.fromkeys(map(clean, layer.remarks)))
+    if isinstance(layer.kind, Opaque) and layer.kind.runs_code and not any("code" in remark for remark in remarks):
+        remarks.insert(0, "runs code")
+    return "; ".join(remarks)
 
 
 def _multipliers(params: list[Param]) -> str:

@@ -84,7 +84,8 @@ def divergent() -> Report:
             "keras.optimizers.SGD(0.01, momentum=0.9)", True, False,
         ),
         Finding(
-            "optimizer-learning-rate", "divergence", "", "", "update", "0.01 against 0.0001.", "learning_rate=0.01", True
+            "optimizer-learning-rate", "divergence", "", "", "update", "0.01 against 0.0001.",
+            "learning_rate=0.01", True,
         ),
         Finding(
             "optimizer-weight-decay-as-lr-decay", "divergence", "", "", "update",

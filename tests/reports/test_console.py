@@ -7,10 +7,10 @@ import io
 
 import pytest
 from rich.console import Console
-from tests.reports import examples
 
 from parity.report import LayerRow, Outcome, RecipeRow, Report
 from parity.reports.console import outcome_line, verdict_line
+from tests.reports import examples
 
 WIDTHS = (60, 80, 100, 131, 132, 160, 220)
 

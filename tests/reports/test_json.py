@@ -8,9 +8,9 @@ import math
 from pathlib import Path
 
 import numpy as np
-from tests.reports import examples
 
 from parity.report import SCHEMA, Probe
+from tests.reports import examples
 
 PROBE_KEYS = {
     "layer", "keras_layer", "phase", "tensor", "step", "shape", "status", "max_abs", "rms_rel", "floor",

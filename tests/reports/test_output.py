@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from rich.text import Text
-from tests.reports import examples
 
 from parity.errors import BadUsage
 from parity.reports.output import check_target, progress_on, show, write
+from tests.reports import examples
 
 
 def test_a_pipe_gets_lines_without_trailing_blanks():
