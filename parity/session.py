@@ -123,7 +123,11 @@ def check(
         outcome=run.outcome,
         notes=tuple(dict.fromkeys(note for note in notes if note)),
         environment=_environment(ref_runner, keras_runner, seed),
-        inputs={"ref": _identity(ref), "keras": _identity(keras), "batch": _identity(batch) or {"source": used.source}},
+        inputs={
+            "ref": {**_identity(ref), "framework": ref_runner.network.framework},
+            "keras": {**_identity(keras), "framework": keras_runner.network.framework},
+            "batch": _identity(batch) or {"source": used.source},
+        },
         options={
             "mode": mode,
             "weights": weights,

@@ -27,6 +27,7 @@ from parity.recipe import Recipe
 
 __all__ = ["kind_words", "recipe_words", "rule_words"]
 
+_IDLE_AT = {"momentum": 0.0, "initial": 0.0}
 _BORING_RULE_FIELDS = {"use_rate", "rate_inside", "epsilon_inside"}
 
 
@@ -87,6 +88,7 @@ def rule_words(rule: UpdateRule | None) -> str:
         if isinstance(getattr(rule, field.name), int | float)
         and field.name not in _BORING_RULE_FIELDS
         and not isinstance(getattr(rule, field.name), bool)
+        and getattr(rule, field.name) != _IDLE_AT.get(field.name)
     ]
     flags = [
         field.name.replace("_", " ")

@@ -16,11 +16,11 @@ ORDER = (
     ("errors", "axes", "network", "recipe", "report", "runner", "npz"),
     ("layers", "optimizers", "wording"),
     ("frameworks", "opening"),
-    ("batch", "metrics", "tolerance", "units", "matching", "differences", "align", "transfer"),
+    ("batch", "metrics", "tolerance", "units", "matching", "differences", "align", "transfer", "mapping"),
     ("case", "structure", "judge", "updates", "propagation", "comparison", "compare", "trace"),
     ("rules", "causes"),
     ("diagnose", "findings"),
-    ("session",),
+    ("summary", "session"),
     ("inspection", "reports"),
     ("cli", "pytest_plugin", "debugger"),
     ("__main__", "__init__"),
@@ -33,6 +33,7 @@ LATE = {
     ("report", "reports"),  # a report draws itself: `_repr_html_` and `to_json` reach for what renders it
     ("inspection", "reports"),
     ("cli", "__init__"),  # the command line calls the public functions
+    ("session", "__init__"),  # a report names parity's version
 }
 """Imports against the order, made inside functions when they are called."""
 

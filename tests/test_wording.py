@@ -51,6 +51,7 @@ def test_every_rule_has_words(rule):
 
 def test_rules():
     assert rule_words(SGD(momentum=0.9, nesterov=True)) == "SGD, momentum 0.9, nesterov"
+    assert rule_words(SGD()) == "SGD"
     assert rule_words(None) == ""
 
 

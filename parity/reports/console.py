@@ -114,9 +114,9 @@ def _header(report: Report, names: tuple[str, str]) -> Iterator[RenderableType]:
     grid.add_column(overflow="fold")
     for side, label in (("ref", "reference"), ("keras", "Keras")):
         path = clean(_fact(report.inputs, side, "path") or _fact(report.inputs, side, "name") or "in memory")
-        engine = clean(_fact(report.inputs, side, "engine") or report.environment.get(f"{side}_engine") or "")
-        name = names[0] if side == "ref" and not engine else ""
-        grid.add_row(label, Text.assemble((path, "bold"), f"  {engine or name}".rstrip()))
+        framework = names[0] if side == "ref" and names[0] != "reference" else ""
+        facts = ", ".join(part for part in (framework, _engine(report.environment.get(side))) if part)
+        grid.add_row(label, Text.assemble((path, "bold"), f"  {facts}".rstrip()))
     batch = clean(_fact(report.inputs, "batch", "source") or _fact(report.inputs, "batch", "path") or "a probe batch")
     if report.outcome is not None:
         batch += f"  {plural(report.outcome.images, 'image')}"
@@ -124,6 +124,16 @@ def _header(report: Report, names: tuple[str, str]) -> Iterator[RenderableType]:
     grid.add_row("mode", ", ".join(_mode(report.options)))
     yield Text("parity", style="bold")
     yield grid
+
+
+def _engine(facts: Any) -> str:
+    """What ran a side, e.g. `tf_keras 2.21.0 on tensorflow 2.21.0`."""
+    if not isinstance(facts, Mapping):
+        return ""
+    name = clean(facts.get("name") or facts.get("framework") or "")
+    version = clean(facts.get("version") or "").split("+")[0]
+    below = f" on tensorflow {clean(facts['tensorflow'])}" if facts.get("tensorflow") else ""
+    return f"{name} {version}".strip() + below
 
 
 def _mode(options: Mapping[str, Any]) -> Iterator[str]:

@@ -7,21 +7,15 @@ import dataclasses
 from parity.report import Finding, FirstDivergence, LayerRow, Outcome, Probe, RecipeRow, Report
 
 ENVIRONMENT = {
-    "parity": "0.1.0",
-    "python": "3.11.7",
-    "numpy": "2.4.6",
-    "backend": "tensorflow",
-    "threads": 2,
-    "seed": 0,
-}
-INPUTS = {
-    "ref": {"path": "traces/seed/net.mat", "sha256": "a" * 64, "framework": "matconvnet", "engine": "torch 2.13.0"},
-    "keras": {
-        "path": "traces/seed/model.h5", "sha256": "b" * 64, "framework": "keras",
-        "engine": "tf_keras 2.21.0 (file of Keras 2.1.6)",
-    },
-    "batch": {"path": "traces/seed/batch.npz", "sha256": "c" * 64},
+    "parity": "0.1.0", "python": "3.11.7", "numpy": "2.4.6", "seed": 0,
+    "ref": {"name": "torch", "version": "2.13.0+cpu", "threads": 2},
+    "keras": {"framework": "tf_keras", "version": "2.21.0", "tensorflow": "2.21.0"},
 }  # fmt: skip
+INPUTS = {
+    "ref": {"path": "traces/seed/net.mat", "sha256": "a" * 64, "framework": "matconvnet"},
+    "keras": {"path": "traces/seed/model.h5", "sha256": "b" * 64, "framework": "keras"},
+    "batch": {"path": "traces/seed/batch.npz", "sha256": "c" * 64},
+}
 OPTIONS = {"mode": "train", "weights": "ref", "steps": 3, "rtol": None, "atol": None, "only": None, "allow": ()}
 
 MATCH = ("match", 0.8, 2.1e-7)

@@ -161,4 +161,12 @@ def test_a_reference_that_is_keras_too_is_called_the_reference():
 
 def test_empty_cells_are_dashes():
     text = draw(dataclasses.replace(examples.matching(), recipe=(RecipeRow("epochs", "30", "", False),)))
-    assert any(line.split() == ["epochs", "30", "–", "differs"] for line in text.splitlines())
+    assert any(line.split() == ["epochs", "30", "–", "not", "stated"] for line in text.splitlines())
+
+
+def test_the_header_says_what_ran():
+    lines = [" ".join(line.split()) for line in draw(examples.divergent()).splitlines()]
+    assert "reference traces/seed/net.mat MatConvNet, torch 2.13.0" in lines
+    assert "Keras traces/seed/model.h5 tf_keras 2.21.0 on tensorflow 2.21.0" in lines
+    assert "batch traces/seed/batch.npz 32 images" in lines
+    assert "mode train, weights of the reference in both, 3 updates" in lines

@@ -38,7 +38,7 @@ def test_the_schema_and_its_keys():
     assert data["first_divergence"]["layer"] == "ip1"
     assert all(row.keys() >= PROBE_KEYS for row in data["probes"])
     assert all(finding.keys() >= FINDING_KEYS for finding in data["findings"])
-    assert data["environment"]["threads"] == 2
+    assert data["environment"]["ref"]["threads"] == 2
     assert data["inputs"]["ref"]["sha256"] == "a" * 64
     assert data["outcome"] == {"images": 32, "differ": 3, "ref_correct": 17, "keras_correct": 16}
     assert data["layers"][0]["cells"]["forward"] == {
