@@ -54,8 +54,8 @@ CLASSES = frozenset(
     truncated_normal unit_norm variance_scaling zeros
     """.split()
 )
-"""Public classes of keras.layers, models, initializers, regularizers, constraints, optimizers, losses and metrics, in any
-version. `Lambda` is not among them: it holds a function's byte code."""
+"""Public classes of keras.layers, models, initializers, regularizers, constraints, optimizers, losses and metrics.
+Any version's. `Lambda` is not among them: it holds a function's byte code."""
 
 ACTIVATIONS = frozenset(
     """
@@ -68,8 +68,8 @@ ACTIVATIONS = frozenset(
 
 OPERATIONS = frozenset(
     """
-    __operators__ math nn cast clip_by_value concat expand_dims gather identity image linalg ones_like pad repeat reshape
-    slice split squeeze stack stop_gradient strided_slice tile transpose unstack where zeros_like
+    __operators__ math nn cast clip_by_value concat expand_dims gather identity image linalg ones_like pad repeat
+    reshape     slice split squeeze stack stop_gradient strided_slice tile transpose unstack where zeros_like
     """.split()
 )
-"""First names of tensorflow functions that a Keras 2 `TFOpLambda` may call here: they compute, and touch nothing else."""
+"""First names of tensorflow functions that a Keras 2 `TFOpLambda` may call: they compute, and touch nothing else."""

@@ -223,7 +223,7 @@ class Engine:
     # Layers in float64 --------------------------------------------------------------------------------------------
 
     def double(self, layer: Any) -> Any:
-        """A copy of the layer that computes in float64, not built yet. Raises NotImplementedError where there is none."""
+        """A copy of the layer that computes in float64, not built. Raises NotImplementedError where there is none."""
         if not self.is_layer(layer):
             return layer  # a bare operation has no class of its own
         try:

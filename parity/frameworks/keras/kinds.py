@@ -33,8 +33,8 @@ NOISE = frozenset(
 """Layers that draw random numbers and leave no mask that another framework could be given."""
 
 _FUSED = frozenset(
-    "Conv1D Conv2D Conv3D Convolution1D Convolution2D Convolution3D Dense DepthwiseConv1D DepthwiseConv2D SeparableConv1D "
-    "SeparableConv2D SeparableConvolution2D Conv1DTranspose Conv2DTranspose Conv3DTranspose Convolution2DTranspose "
+    "Conv1D Conv2D Conv3D Convolution1D Convolution2D Convolution3D Dense DepthwiseConv1D DepthwiseConv2D "
+    "SeparableConv1D SeparableConv2D SeparableConvolution2D Conv1DTranspose Conv2DTranspose Conv3DTranspose Convolution2DTranspose "
     "Deconvolution2D EinsumDense LocallyConnected1D LocallyConnected2D".split()
 )
 
@@ -181,7 +181,7 @@ def axes_of(kind: Kind, role: str, shape: Sequence[int], class_name: str = "") -
 
 
 def initializer_text(value: Any) -> str | None:
-    """How a config says that a weight was drawn, e.g. `"GlorotUniform"` or `"RandomNormal(stddev=0.05)"`; None if it does not.
+    """How a config says that a weight was drawn, e.g. `"RandomNormal(stddev=0.05)"`; None if it does not.
 
     Keras 2 writes its Glorot, He and LeCun initializers as VarianceScaling; they get their names back.
     """

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from parity.errors import BadFile, ParityError
+from parity.frameworks.keras.configs import is_model, layers_of, with_names
 from parity.frameworks.keras.engine import Engine, engine_of, quiet
 from parity.frameworks.keras.files import KerasFile, read
 from parity.frameworks.keras.safety import custom_objects as objects_in
@@ -68,11 +69,38 @@ def _rebuild(engine: Engine, path: Path, file: KerasFile, given: Mapping[str, An
     models = engine.keras.models
     compiled = file.training_config is not None
     if not engine.modern:
-        return models.load_model(path, custom_objects=dict(given), compile=compiled)
+        model = models.load_model(path, custom_objects=dict(given), compile=compiled)
+        _restore_names(model, file)
+        return model
     model = models.load_model(path, custom_objects=dict(given), compile=compiled)
     if file.format == "hdf5" and compiled and getattr(model, "optimizer", None) is not None:
         _restore_optimizer(engine, model, file)
     return model
+
+
+def _restore_names(model: Any, file: KerasFile) -> None:
+    """Gives submodels that the configuration does not name the names that `lift` gives them, in every process."""
+    if not is_model(file.model_config):
+        return
+    stored = list(file.weights) if file.format == "hdf5" else []
+
+    def rename(live: Any, entry: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
+        entries = [e for e in layers_of(entry) if e.get("class_name") != "InputLayer"]
+        originals = [e for e in layers_of(raw) if e.get("class_name") != "InputLayer"]
+        layers = [layer for layer in live.layers if type(layer).__name__ != "InputLayer"]
+        if not len(entries) == len(originals) == len(layers):
+            return
+        for layer, named, original in zip(layers, entries, originals, strict=True):
+            if not is_model(named):
+                continue
+            if named.get("name") != original.get("name"):
+                old, layer._name = layer.name, str(named["name"])
+                names = getattr(live, "input_names", None)
+                if names == [f"{old}_input"]:
+                    live.input_names = [f"{layer.name}_input"]
+            rename(layer, named, original)
+
+    rename(model, with_names(file.model_config, stored), file.model_config)
 
 
 def _restore_optimizer(engine: Engine, model: Any, file: KerasFile) -> None:

@@ -125,7 +125,7 @@ class KerasRunner:
         """Gives an uncompiled model the reference's loss and update rule; what the model has itself stays.
 
         Args:
-            recipe: the reference's. Its rule steps the Keras weights in numpy, with its first rate and its weight decay.
+            recipe: the reference's. Its rule steps the Keras weights in numpy, with its first rate and weight decay.
             loss: the kind to use; by default the recipe's.
 
         Raises:
