@@ -142,7 +142,7 @@ def read(path: str | Path) -> KerasFile:
 def _read_hdf5(path: Path) -> KerasFile:
     with _hdf5(path, "hdf5") as f:
         config = _json_attribute(path, f, "model_config")
-        weights_group = f.get("model_weights", f)
+        weights_group: Any = f.get("model_weights", f)
         if config is None:
             if "layer_names" in weights_group.attrs or "layer_names0" in weights_group.attrs or "layers" in f:
                 raise BadFile(path, "holds weights only, without a model", "save the whole model with model.save(...)")
@@ -213,7 +213,7 @@ def _model(path: Path, config: Any) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _hdf5(path: Path, kind: str) -> Iterator[h5py.File]:
+def _hdf5(path: Path, kind: str) -> Iterator[Any]:
     """The HDF5 file itself, or the one inside a `.keras` archive (unfolded into memory, with a bound)."""
     import h5py
 
@@ -249,7 +249,7 @@ def _check_objects(path: Path, f: h5py.File) -> None:
     seen, total, open_groups = set[Any](), 0, ["/"]
     while open_groups:
         group: Any = f[open_groups.pop()]
-        address = h5py.h5o.get_info(group.id).addr
+        address = h5py.h5o.get_info(group.id).addr  # pyright: ignore[reportAttributeAccessIssue]
         if address in seen:
             continue
         seen.add(address)
@@ -261,7 +261,7 @@ def _check_objects(path: Path, f: h5py.File) -> None:
                 raise BadFile(path, f"{group.name}/{name} is a link, which no Keras file has", "do not trust this file")
             item = group[name]
             if isinstance(item, h5py.Group):
-                open_groups.append(item.name)
+                open_groups.append(str(item.name))
             elif isinstance(item, h5py.Dataset):
                 if item.external or item.is_virtual:
                     raise BadFile(path, f"{item.name} lies in another file", "do not trust this file")

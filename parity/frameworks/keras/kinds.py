@@ -34,8 +34,8 @@ NOISE = frozenset(
 
 _FUSED = frozenset(
     "Conv1D Conv2D Conv3D Convolution1D Convolution2D Convolution3D Dense DepthwiseConv1D DepthwiseConv2D "
-    "SeparableConv1D SeparableConv2D SeparableConvolution2D Conv1DTranspose Conv2DTranspose Conv3DTranspose Convolution2DTranspose "
-    "Deconvolution2D EinsumDense LocallyConnected1D LocallyConnected2D".split()
+    "SeparableConv1D SeparableConv2D SeparableConvolution2D Conv1DTranspose Conv2DTranspose Conv3DTranspose "
+    "Convolution2DTranspose Deconvolution2D EinsumDense LocallyConnected1D LocallyConnected2D".split()
 )
 
 _ROLES = {

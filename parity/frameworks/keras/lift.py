@@ -175,7 +175,7 @@ def _kind(
 
 
 def _slices(spec: Any) -> Any:
-    """An index expression as Keras 2 writes it: a slice as {"start", "stop", "step"}, an ellipsis as another mapping."""
+    """An index expression as Keras 2 writes it: a slice as {start, stop, step}, an ellipsis as another mapping."""
     items = spec if isinstance(spec, list) else [spec]
     found: list[Any] = []
     for item in items:

@@ -27,7 +27,7 @@ def live_recipe(engine: Engine, model: Any, losses: Sequence[Loss]) -> Recipe:
         config.setdefault("learning_rate", config["lr"])
     if law is not None and hasattr(law, "get_config"):
         config["learning_rate"] = {"class_name": type(law).__name__, "config": law.get_config()}
-    elif hasattr(law, "numpy"):
+    elif law is not None and hasattr(law, "numpy"):
         config["learning_rate"] = float(law.numpy())
     era = 2 if engine.is_legacy(optimizer) else 3
     steps = int(optimizer.iterations.numpy())
