@@ -17,6 +17,9 @@ __all__ = ["LIMIT", "read"]
 LIMIT = 4 << 30
 """Bytes that one archive's arrays may take together."""
 
+_PIECE = 1 << 20
+_DEFLATE = 1032  # the most that one compressed byte can unfold to
+
 
 def read(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of an `.npz`, by name.
@@ -42,6 +45,8 @@ def read(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray
                 name = member.filename.removesuffix(".npy")
                 if wanted is not None and name not in wanted:
                     continue
+                if member.file_size > _DEFLATE * member.compress_size + _DEFLATE:
+                    raise BadFile(path, f"{name} declares more bytes than its compressed ones can unfold to")
                 with archive.open(member) as file:
                     arrays[name] = _array(file, path, name, min(left, member.file_size))
                 left -= arrays[name].nbytes
@@ -70,7 +75,12 @@ def _array(file: IO[bytes], path: Path, name: str, limit: int) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     if size > limit:
         raise BadFile(path, f"{name} declares {size} bytes, more than the file or the limit of {LIMIT >> 30} GiB holds")
-    data = file.read(size)
-    if len(data) != size:
-        raise EOFError
+    data = bytearray(size)  # and not bytes: torch wants arrays that may be written to
+    view, filled = memoryview(data), 0
+    while filled < size:
+        piece = file.read(min(size - filled, _PIECE))
+        if not piece:
+            raise EOFError
+        view[filled : filled + len(piece)] = piece
+        filled += len(piece)
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

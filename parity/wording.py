@@ -48,21 +48,21 @@ def kind_words(kind: Kind) -> str:
         case Activation():
             parts = [kind.function, *_others(kind, "function")]
         case BatchNorm():
-            momentum = "no momentum" if kind.momentum is None else f"momentum {kind.momentum:.6g}"
-            parts = [f"batch norm, epsilon {kind.epsilon:.6g}", momentum]
+            momentum = "no momentum" if kind.momentum is None else f"momentum {_number(kind.momentum)}"
+            parts = [f"batch norm, epsilon {_number(kind.epsilon)}", momentum]
             parts += [word for word, present in (("no beta", kind.center), ("no gamma", kind.scale)) if not present]
             parts += ["frozen"] if kind.frozen else []
         case LRN():
             parts = [
-                f"lrn over {kind.size}, kappa {kind.kappa:.6g}",
-                f"alpha {kind.alpha:.6g}",
-                f"beta {kind.beta:.6g}",
+                f"lrn over {kind.size}, kappa {_number(kind.kappa)}",
+                f"alpha {_number(kind.alpha)}",
+                f"beta {_number(kind.beta)}",
             ]
         case Dropout():
-            parts = [f"{'spatial ' if kind.spatial else ''}dropout {kind.rate:.6g}"]
+            parts = [f"{'spatial ' if kind.spatial else ''}dropout {_number(kind.rate)}"]
         case Loss():
             parts = [f"{kind.function} loss", kind.reduction]
-            parts += [f"label smoothing {kind.label_smoothing:.6g}"] if kind.label_smoothing else []
+            parts += [f"label smoothing {_number(kind.label_smoothing)}"] if kind.label_smoothing else []
         case Pad():
             parts = [f"pad {_same(kind.pad)}", *([f"with {kind.value:g}"] if kind.value else [])]
         case Crop():
@@ -101,13 +101,17 @@ def rule_words(rule: UpdateRule | None) -> str:
 def recipe_words(recipe: Recipe) -> list[tuple[str, str, bool]]:
     """The recipe line by line: name, value in words (empty where the file does not say), whether it is a default."""
     loss = recipe.loss
-    clip = ", ".join(f"{name} {value:g}" for name, value in recipe.clip.items())
+    clip = ", ".join(f"{name} {_number(value)}" for name, value in recipe.clip.items())
     lines: list[tuple[str, str, tuple[str, ...]]] = [
         ("loss", kind_words(loss) if loss else "", ("loss",)),
         ("optimizer", rule_words(recipe.optimizer), ("optimizer",)),
         ("learning rate", str(recipe.learning_rate) if recipe.optimizer or recipe.origin else "", ("learning_rate",)),
-        ("weight decay", f"{recipe.weight_decay:g}", ("weight_decay",)),
-        ("decoupled decay", f"{recipe.decoupled_decay:g}" if recipe.decoupled_decay else "", ("decoupled_decay",)),
+        ("weight decay", f"{_number(recipe.weight_decay)}", ("weight_decay",)),
+        (
+            "decoupled decay",
+            f"{_number(recipe.decoupled_decay)}" if recipe.decoupled_decay else "",
+            ("decoupled_decay",),
+        ),
         ("gradient clipping", clip, ("clip",)),
         ("metrics", ", ".join(recipe.metrics), ("metrics",)),
         ("batch size", "" if recipe.batch_size is None else str(recipe.batch_size), ("batch_size",)),
@@ -137,7 +141,7 @@ def _others(kind: Kind, *known: str) -> list[str]:
 
 def _value(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return _number(value)
     return _by(value) if isinstance(value, tuple) else str(value)
 
 
@@ -148,3 +152,8 @@ def _by(values: Sequence[int]) -> str:
 def _same(values: Sequence[int]) -> str:
     """`2` for (2, 2), `0 1 0 1` where the extents differ."""
     return str(values[0]) if len(set(values)) == 1 else " ".join(map(str, values))
+
+
+def _number(value: float) -> str:
+    """Six digits at most, and `1e-7` rather than `1e-07`."""
+    return f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e")

@@ -177,6 +177,19 @@ def test_a_declared_size_beyond_the_file_is_refused_before_it_is_allocated(tmp_p
     assert "declares" in refusal(tmp_path / "bomb.npz")
 
 
+def test_a_directory_that_lies_about_sizes_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "b.npz", x=np.zeros((1, 8, 8, 1), np.float32))
+    damaged = bytearray((tmp_path / "b.npz").read_bytes())
+    entry = damaged.find(b"PK\x01\x02")
+    damaged[entry + 24 : entry + 28] = (0xF0000000).to_bytes(4, "little")
+    (tmp_path / "lie.npz").write_bytes(damaged)
+    assert "more bytes than its compressed ones can unfold to" in refusal(tmp_path / "lie.npz")
+
+
+def test_arrays_may_be_written_to(tmp_path):
+    assert load(save(tmp_path / "b.npz", x=X, y=Y)).x_ref.flags.writeable
+
+
 def fake_imdb(monkeypatch, tmp_path, **images):
     """An imdb as the MAT reader gives it: plain dicts and Fortran-shaped arrays."""
     from parity.frameworks.matconvnet import matfile
