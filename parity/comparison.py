@@ -181,8 +181,7 @@ def _updates(run: Comparison) -> None:
 
 def _outcome(run: Comparison, ref: Pass, keras: Pass) -> Outcome | None:
     """How many top-1 predictions differ; None where the outputs are not one score vector per image."""
-    mine = ref.outputs.get(run.ref.network.outputs[0]) if run.ref.network.outputs else None
-    theirs = keras.outputs.get(run.keras.network.outputs[0]) if run.keras.network.outputs else None
+    mine, theirs = _scores(run, ref, keras)
     if mine is None or theirs is None or mine.size != theirs.size or mine.size // mine.shape[0] != mine.shape[-1]:
         return None
     images = mine.shape[0]
@@ -203,3 +202,18 @@ def _outcome(run: Comparison, ref: Pass, keras: Pass) -> Outcome | None:
         ref_correct=right(top_a, run.data.labels_ref),
         keras_correct=right(top_b, run.data.labels_keras),
     )
+
+
+def _scores(run: Comparison, ref: Pass, keras: Pass) -> tuple[Array | None, Array | None]:
+    """Both sides' scores per class: what the paired loss reads, else the networks' outputs.
+
+    The logits, not probabilities: float32 makes close logits equal probabilities, and then the first class would win.
+    """
+    pair = next((p for p in run.alignment.pairs if isinstance(p.ref.kind, Loss)), None)
+    if pair is not None:
+        mine = next((t for t in pair.ref.inputs if t not in run.ref.network.labels), "")
+        theirs = next((t for t in pair.keras.inputs if t not in run.keras.network.labels), "")
+        if mine in ref.outputs and theirs in keras.outputs:
+            return ref.outputs[mine], keras.outputs[theirs]
+    outputs = run.ref.network.outputs[:1], run.keras.network.outputs[:1]
+    return ref.outputs.get("".join(outputs[0])), keras.outputs.get("".join(outputs[1]))

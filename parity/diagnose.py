@@ -17,7 +17,8 @@ def diagnose(run: Comparison) -> tuple[Finding, ...]:
     places = {unit.name: i for i, unit in enumerate(run.alignment.ref_units)}
 
     def order(finding: Finding) -> tuple[bool, int, bool, int]:
-        place = places.get(finding.layer, len(places))
+        # What holds for the recipe as a whole comes before what holds for one layer.
+        place = places.get(finding.layer, -1 if finding.phase == "update" else len(places))
         return finding.severity == "note", PHASES.index(finding.phase), not finding.confirmed, place
 
     return tuple(sorted(dict.fromkeys(found), key=order))

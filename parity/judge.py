@@ -308,7 +308,7 @@ class Trial:
         if name in self.gradients:
             link = self.gradients[name]
             if side == "keras":
-                return local.param_grads.get(link.keras)
+                return _flowing(local.param_grads.get(link.keras), self.bench.keras.network.params[link.keras].shape)
             known = link.to_keras is not None and all(key in local.param_grads for key in link.ref)
             return link.to_keras(local.param_grads) if known and link.to_keras else None
         source = list(self.sources)[int(name[2:] or 1) - 1]
@@ -316,7 +316,7 @@ class Trial:
         if side == "ref":
             return local.input_grads.get(source)
         parts = [local.input_grads[t] for t in self.sources[source] if t in local.input_grads]
-        return sum(parts[1:], parts[0]) if parts else None
+        return sum(parts[1:], parts[0]) if parts else _flowing(None, self.ref_feeds[source].shape)
 
     def _output(self) -> Verdict:
         expected = self.tensor(self.ref_local, "ref", "output")
@@ -349,7 +349,7 @@ class Trial:
         inputs = list(self.ref_feeds.values())
         for name, link in self.gradients.items():
             expected = self.tensor(self.ref_local, "ref", name)
-            if expected is not None:
+            if expected is not None and self.bench.keras.network.params[link.keras].trainable:
                 made.append(
                     self._judge("backward", name, parameter_floor(link.role, inputs, self.upstream_ref, expected))
                 )
@@ -365,7 +365,7 @@ class Trial:
         if expected is None:
             return Verdict(phase, tensor, "unverified", note="the reference has none")
         if actual is None:
-            return Verdict(phase, tensor, "unverified", note="Keras has no gradient here")
+            return Verdict(phase, tensor, "unverified", note="Keras has no such tensor")
         fitted = shaped(actual, expected.shape)
         if fitted is None:
             return Verdict(phase, tensor, "born", note=f"shape {actual.shape[1:]} against {expected.shape[1:]}")
@@ -422,6 +422,11 @@ class Trial:
         if x_floor <= _WITHOUT_REFEREE:
             return Verdict(phase, tensor, "match", x_floor, floor, apart, "by the floor alone: no float64 run")
         return Verdict(phase, tensor, "born", x_floor, floor, apart)
+
+
+def _flowing(gradient: Array | None, shape: tuple[int, ...]) -> Array:
+    """A gradient; zeros where the framework says that none flows (a stop_gradient inside the layer)."""
+    return np.zeros(shape, np.float32) if gradient is None else gradient
 
 
 class _Unfit(Exception):

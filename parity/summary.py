@@ -68,9 +68,8 @@ def _cells(probes: Sequence[Probe]) -> dict[str, tuple[str, float | None, float 
 
 def recipe_rows(run: Comparison) -> tuple[RecipeRow, ...]:
     """Both recipes side by side, and what belongs to parameters: multipliers and penalties."""
-    mine, theirs = recipe_words(run.ref.recipe), recipe_words(run.keras.recipe)
-    keras = {name: value for name, value, _ in theirs}
-    ref = {name: (value, default) for name, value, default in mine}
+    keras = {name: value for name, value, _ in recipe_words(run.keras.recipe)}
+    ref = {name: (value, default) for name, value, default in recipe_words(run.ref.recipe)}
     rows: list[RecipeRow] = []
     for name in dict.fromkeys([*ref, *keras]):
         value, default = ref.get(name, ("", False))
@@ -79,9 +78,9 @@ def recipe_rows(run: Comparison) -> tuple[RecipeRow, ...]:
             value, other = _decays(run, "ref"), _decays(run, "keras")
         if value or other:
             rows.append(RecipeRow(name, value, other, value == other, default))
-    factors = _factors(run)
-    if factors:
-        rows.append(RecipeRow("learning-rate multipliers", factors, "1 everywhere", False))
+    mine, theirs = _factors(run, "ref"), _factors(run, "keras")
+    if mine != theirs:
+        rows.append(RecipeRow("learning-rate multipliers", mine, theirs, same=False))
     return tuple(rows)
 
 
@@ -104,11 +103,13 @@ def _decays(run: Comparison, side: str) -> str:
     return ", ".join(f"{value:g}·w on {'/'.join(sorted(roles))}" for value, roles in sorted(made.items(), reverse=True))
 
 
-def _factors(run: Comparison) -> str:
+def _factors(run: Comparison, side: str) -> str:
+    """The factors on the learning rate, and where, in words."""
+    params = run.ref.network.params if side == "ref" else run.keras.network.params
     made: dict[float, set[str]] = {}
     for link in run.links:
         if link.ref and link.keras and link.linear and link.role not in ("mean", "variance", "deviation"):
-            made.setdefault(run.ref.network.params[link.ref[0]].rate_multiplier, set()).add(link.role)
-    if set(made) <= {1.0}:
-        return ""
+            made.setdefault(params[link.ref[0] if side == "ref" else link.keras].rate_multiplier, set()).add(link.role)
+    if len(made) < 2:
+        return f"{next(iter(made), 1.0):g} everywhere"
     return ", ".join(f"{factor:g} on {'/'.join(sorted(roles))}" for factor, roles in sorted(made.items(), reverse=True))

@@ -180,11 +180,11 @@ def _move(
         origin = free.weights[0][link.keras].astype(np.float64)
         here = free.weights[step][link.keras].astype(np.float64) - origin
         travelled = distance(here, goal[link.keras].astype(np.float64) - origin)
-    if link.role in ("variance", "deviation") and isinstance(link.pair.ref.kind, BatchNorm):
-        return _spread(link, step, start, reached, course, expected, actual)
     apart = distance(actual, expected)
     x_floor = apart.x_floor(floor)
     status = "match" if x_floor <= CLEAN else "born"
+    if status == "born" and link.role in ("variance", "deviation") and isinstance(link.pair.ref.kind, BatchNorm):
+        return _spread(link, step, start, reached, course, expected, actual)
     return Move(link, step, status, x_floor, float(np.mean(floor)), apart, travelled, expected, actual)
 
 

@@ -213,9 +213,10 @@ def _ref(run: Comparison, link: Link) -> Param:
 
 
 def _where(found: list[Link]) -> str:
-    roles = {link.role for link in found}
+    plural = {"bias": "biases", "kernel": "kernels", "gamma": "gammas", "beta": "betas"}
+    roles = sorted({plural.get(link.role, link.role) for link in found})
     names = listed([link.pair.ref.name for link in found])
-    return f"the {'s, '.join(sorted(roles))}s of {names}" if len(roles) < 3 else f"the parameters of {names}"
+    return f"the {' and '.join(roles)} of {names}" if len(roles) < 3 else f"the parameters of {names}"
 
 
 def _multipliers(run: Comparison, ref: Recipe, severity: str) -> Iterator[Finding]:

@@ -24,7 +24,8 @@ def find(run: Comparison) -> Iterable[Finding]:
     """One finding for each parameter whose values differ (with `--weights own`)."""
     if not run.own:
         return
-    expected = transferred(run.links, run.ref.params())
+    values = run.ref.params()
+    expected = transferred(run.links, values)
     differing = {p.layer: p for p in run.probes if p.phase == "weights" and p.status == "born"}
     handled: set[str] = set()
     for link in run.links:
@@ -39,12 +40,12 @@ def find(run: Comparison) -> Iterable[Finding]:
             handled |= {link.keras, other}
             yield finding(cause, "divergence", "weights", words, pair=link.pair, confirmed=True)
             continue
-        yield _one(link, wanted, held)
+        yield _one(link, wanted, held, values[link.ref[0]])
 
 
-def _one(link: Link, wanted: Array, held: Array) -> Finding:
+def _one(link: Link, wanted: Array, held: Array, raw: Array) -> Finding:
     name = f"{link.pair.keras.origin}.{link.role}"
-    for cause, words, candidate in _layouts(link, wanted):
+    for cause, words, candidate in _layouts(link, wanted, raw):
         if candidate.shape == held.shape and _equal(candidate, held):
             load = f"load the reference's {link.role} into {link.pair.keras.origin} without it"
             return finding(
@@ -69,11 +70,11 @@ def _one(link: Link, wanted: Array, held: Array) -> Finding:
     )  # fmt: skip
 
 
-def _layouts(link: Link, wanted: Array) -> Iterator[tuple[str, str, Array]]:
+def _layouts(link: Link, wanted: Array, raw: Array) -> Iterator[tuple[str, str, Array]]:
     """(cause, words, the reference's values laid out that way)."""
     if link.role != "kernel":
-        if link.role in ("variance",) and wanted.ndim == 1:
-            yield "bn-sigma-as-variance", "as the deviation and not its square", np.sqrt(np.maximum(wanted, 0))
+        if link.role == "variance" and not link.linear:
+            yield "bn-sigma-as-variance", "the deviation and not its square", raw
         return
     if wanted.ndim == 4:
         yield "kernel-flip", "rotated by 180°", wanted[::-1, ::-1]

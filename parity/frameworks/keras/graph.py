@@ -20,7 +20,7 @@ from parity.frameworks.keras.kinds import (
     role_of,
 )
 from parity.frameworks.keras.observe import Place, Record, Recorder
-from parity.layers import Kind, Loss, Opaque
+from parity.layers import Kind, Loss, Opaque, lookup
 from parity.network import Layer, Network, Param
 
 __all__ = ["Graph", "Node", "Term", "graph_of", "loss_kind"]
@@ -201,13 +201,31 @@ def _kind(record: Record) -> tuple[Kind, tuple[str, ...]]:
         remarks.append("adds an activity regularizer to the loss")
     if not place.own:
         remarks.append("a class of the user's")
-        return kind_of(place.type, config, shapes, runs_code=True), tuple(remarks)
+        # What it derives from says which layer it stands for; what it computes is compared by value all the same.
+        base = _ancestor(place.item)
+        if base is None or not _ancestral(place.item, config):
+            return kind_of(place.type, config, shapes, runs_code=True), tuple(remarks)
+        return kind_of(base, config, shapes), tuple(remarks)
     module = type(place.item).__module__
     if ".ops." in module or place.type in ("TFOpLambda", "SlicingOpLambda"):
         word = str(config.get("function", place.type)).rsplit(".", 1)[-1]
         settings = {**config, **_attributes(place.item), **record.kwargs}
         return operation_kind(word, record.args, settings, shapes), tuple(remarks)
     return kind_of(place.type, config, shapes), tuple(remarks)
+
+
+def _ancestor(item: Any) -> str | None:
+    """The nearest class of Keras' own that a user's class derives from, if the vocabulary knows it."""
+    for base in type(item).__mro__[1:]:
+        if base.__module__.split(".")[0] in ("keras", "tf_keras") and lookup("keras", base.__name__):
+            return base.__name__
+    return None
+
+
+def _ancestral(item: Any, config: Mapping[str, Any]) -> bool:
+    """Whether the last thing that a user's class does can be its parent's: a fused activation would stay inside."""
+    activation = getattr(item, "activation", None)
+    return activation is None or config.get("activation") in (None, "linear")
 
 
 def _attributes(item: Any) -> dict[str, Any]:

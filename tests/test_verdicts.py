@@ -1,0 +1,257 @@
+"""Right ports match, in every spelling; planted faults are found at their layer, in their phase, with their cause."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import parity
+from tests import twins
+
+
+@pytest.fixture(scope="module")
+def mats(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nets")
+    return {
+        "plain": twins.save(folder / "plain.mat", twins.plain()),
+        "normalised": twins.save(folder / "normalised.mat", twins.normalised()),
+    }
+
+
+NETS = {"plain": twins.plain, "normalised": twins.normalised}
+
+
+def compare(mats, net, model, **options):
+    options.setdefault("batch", twins.batch())
+    return parity.compare(ref=mats[net], keras=model, **options)
+
+
+def explain(report):
+    """What went wrong, for a failing test's message."""
+    lines = [
+        f"{p.phase} {p.layer} {p.tensor} {p.step} {p.status} x{p.isolated_x_floor} {p.note}" for p in report.probes
+    ]
+    bad = [line for line in lines if " match " not in line]
+    return "\n".join([report.verdict, *bad, *(f"{f.cause} {f.layer} {f.phase} {f.evidence}" for f in report.findings)])
+
+
+SPELLINGS = {
+    "as layers": {},
+    "fused activations": {"fused": True},
+    "convolutions for dense": {"dense": False},
+    "nested": {"nested": True},
+    "sequential": {"functional": False},
+    "logits": {"logits": True},
+    "fused, nested, logits": {"fused": True, "nested": True, "logits": True},
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_right_port_matches(mats, net, spelling):
+    report = compare(mats, net, twins.twin(NETS[net](), **SPELLINGS[spelling]))
+    assert report.verdict == "match", explain(report)
+    assert report.exit_code == 0
+    assert {p.phase for p in report.probes} == set(parity.report.PHASES)
+    assert max(p.step for p in report.probes) == 3
+    assert not [f for f in report.findings if f.severity == "divergence"], explain(report)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_right_port_matches_in_eval_mode(mats, net):
+    report = compare(mats, net, twins.twin(NETS[net]()), mode="eval")
+    assert report.verdict == "match", explain(report)
+    assert {p.phase for p in report.probes} == {"input", "structure", "weights", "forward", "loss"}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_right_port_with_its_own_weights_matches(mats, net):
+    report = compare(mats, net, twins.twin(NETS[net](), weights=True), weights="own")
+    assert report.verdict == "match", explain(report)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_reference_is_itself_bit_for_bit(mats, net):
+    report = parity.compare(ref=mats[net], keras=mats[net], batch=twins.batch())
+    assert report.verdict == "match", explain(report)
+    assert all(not p.max_abs for p in report.probes)
+
+
+def test_keras_is_itself_bit_for_bit(mats):
+    model, same = (twins.twin(twins.plain()) for _ in range(2))
+    report = parity.compare(ref=model, keras=same, batch=twins.batch())
+    assert report.verdict == "match", explain(report)
+    assert all(not p.max_abs for p in report.probes if p.phase not in ("weights",)), explain(report)
+
+
+def reversed_gradient(scale):
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def function(x):
+        return tf.identity(x), lambda dy: dy * scale
+
+    return function
+
+
+def conv_with_wrong_gradient(scale):
+    import keras
+
+    class Conv2D(keras.layers.Conv2D):
+        def call(self, inputs):
+            return super().call(reversed_gradient(scale)(inputs))
+
+    return Conv2D
+
+
+def dense_with_stopped_bias():
+    import keras
+    import tensorflow as tf
+
+    class Dense(keras.layers.Dense):
+        def call(self, inputs):
+            return self.activation(tf.matmul(inputs, self.kernel) + tf.stop_gradient(self.bias))
+
+    return Dense
+
+
+def guided_relu():
+    import keras
+    import tensorflow as tf
+
+    class ReLU(keras.layers.ReLU):
+        def call(self, inputs):
+            @tf.custom_gradient
+            def function(x):
+                y = tf.nn.relu(x)
+                return y, lambda dy: dy * tf.cast((x > 0) & (dy > 0), x.dtype)
+
+            return function(inputs)
+
+    return ReLU
+
+
+def frozen_statistics():
+    import keras
+    import tensorflow as tf
+
+    class BatchNormalization(keras.layers.BatchNormalization):
+        def call(self, inputs, training=None, mask=None):
+            mean, variance = tf.nn.moments(inputs, [0, 1, 2])
+            mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
+            return (inputs - mean) / tf.sqrt(variance + self.epsilon) * self.gamma + self.beta
+
+    return BatchNormalization
+
+
+def layer(name, **options):
+    import keras
+
+    return lambda x: getattr(keras.layers, name)(**options)(x)
+
+
+def edited_weights(name, change, net="plain"):
+    def make():
+        model = twins.twin(NETS[net](), weights=True)
+        target = next(found for found in twins._leaves(model) if found.name == name)
+        target.set_weights(change([np.array(w) for w in target.get_weights()]))
+        return model
+
+    return make
+
+
+def element(weights):
+    weights[0][tuple(s // 2 for s in weights[0].shape)] += 1e-3
+    return weights
+
+
+def optimizer(name, **options):
+    import keras
+
+    return getattr(keras.optimizers, name)(**options)
+
+
+def frozen(name):
+    model = twins.twin(twins.plain())
+    next(found for found in model.layers if found.name == name).trainable = False
+    model.compile(optimizer=optimizer("SGD", learning_rate=0.01, momentum=0.9), loss=model.loss)
+    return model
+
+
+# net, model, options of compare, then what must be found: phase, layer, cause
+FAULTS = {
+    # structure
+    "dense where grouped": ("plain", dict(edits={"conv2": {"groups": 1}}), {}, "structure", "conv2", "conv-groups"),
+    "missing relu": ("plain", dict(drop=["relu2"]), {}, "structure", "relu2", "activation-missing"),
+    "extra tanh": ("plain", dict(after={"pool2": lambda x: layer("Activation", activation="tanh")(x)}), {}, "structure", "", "activation-extra"),
+    "pool stride": ("plain", dict(edits={"pool2": {"stride": 1}}), {}, "structure", "pool2", "pool-stride"),
+    "missing bias": ("plain", dict(edits={"conv1": {"bias": False}}), {}, "structure", "conv1", "bias-missing"),
+    "missing batch norm": ("normalised", dict(drop=["bn2"]), {}, "structure", "bn2", "layer-missing"),
+    "missing dropout": ("normalised", dict(drop=["drop"]), {}, "structure", "drop", "dropout-missing"),
+    # weights
+    "flipped kernel": ("plain", edited_weights("conv1", lambda w: [w[0][::-1, ::-1], w[1]]), {"weights": "own"}, "weights", "conv1", "kernel-flip"),
+    "scaled kernel": ("plain", edited_weights("conv2", lambda w: [w[0] * 1.01, w[1]]), {"weights": "own"}, "weights", "conv2", "weights-scaled"),
+    "one element": ("plain", edited_weights("fc", element), {"weights": "own"}, "weights", "fc", "weights-differ"),
+    "transposed kernel": ("plain", edited_weights("conv2", lambda w: [w[0].swapaxes(0, 1), w[1]]), {"weights": "own"}, "weights", "conv2", "kernel-hw-transpose"),
+    "column-major flatten": (
+        "plain",
+        edited_weights("fc", lambda w: [w[0].reshape(4, 4, 8, -1).transpose(1, 0, 2, 3).reshape(w[0].shape), w[1]]),
+        {"weights": "own"}, "weights", "fc", "flatten-order",
+    ),
+    "deviation as variance": (
+        "normalised",
+        edited_weights("bn1", lambda w: [*w[:3], np.sqrt(w[3] + 1e-5)], "normalised"),
+        {"weights": "own"}, "weights", "bn1", "bn-sigma-as-variance",
+    ),
+    # forward
+    "leaky slope": ("plain", dict(edits={"relu1": {"leak": 0.2}}), {}, "forward", "relu1", "activation-slope"),
+    "small slope": ("plain", dict(edits={"relu1": {"leak": 0.1001}}), {}, "forward", "relu1", "activation-slope"),
+    "epsilon": ("normalised", dict(edits={"bn1": {"epsilon": 1e-3}}), {}, "forward", "bn1", "bn-epsilon"),
+    "epsilon in eval": ("normalised", dict(edits={"bn2": {"epsilon": 1e-3}}), {"mode": "eval"}, "forward", "bn2", "bn-epsilon"),
+    "asymmetric padding": ("plain", dict(edits={"conv2": {"pad": [1, 1, 1, 1]}}), {}, "forward", "conv2", "padding-asymmetric"),
+    "average for max": ("plain", dict(edits={"pool1": {"method": "avg"}}), {}, "forward", "pool1", "pool-method"),
+    "dropout rate": ("normalised", dict(edits={"drop": {"rate": 0.4}}), {}, "forward", "drop", "dropout-rate"),
+    # loss and backward
+    "summed loss": ("plain", lambda: twins.twin(twins.plain(), loss=summed()), {}, "loss", "loss", "loss-reduction"),
+    "gradient scaled in a convolution": ("plain", lambda: twins.twin(twins.plain(), swap={"conv2": conv_with_wrong_gradient(1.001)}), {}, "backward", "conv2", "unknown"),
+    "gradient reversed in a convolution": ("normalised", lambda: twins.twin(twins.normalised(), swap={"conv2": conv_with_wrong_gradient(-1.0)}), {}, "backward", "conv2", "unknown"),
+    "bias without gradient": ("plain", lambda: twins.twin(twins.plain(), swap={"fc": dense_with_stopped_bias()}), {}, "backward", "fc", "unknown"),
+    "guided backpropagation": ("plain", lambda: twins.twin(twins.plain(), swap={"relu2": guided_relu()}), {}, "backward", "relu2", "unknown"),
+    "statistics without gradient": ("normalised", lambda: twins.twin(twins.normalised(), swap={"bn2": frozen_statistics()}), {}, "backward", "bn2", "unknown"),
+    # update
+    "learning rate": ("plain", lambda: twins.twin(twins.plain(), optimizer=optimizer("SGD", learning_rate=0.011, momentum=0.9)), {}, "update", "conv1", "optimizer-learning-rate"),
+    "momentum": ("plain", lambda: twins.twin(twins.plain(), optimizer=optimizer("SGD", learning_rate=0.01, momentum=0.8)), {}, "update", "conv1", "optimizer-momentum"),
+    "nesterov": ("plain", lambda: twins.twin(twins.plain(), optimizer=optimizer("SGD", learning_rate=0.01, momentum=0.9, nesterov=True)), {}, "update", "conv1", "optimizer-nesterov"),
+    "adam": ("plain", lambda: twins.twin(twins.plain(), optimizer=optimizer("Adam", learning_rate=0.01)), {}, "update", "conv1", "optimizer-kind"),
+    "no weight decay": ("plain", dict(decay=None), {}, "update", "conv1", "optimizer-weight-decay-missing"),
+    "doubled weight decay": ("plain", dict(decay=0.001), {}, "update", "conv1", "optimizer-weight-decay-missing"),
+    "decoupled weight decay": (
+        "plain",
+        lambda: twins.twin(twins.plain(), decay=None, optimizer=optimizer("SGD", learning_rate=0.01, momentum=0.9, weight_decay=0.0005)),
+        {}, "update", "conv1", "optimizer-weight-decay-decoupled",
+    ),
+    "frozen layer": ("plain", lambda: frozen("conv2"), {}, "update", "conv2", "layer-frozen"),
+    "batch norm momentum": ("normalised", dict(edits={"bn1": {"momentum": 0.99}}), {}, "update", "bn1", "bn-momentum"),
+}  # fmt: skip
+
+
+def summed():
+    import keras
+
+    return keras.losses.SparseCategoricalCrossentropy(reduction="sum")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_where_it_was_born(mats, fault):
+    net, spec, options, phase, name, cause = FAULTS[fault]
+    model = spec() if callable(spec) else twins.twin(NETS[net](), **spec)
+    report = compare(mats, net, model, **options)
+    assert report.verdict == "diverged", explain(report)
+    first = report.first_divergence
+    assert (first.phase, first.layer) == (phase, name), explain(report)
+    assert report.findings[0].cause == cause, explain(report)
+    # Keras' `same` with another stride also pads otherwise: that is a second, true cause.
+    named = {f.cause for f in report.findings if f.severity == "divergence"} - (
+        {"padding-size"} if "pool" in cause else set()
+    )
+    assert named == {cause}, explain(report)
