@@ -79,8 +79,9 @@ def verdict_line(report: Report) -> str:
     """The verdict in one sentence, without markup; what is unverified is named, so that it can be looked at."""
     divergences = sum(finding.severity == "divergence" for finding in report.findings)
     if report.verdict == "match":
-        phases = ", ".join(report.phases)
-        return f"match: both sides agree to rounding noise in {phases}"
+        permitted = any(probe.status not in ("match", "masked") for probe in report.probes)
+        who = "what --allow does not permit agrees" if permitted else "both sides agree"
+        return f"match: {who} to rounding noise in {', '.join(report.phases)}"
     if report.verdict == "diverged":
         first = report.first_divergence
         where = f" first in {first.phase} at {clean(first.layer or first.keras_layer)}" if first else ""

@@ -8,7 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
-from parity.report import LayerRow, Outcome, RecipeRow, Report
+from parity.report import LayerRow, Outcome, Probe, RecipeRow, Report
 from parity.reports.console import outcome_line, verdict_line
 from tests.reports import examples
 
@@ -137,6 +137,13 @@ def test_the_verdict_in_one_sentence():
     assert verdict_line(examples.divergent()) == "diverged: first in structure at ip1; 4 causes found"
     assert verdict_line(examples.matching()).startswith("match: both sides agree to rounding noise in input, structure")
     assert verdict_line(examples.unverified()) == "unverified: gaussian_noise is unverified in forward"
+
+
+def test_a_match_that_rests_on_an_allowance_says_so():
+    odd = Probe("", "aug_flip", "structure", "shape", status="unpaired")
+    report = dataclasses.replace(examples.matching(), probes=(odd,), options={"allow": ["unpaired:aug_*"]})
+    assert verdict_line(report).startswith("match: what --allow does not permit agrees to rounding noise")
+    assert "allowed unpaired:aug_*" in draw(report, 160)
 
 
 def test_the_outcome_in_one_sentence():
