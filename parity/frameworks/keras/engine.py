@@ -50,7 +50,7 @@ def tensorflow() -> Any:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
         with quiet():
-            importlib.import_module("tensorflow")
+            importlib.import_module("tensorflow").constant(0.0)  # starts its runtime, which looks for devices
             from absl import logging
 
             logging.set_verbosity(logging.ERROR)

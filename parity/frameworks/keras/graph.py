@@ -76,6 +76,11 @@ class Graph:
     terms: tuple[Term, ...]
     owners: Mapping[str, str]
 
+    def differentiable(self, pid: str) -> bool:
+        """Whether the loss has a derivative with respect to it: weights, frozen ones too, but no moving statistics."""
+        param = self.network.params[pid]
+        return param.trainable or param.role not in ("mean", "variance")
+
 
 def loss_kind(loss: Any) -> Loss:
     """The kind of a live Keras loss object (or of the function inside Keras' wrapper of it)."""

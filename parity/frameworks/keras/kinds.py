@@ -108,21 +108,31 @@ def operation_kind(name: str, arguments: Sequence[Any], settings: Mapping[str, A
     if word in _FUNCTIONS and len(inputs) == 1:
         return Activation({"exp": "exponential", "silu": "swish"}.get(word, word))
     if word == "getitem" and inputs:
-        key = next((a for a in (*arguments, settings.get("slice_spec")) if isinstance(a, tuple | list)), None)
-        return _slice(key, inputs[0]) or opaque
+        given = (*arguments, settings.get("slice_spec"))
+        key = next((a for a in given if isinstance(a, tuple | list)), None)
+        return _slice([_index(part) for part in key], inputs[0]) or opaque if key is not None else opaque
     if word == "split" and inputs:
         try:
+            parts = next((a for a in arguments if isinstance(a, int | tuple | list)), None)
+            if parts is not None:
+                settings = {"num_or_size_splits": parts, **settings}
             return _split(settings, inputs[0]) or opaque
         except (TypeError, ValueError):
             return opaque
     return opaque
 
 
-def _slice(key: Any, shape: Shape) -> Kind | None:
+def _index(part: Any) -> Any:
+    """One part of an index expression; Keras 2 writes a slice as {start, stop, step}, an ellipsis otherwise."""
+    if isinstance(part, Mapping):
+        if {"start", "stop"} <= set(part):
+            return slice(part.get("start"), part.get("stop"), part.get("step"))
+        return Ellipsis
+    return Ellipsis if isinstance(part, str) else part
+
+
+def _slice(items: list[Any], shape: Shape) -> Kind | None:
     """A range of one axis, where that is all that an index expression takes."""
-    if key is None:
-        return None
-    items = list(key)
     rank = len(shape) + 1
     if Ellipsis in items:
         at = items.index(Ellipsis)

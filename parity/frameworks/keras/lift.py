@@ -85,7 +85,7 @@ def _network(file: KerasFile, walked: Walk, recipe: Recipe) -> Network:
             params.setdefault(param.id, param)
         layers.append(_with_params(layer, {param.role: param.id for param in held}))
         shapes.update(dict.fromkeys(layer.outputs, layer.shape))
-        final[call.name] = call.name
+        final[call.name] = layer.output
         if activation is not None:
             layers.append(activation)
             shapes[activation.output] = activation.shape
@@ -167,25 +167,8 @@ def _kind(
     if not code and (".ops" in module or name in ("TFOpLambda", "SlicingOpLambda")):
         word = str(config.get("function", name)).rsplit(".", 1)[-1]
         settings = {**config, **call.settings}
-        spec = settings.get("slice_spec")
-        if isinstance(spec, Mapping | list):
-            settings["slice_spec"] = _slices(spec)
         return operation_kind(word, call.arguments, settings, known)
     return kind_of(name, config, known, runs_code=code)
-
-
-def _slices(spec: Any) -> Any:
-    """An index expression as Keras 2 writes it: a slice as {start, stop, step}, an ellipsis as another mapping."""
-    items = spec if isinstance(spec, list) else [spec]
-    found: list[Any] = []
-    for item in items:
-        if isinstance(item, Mapping) and {"start", "stop"} <= set(item):
-            found.append(slice(item.get("start"), item.get("stop"), item.get("step")))
-        elif isinstance(item, Mapping) or item in ("...", "Ellipsis"):
-            found.append(Ellipsis)
-        else:
-            found.append(item)
-    return tuple(found)
 
 
 class _Weights:

@@ -79,6 +79,7 @@ class Replay:
         with self._layers(nodes, params, precision) as (layers, variables), tf.GradientTape() as tape:
             for tensor in fed.values():
                 tape.watch(tensor)
+            variables = {pid: v for pid, v in variables.items() if self.graph.differentiable(pid)}
             for variable in variables.values():
                 tape.watch(self.engine.raw(variable))
             losses: list[Any] = []

@@ -201,7 +201,7 @@ class KerasRunner:
         engine, tf = self._engine, self._engine.tf
         tensors, structure = self._tensors(arrays)
         variables = self._graph.variables
-        moving = {pid: engine.raw(v) for pid, v in variables.items() if self._differentiable(pid)}
+        moving = {pid: engine.raw(v) for pid, v in variables.items() if self._graph.differentiable(pid)}
         found = Pass()
         with engine.untouched(self._moving()), Recorder(engine, self._leaves, tensors, keep=observe) as recorder:
             engine.clear_losses(self.model)
@@ -235,10 +235,6 @@ class KerasRunner:
         """What a training call moves: statistics, seed counters, and whatever else is not a trained weight."""
         trained = {id(v) for v in self.model.trainable_variables}
         return [v for v in self._engine.state(self.model) if id(v) not in trained]
-
-    def _differentiable(self, pid: str) -> bool:
-        """Whether the loss has a derivative with respect to it: weights, frozen ones too, but no moving statistics."""
-        return self.network.params[pid].trainable or self.network.params[pid].role not in ("mean", "variance")
 
     def _seen(self, recorder: Recorder, inputs: Mapping[str, Any], predictions: Any) -> dict[str, Any]:
         """Tensors by name, of everything that the network names."""
