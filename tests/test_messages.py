@@ -69,3 +69,41 @@ def test_a_file_name_cannot_speak_to_the_terminal(capsys, tmp_path):
     path = tmp_path / "net\x1b[2J\n.mat"
     shutil.copy(SEED / "batch.npz", path)
     assert "\x1b" not in complaint(capsys, "inspect", path)
+
+
+X = np.random.default_rng(0).standard_normal((4, 28, 28, 1)).astype(np.float32)
+Y = np.array([0, 1, 0, 1])
+BATCHES = {
+    "shape": (
+        {"x": X[:, :20], "y": Y},
+        "holds images of 20×28×1, but the reference takes 28×28×1; prepare the images as the network takes them",
+    ),
+    "range": (
+        {"x": X, "y": Y + 1},
+        "holds the label 2, but the network has 2 classes; labels in a batch count from 0, "
+        + "and these seem to count from 1: subtract 1",
+    ),
+    "NaN": ({"x": X * np.nan, "y": Y}, "x holds 3136 values that are NaN or Inf, the first at [0, 0, 0, 0]; clean it"),
+    "classes": ({"x": X, "y": np.eye(3)[Y]}, "has one-hot labels of 3 classes, but the network has 2"),
+    "sides": (
+        {"x_ref": X, "x_keras": X[:, :20], "y": Y},
+        "holds images of 20×28×1, but the Keras model takes 28×28×1; prepare the images as the network takes them",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BATCHES)
+def test_a_batch_that_does_not_fit(capsys, tmp_path, case):
+    arrays, words = BATCHES[case]
+    path = tmp_path / "batch.npz"
+    np.savez(path, **arrays)
+    pair = ("--ref", SEED / "net.mat", "--keras", SEED / "model.h5")
+    assert complaint(capsys, "compare", *pair, "--batch", path) == f"parity: {path}: {words}"
+
+
+@pytest.mark.parametrize("missing", ["--ref", "--keras", "--batch", "--map", "--custom-objects"])
+def test_every_missing_file_is_named(capsys, tmp_path, missing):
+    files = {"--ref": SEED / "net.mat", "--keras": SEED / "model.h5", "--batch": SEED / "batch.npz"}
+    path = tmp_path / "none"
+    arguments = [word for pair in {**files, missing: path}.items() for word in pair]
+    assert complaint(capsys, "compare", *arguments).startswith(f"parity: {path}: ")
