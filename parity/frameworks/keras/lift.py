@@ -23,7 +23,7 @@ from parity.frameworks.keras.kinds import (
 from parity.frameworks.keras.recipes import losses_of, metric_names, optimizer_era, recipe_of
 from parity.frameworks.keras.safety import runs_code
 from parity.frameworks.keras.shapes import shape_of
-from parity.layers import Kind, Opaque
+from parity.layers import Kind, Opaque, Split
 from parity.network import Layer, Network, Param, Shape
 from parity.recipe import Recipe
 
@@ -151,6 +151,8 @@ def _lift_call(
         remarks.append("adds an activity regularizer to the loss")
     kind = _kind(name, entry, config, call, known, code)
     shape = kind.output_shape(known) if known and not isinstance(kind, Opaque) else shape_of(name, config, known)
+    if isinstance(kind, Split):
+        arity = len(kind.bounds) + 1  # whichever of them are read
     outputs = (call.name,) if arity == 1 else tuple(f"{call.name}:{i}" for i in range(arity))
     layer = Layer(call.name, kind, inputs, outputs, {}, shape, call.path, name, tuple(remarks))
     fused = activation_kind(config.get("activation")) if fuses(name) and not code else None

@@ -326,8 +326,8 @@ def test_several_outputs(keras, batch):
     b = keras.layers.Dense(3, name="b")(y)
     model = keras.Model(x, [a, b])
     losses = keras.losses
-    model.compile("sgd", [losses.SparseCategoricalCrossentropy(), losses.SparseCategoricalCrossentropy(from_logits=True)],
-                  loss_weights=[1.0, 0.5])  # fmt: skip
+    both = [losses.SparseCategoricalCrossentropy(), losses.SparseCategoricalCrossentropy(from_logits=True)]
+    model.compile("sgd", both, loss_weights=[1.0, 0.5])
     runner = KerasRunner(model, batch[0])
     assert [n.name for n in runner.network if isinstance(n.kind, Loss)] == ["loss:a:activation", "loss:b"]
     assert runner.network["loss:b"].kind.function == "softmaxlog"
