@@ -80,8 +80,10 @@ BATCHES = {
     ),
     "range": (
         {"x": X, "y": Y + 1},
-        "holds the label 2, but the network has 2 classes; labels in a batch count from 0, "
-        + "and these seem to count from 1: subtract 1",
+        (
+            "holds the label 2, but the network has 2 classes; labels in a batch count from 0, "
+            "and these seem to count from 1: subtract 1"
+        ),
     ),
     "NaN": ({"x": X * np.nan, "y": Y}, "x holds 3136 values that are NaN or Inf, the first at [0, 0, 0, 0]; clean it"),
     "classes": ({"x": X, "y": np.eye(3)[Y]}, "has one-hot labels of 3 classes, but the network has 2"),
