@@ -263,3 +263,11 @@ def test_help_answers_at_once():
         assert run("--help").returncode == 0
         spent.append(time.perf_counter() - start)
     assert min(spent) < 0.3
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    root = Path(__file__).parents[1]
+    command = f"{sys.executable} -m parity inspect {root / 'traces' / 'seed' / 'net.mat'} | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, cwd=root)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from parity.errors import BadUsage
+from parity.reports.words import clean
 
 __all__ = ["check_target", "progress_on", "show", "write"]
 
@@ -118,11 +119,11 @@ def progress_on(stream: TextIO | None = None) -> Iterator[Callable[[str, int, in
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(file=out)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<24.24}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def advance(description: str, done: int, total: int) -> None:
-            bar.update(task, description=description, completed=done, total=total or None)
+            bar.update(task, description=clean(description), completed=done, total=total or None)
 
         yield advance
