@@ -90,7 +90,7 @@ class _Reader:
             return Unreadable("a sparse array")
         if kind not in ("struct", ""):
             return Unreadable("a function handle" if kind == "function_handle" else "an object")
-        names = _field_names(node)
+        names = list(node)  # the attribute MATLAB_fields has their order, but on damaged bytes libhdf5 hangs in it
         arrays = [node[name] for name in names]
         if names and all(_holds_references(item) and not _class_of(item) for item in arrays):
             shapes = {tuple(item.shape) for item in arrays}
@@ -172,13 +172,3 @@ def _holds_references(node: Any) -> bool:
     import h5py
 
     return isinstance(node, h5py.Dataset) and h5py.check_ref_dtype(node.dtype) is h5py.Reference
-
-
-def _field_names(node: Any) -> list[str]:
-    """Names of a struct's fields in MATLAB's order where the file says it, else in the file's."""
-    raw = node.attrs.get("MATLAB_fields")
-    names = list(node)
-    if raw is None or len(raw) != len(names):
-        return names
-    ordered = [b"".join(np.ravel(name).tolist()).decode("latin-1") for name in raw]
-    return ordered if sorted(ordered) == sorted(names) else names
