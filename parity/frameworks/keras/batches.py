@@ -77,9 +77,9 @@ def labels_for(function: str, sparse: bool, labels: np.ndarray, prediction: Sequ
             "(labels count from 0)"
         )
     if sparse:
-        return ids.reshape(n, *(1,) * (len(shape) - 1)).astype(np.int64) if len(shape) > 1 else ids
+        return np.broadcast_to(ids.reshape(n, *(1,) * (len(shape) - 1)), (*shape[:-1], 1)).copy()
     if classes == 1:
-        return ids.reshape(n, *(1,) * (len(shape) - 1)).astype(np.float32)
+        return np.broadcast_to(ids.reshape(n, *(1,) * (len(shape) - 1)), shape).astype(np.float32)
     hot = np.eye(classes, dtype=np.float32)[ids]
     middle = shape[1:-1]
     return np.broadcast_to(hot.reshape(n, *(1,) * len(middle), classes), shape).copy() if middle else hot

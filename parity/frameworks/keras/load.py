@@ -56,10 +56,13 @@ def load_file(file: KerasFile, custom_objects: str | None = None) -> Any:
             text = " ".join(str(error).split())
             if len(text) > 200:
                 text = text[:197] + "..."
+            unknown = any(word in text for word in ("custom_objects", "Could not locate", "Unknown"))
             raise BadFile(
                 file.path,
                 f"{engine.name} {engine.keras.__version__} cannot rebuild its model ({type(error).__name__}: {text})",
-                "load it where it was written and save it again, or pass the model itself",
+                "give the source of what it does not know with --custom-objects FILE.py"
+                if unknown
+                else "load it where it was written and save it again, or pass the model itself",
             ) from error
     return model
 
@@ -74,7 +77,7 @@ def _rebuild(engine: Engine, path: Path, file: KerasFile, given: Mapping[str, An
         return model
     model = models.load_model(path, custom_objects=dict(given), compile=compiled)
     if file.format == "hdf5" and compiled and getattr(model, "optimizer", None) is not None:
-        _restore_optimizer(engine, model, file)
+        _restore_optimizer(engine, model, file, given)
     return model
 
 
@@ -103,14 +106,14 @@ def _restore_names(model: Any, file: KerasFile) -> None:
     rename(model, with_names(file.model_config, stored), file.model_config)
 
 
-def _restore_optimizer(engine: Engine, model: Any, file: KerasFile) -> None:
+def _restore_optimizer(engine: Engine, model: Any, file: KerasFile, given: Mapping[str, Any]) -> None:
     """Builds a Keras 3 optimizer anew on the model's variables, with the file's slots.
 
     Loading `.h5` builds it on no variables at all (keras/src/legacy/saving/legacy_h5_format.py, `load_model_from_hdf5`,
     calls `build` before the model's own), so that its slots stay empty and its first step fails.
     """
     assert file.training_config is not None
-    with engine.keras.utils.custom_object_scope({}):
+    with engine.keras.utils.custom_object_scope(dict(given)):
         optimizer = engine.keras.optimizers.deserialize(file.training_config["optimizer"])
     optimizer.build(model.trainable_variables)
     stored = file.read_slots()

@@ -135,6 +135,7 @@ class Recorder:
         self.statistics: dict[str, dict[str, np.ndarray]] = {}
         self.counts: dict[str, int] = {}
         self.sources: dict[str, Any] = {}
+        self._inputs = dict(inputs)
         self._names: dict[int, str] = {id(tensor): name for name, tensor in inputs.items()}
         self._alive: list[Any] = list(inputs.values())  # an id names a tensor only while the tensor lives
         self._calls: dict[str, int] = {}
@@ -244,13 +245,16 @@ class Recorder:
 
     def _cast_of(self, tensor: Any) -> str | None:
         """The recorded tensor that this one is a cast of: layers cast their inputs to their compute dtype."""
-        for record in reversed(self.records):
-            made = [(f"{record.name}:activation", record.activation)] if record.activation is not None else []
-            for name, value in [*made, *record.outputs.items()]:
-                if value.dtype != tensor.dtype and value.shape == tensor.shape:
-                    cast = self.engine.tf.cast(value, tensor.dtype)
-                    if bool(self.engine.tf.reduce_all(cast == tensor)):
-                        return name
+        made: list[tuple[str, Any]] = list(self._inputs.items())
+        for record in self.records:
+            made.extend(record.outputs.items())
+            if record.activation is not None:
+                made.append((f"{record.name}:activation", record.activation))
+        for name, value in reversed(made):
+            if value.dtype != tensor.dtype and value.shape == tensor.shape:
+                cast = self.engine.tf.cast(value, tensor.dtype)
+                if bool(self.engine.tf.reduce_all(cast == tensor)):
+                    return name
         return None
 
     def _finish(self, record: Record | None, output: Any, fused: tuple[Any, Any] | None) -> Any:

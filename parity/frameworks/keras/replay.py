@@ -183,7 +183,10 @@ class Replay:
         layer = layers[record.place.path]
         train = mode == "train"
         if node.step == "activation":
-            return {node.layer.output: layer.activation(tensors[node.layer.inputs[0]])}
+            given = tensors[node.layer.inputs[0]]
+            if dtype == tf.float32:  # a layer below float32 has its activation there too
+                given = tf.cast(given, record.outputs[node.layer.inputs[0]].dtype)
+            return self._exact(node, [layer.activation(given)], dtype)
         inputs = [tensors[name] for name in node.layer.inputs]
         if record.place.own and record.place.type in DROPOUTS and train and layer.rate:
             if node.layer.name not in masks:
@@ -198,8 +201,13 @@ class Replay:
         with self._without_activation(layer, node.fused), Recorder(self.engine, [place], names) as recorder:
             output = layer(*fill(record.args, inputs), **fill(kwargs, inputs))
         found.statistics.update(recorder.statistics)
-        flat = tf.nest.flatten(output)
-        return dict(zip(node.layer.outputs, flat, strict=True))
+        return self._exact(node, tf.nest.flatten(output), dtype)
+
+    def _exact(self, node: Node, values: Sequence[Any], dtype: Any) -> dict[str, Any]:
+        """What a node made, by name; in float64 it must have stayed there."""
+        if dtype == self.engine.tf.float64 and any(value.dtype != dtype for value in values):
+            raise NotImplementedError(f"{node.layer.name} leaves float64")
+        return dict(zip(node.layer.outputs, values, strict=True))
 
     @contextlib.contextmanager
     def _without_activation(self, layer: Any, fused: bool) -> Iterator[None]:

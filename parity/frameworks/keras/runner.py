@@ -324,6 +324,7 @@ class KerasRunner:
 
 
 def _array(tensor: Any) -> np.ndarray:
-    """A tensor's values without a copy where tensorflow allows it."""
+    """A tensor's values, without a copy where tensorflow allows it; what is below float32 becomes float32."""
     view = getattr(tensor, "_numpy", None)
-    return np.asarray(view() if view is not None else tensor.numpy())
+    array = np.asarray(view() if view is not None else tensor.numpy())
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)

@@ -400,3 +400,56 @@ def test_frozen_layers(keras, batch):
     runner.update(seen.param_grads, seen.statistics)
     moved = {pid for pid, value in runner.params().items() if not np.array_equal(value, before[pid])}
     assert moved == {"fc.kernel", "fc.bias"}
+
+
+def test_mixed_precision(keras, batch):
+    x, y = batch
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            layers.Conv2D(4, 3, activation="relu", name="conv", dtype="mixed_float16"),
+            layers.Flatten(name="flat", dtype="mixed_float16"),
+            layers.Dense(3, name="fc"),
+            layers.Activation("softmax", name="soft"),
+        ]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    runner = KerasRunner(model, x)
+    assert [layer.inputs[0] for layer in runner.network][1:] == ["conv", "conv:activation", "flat", "fc", "soft"]
+    seen = runner.run({"x": x}, y)
+    names = [layer.name for layer in runner.network]
+    alone = runner.isolate(names, _feeds_of(runner, x), labels=y)
+    exact = runner.isolate(names, _feeds_of(runner, x), labels=y, precision=64)
+    for name, value in alone.outputs.items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, seen.outputs[name], err_msg=name)
+    assert 1e-5 < np.abs(exact.outputs["conv"] - seen.outputs["conv"]).max() < 1e-2
+
+
+def test_layers_that_the_vocabulary_does_not_know(keras, batch):
+    x, y = batch
+    layers = keras.layers
+    start = keras.Input((8, 8, 4))
+    t = layers.Reshape((8, 32), name="rows")(start)
+    t = layers.LSTM(5, return_sequences=True, name="lstm")(t)
+    t = layers.TimeDistributed(layers.Dense(3, activation="relu"), name="each")(t)
+    t = layers.LayerNormalization(name="ln")(t)
+    t = layers.Dense(4, activation=layers.LeakyReLU(), name="mid")(t)
+    t = layers.GlobalAveragePooling1D(name="gap")(t)
+    model = keras.Model(start, layers.Dense(3, activity_regularizer="l2", name="fc")(t))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    runner = KerasRunner(model, x)
+    opaque = [layer.name for layer in runner.network if isinstance(layer.kind, Opaque)]
+    assert opaque == ["lstm", "each", "ln"]
+    assert runner.network["mid:activation"].kind == Activation("relu", pytest.approx(0.3))
+    seen = runner.run({"x": x}, y)
+    assert seen.penalty == 0  # an activity regularizer belongs to the data loss
+    assert seen.loss == pytest.approx(float(np.ravel(model.evaluate(x, y, verbose=0))[0]), rel=1e-5)
+    assert seen.loss > float(seen.outputs["loss"])
+    for layer in runner.network:
+        feeds = {name: seen.outputs[name] for name in layer.inputs if name != "labels"}
+        alone = runner.isolate([layer.name], feeds, labels=y)
+        np.testing.assert_array_equal(alone.outputs[layer.output], seen.outputs[layer.output], err_msg=layer.name)
+    with pytest.raises(NotImplementedError, match="below float64"):
+        runner.isolate(["each"], {"lstm": seen.outputs["lstm"]}, precision=64)
