@@ -88,7 +88,8 @@ def _categorical(function: str, x: torch.Tensor, classes: torch.Tensor, top: int
 
 
 def _binary(function: str, x: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    c = (labels.reshape(-1, 1, 1, 1) if labels.dim() == 1 else labels[:, :, None, None] if labels.dim() == 2 else labels).to(x.dtype)
+    c = labels.to(x.dtype)
+    c = c.reshape(*c.shape, *(1 for _ in range(4 - c.dim())))
     mass = (c != 0).to(x.dtype)
     if weights is not None:
         mass = mass * weights

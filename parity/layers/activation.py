@@ -76,7 +76,9 @@ class Activation(Kind):
         names = {"slope": "alpha" if self.function == "elu" else "negative_slope", "limit": "max_value"}
         return f"{names.get(field_name, field_name)}={getattr(self, field_name)}"
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """The function of each element; relu's derivative at its threshold is the slope (vl_nnrelu.m)."""
         import torch
         import torch.nn.functional as F

@@ -1,6 +1,6 @@
 """What every layer type has: its fields, its parameters' axes, its output shape, its forward, its counterparts.
 
-A layer type is one file of this folder with one frozen dataclass that derives from `Kind`, named in `layers/__init__.py`.
+A layer type is one file of this folder with one frozen dataclass that derives from `Kind`, named in `__init__.py`.
 Its `forward` runs on torch with MatConvNet's semantics (backward is torch's autograd, or an autograd function where
 MatConvNet differs); torch is imported inside it, so that reading a file loads no framework.
 """
@@ -72,7 +72,9 @@ class Kind:
         """The output's shape for these input shapes (all without batch axis); None where it cannot be known."""
         return inputs[0] if inputs else None
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """The layer's output (n c h w) on torch, differentiable, with MatConvNet's semantics.
 
         Args:
@@ -100,7 +102,7 @@ class Kind:
 
     @classmethod
     def split_matconvnet(cls, weights: Sequence[Any]) -> dict[str, tuple[np.ndarray, int]]:
-        """Role → (array in the axes of `roles`, its index in the layer's `weights` cell), for the cells that are not empty.
+        """Role → (array in the axes of `roles`, its index in the layer's `weights`), for the cells that are not empty.
 
         MATLAB drops trailing axes of extent 1; they come back here. Raises ValueError where an array does not fit.
         """
@@ -114,8 +116,8 @@ class Kind:
                 continue
             if rank > 1 and value.ndim > rank:
                 raise ValueError(f"its {role} has {value.ndim} axes, not {rank}")
-            shaped = value.reshape(-1, order="F") if rank == 1 else value.reshape(value.shape + (1,) * (rank - value.ndim))
-            found[role] = (shaped, j)
+            shape = (-1,) if rank == 1 else value.shape + (1,) * (rank - value.ndim)
+            found[role] = (value.reshape(shape, order="F"), j)
         return found
 
     @classmethod
@@ -124,7 +126,7 @@ class Kind:
         raise NotImplementedError
 
     def keras_line(self, field_name: str) -> str:
-        """The Keras constructor argument that gives this field its present value, e.g. `groups=2`; empty if none does."""
+        """The Keras constructor argument that gives this field its present value, e.g. `groups=2`; empty if none."""
         return ""
 
 
@@ -144,7 +146,7 @@ class Opaque(Kind):
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """`value` as (vertical, horizontal): a scalar counts for both; raises ValueError for any other length than 1 or 2."""
+    """`value` as (vertical, horizontal), a scalar for both; raises ValueError for other lengths than 1 or 2."""
     items = _whole(value)
     if len(items) == 1:
         items *= 2
@@ -154,7 +156,7 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 def four(value: Any) -> tuple[int, int, int, int]:
-    """`value` as (top, bottom, left, right): a scalar counts for all; raises ValueError for other lengths than 1 or 4."""
+    """`value` as (top, bottom, left, right), a scalar for all; raises ValueError for other lengths than 1 or 4."""
     items = _whole(value)
     if len(items) == 1:
         items *= 4
@@ -182,7 +184,7 @@ def scalar(value: Any) -> float:
 
 
 def torch_axis(rank: int, axis: int) -> int:
-    """Where an axis of the `n h w c` (or `n c`) layout lies in torch's `n c h w`; `axis` from the end, or with batch."""
+    """Where an axis of the `n h w c` (or `n c`) layout lies in torch's `n c h w`; negative ones count from the end."""
     axis %= rank
     return 0 if axis == 0 else 1 if axis == rank - 1 else axis + 1
 

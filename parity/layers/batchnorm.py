@@ -45,7 +45,9 @@ class BatchNorm(Kind):
     axis: int = -1
     frozen: bool = False
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """Normalise by the batch in train mode (nnbnorm.cu:66-69, 196-201), by the running statistics otherwise.
 
         `context.statistics` gets the batch's mean and biased variance. A stored deviation holds epsilon already, so
@@ -87,7 +89,8 @@ class BatchNorm(Kind):
         found |= {"mean": (moments[:, 0], 2), "deviation": (moments[:, 1], 2)}
         sizes = {role: value.size for role, (value, _) in found.items()}
         if len(set(sizes.values())) != 1 or not moments.size:
-            raise ValueError("its parameters differ in length: " + ", ".join(f"{n} {role}" for role, n in sizes.items()))
+            listed = ", ".join(f"{n} {role}" for role, n in sizes.items())
+            raise ValueError(f"its parameters differ in length: {listed}")
         return found
 
     @classmethod

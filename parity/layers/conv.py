@@ -55,7 +55,9 @@ class Conv(Kind):
         *extents, _ = inputs[0]
         return (*window_shape(extents, self.size, self.stride, self.pad, self.dilate), self.filters)
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """Cross-correlation; without a kernel the identity bank: subsample and add the bias (vl_nnconv.cu:318-322)."""
         import torch.nn.functional as F
 

@@ -47,7 +47,9 @@ class Dense(Kind):
         """(..., i) → (..., units)."""
         return (*inputs[0][:-1], self.units)
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """x·W + b over the channels of (n, c) or (n, c, h, w)."""
         import torch.nn.functional as F
 

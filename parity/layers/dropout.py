@@ -42,14 +42,17 @@ class Dropout(Kind):
         """`rate=...`."""
         return f"rate={self.rate}" if field_name == "rate" else ""
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """x·mask/(1 - rate) in train mode with the 0/1 mask of the context (all ones where it has none), else x."""
         x = inputs[0]
         if context.mode != "train" or self.rate == 0:
             return x
         if self.rate >= 1:
             return x * 0
-        return x * (1 / (1 - self.rate)) if context.mask is None else x * (context.mask.to(x.dtype) * (1 / (1 - self.rate)))
+        scale = 1 / (1 - self.rate)
+        return x * scale if context.mask is None else x * (context.mask.to(x.dtype) * scale)
 
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Dropout:

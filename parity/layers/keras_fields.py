@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
+from typing import Any
 
 __all__ = ["axis_from_end", "extents", "function_name", "padding", "require_channels_last", "same_padding"]
 

@@ -76,8 +76,10 @@ class Loss(Kind):
         """A single number."""
         return ()
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
-        """The cost of predictions (n, c) or (n, c, h, w), a scalar; `mean` divides by the images (vl_nnloss.m:269,313)."""
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
+        """The cost of predictions (n, c, h, w) or (n, c), a scalar; `mean` divides by the images (vl_nnloss.m:269)."""
         from parity.layers._losses import cost
 
         if context.labels is None:

@@ -32,8 +32,10 @@ class LRN(Kind):
     alpha: float = 0.0001 / 5
     beta: float = 0.75
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
-        """With exact powers: MatConvNet's GPU build; its CPU build's `fast_pow` is off by up to 3e-3 (nnnormalize.cu:51-124)."""
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
+        """With exact powers, as on a GPU: the CPU build's `fast_pow` is off by up to 3e-3 (nnnormalize.cu:51-124)."""
         return local_response(inputs[0], self.size, self.kappa, self.alpha, self.beta)
 
     @classmethod

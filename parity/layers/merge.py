@@ -46,7 +46,9 @@ class Concat(Kind):
         total = None if any(e is None for e in extents) else sum(e for e in extents if e is not None)
         return (*inputs[0][:at], total, *inputs[0][at + 1 :])
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """One behind the other."""
         import torch
 
@@ -75,7 +77,9 @@ class Merge(Kind):
         """The layer that does it."""
         return f"{self.operation.capitalize()}()" if field_name == "operation" else ""
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """The inputs joined from left to right."""
         import functools
 

@@ -71,7 +71,9 @@ class Pool(Kind):
         shape = (*window_shape(extents, self.size, self.stride, self.pad), channels)
         return (channels,) if self.squeeze else shape
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """The window's maximum, or its mean over the cells that are no padding (nnpooling.cu:38-129)."""
         x = inputs[0]
         extents = tuple(x.shape[2:])
@@ -99,7 +101,7 @@ class Pool(Kind):
         """A `pool` layer: tidy has no default for its method and window (vl_simplenn_tidy.m:102 is never reached)."""
         method = layer.get("method")
         if method not in ("max", "avg"):
-            raise ValueError("its method is missing" if method is None else f"its method is {method!r}, not 'max' or 'avg'")
+            raise ValueError(f"its method is {method!r}, not 'max' or 'avg'" if method else "its method is missing")
         if "pool" not in layer:
             raise ValueError("its window (`pool`) is missing")
         size, stride, pad = pair(layer["pool"]), pair(layer["stride"]), four(layer["pad"])
@@ -133,8 +135,10 @@ class Pool(Kind):
         return f"{names[field_name]}={getattr(self, field_name)}" if field_name in names else ""
 
 
-def _maximum(x: torch.Tensor, size: Sequence[int], stride: Sequence[int], pad: Sequence[int], ties: str) -> torch.Tensor:
-    """Max pooling whose gradient goes to the first maximum in column-major order (`ties="column"`) or in row-major order.
+def _maximum(
+    x: torch.Tensor, size: Sequence[int], stride: Sequence[int], pad: Sequence[int], ties: str
+) -> torch.Tensor:
+    """Max pooling whose gradient goes to the first maximum in column-major (`ties="column"`) or row-major order.
 
     MatConvNet looks for it column by column (nnpooling.cu:47-53, 199-204), torch and tensorflow row by row.
     """

@@ -36,6 +36,8 @@ class Rescale(Kind):
         """`scale=...` or `offset=...`."""
         return f"{field_name}={getattr(self, field_name)}"
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """x·scale + offset."""
         return inputs[0] * self.scale + self.offset

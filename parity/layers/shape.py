@@ -28,7 +28,9 @@ class Identity(Kind):
         """Layers that hand their input on."""
         return cls()
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """The input itself."""
         return inputs[0]
 
@@ -49,7 +51,9 @@ class Flatten(Kind):
         """(h, w, c) → (h·w·c,)."""
         return (_count(inputs[0]),)
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """Row-major in h, w, c, as Keras flattens."""
         return inputs[0].movedim(1, -1).flatten(1)
 
@@ -85,7 +89,9 @@ class Reshape(Kind):
         rest = None if count is None or not known else count // known
         return tuple(rest if extent == -1 else extent for extent in self.target)
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """Row-major in h, w, c."""
         x = inputs[0].movedim(1, -1)
         return x.reshape(x.shape[0], *self.target).movedim(-1, 1)
@@ -126,7 +132,9 @@ class Pad(Kind):
         grown = (n if n is None else n + self.pad[2 * a] + self.pad[2 * a + 1] for a, n in enumerate(extents))
         return (*grown, channels)
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """Constant cells around the map."""
         import torch.nn.functional as F
 
@@ -166,7 +174,9 @@ class Crop(Kind):
         shrunk = (n if n is None else n - self.crop[2 * a] - self.crop[2 * a + 1] for a, n in enumerate(extents))
         return (*shrunk, channels)
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """The inside of the map."""
         x = inputs[0]
         top, bottom, left, right = self.crop
@@ -192,7 +202,9 @@ class Slice(Kind):
         at = len(inputs[0]) + self.axis
         return (*inputs[0][:at], self.stop - self.start, *inputs[0][at + 1 :])
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """The range."""
         x = inputs[0]
         return x.narrow(torch_axis(x.dim(), self.axis), self.start, self.stop - self.start)

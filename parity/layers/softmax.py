@@ -39,7 +39,9 @@ class Softmax(Kind):
         """`axis=...`."""
         return f"axis={self.axis}" if field_name == "axis" else ""
 
-    def forward(self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context) -> torch.Tensor:
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
         """Over the channels, the maximum subtracted first (vl_nnsoftmax.m)."""
         x = inputs[0]
         return x.softmax(torch_axis(x.dim(), self.axis))

@@ -39,7 +39,7 @@ class Adagrad(UpdateRule):
     initial: float = 0.0
 
     def start(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """s = initial."""
+        """The sum starts from `initial`."""
         return {"square": np.full_like(weight, self.initial)}
 
     def step(
@@ -53,7 +53,7 @@ class Adagrad(UpdateRule):
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], era: int) -> Adagrad:
-        """Epsilon lies outside the root before 2.11; standalone Keras (no initial value in its config) starts from 0."""
+        """Epsilon lies outside the root before 2.11; standalone Keras (its config has no initial value) starts at 0."""
         initial = number(config, "initial_accumulator_value", 0.0 if era < 3 else 0.1)
         return cls(number(config, "epsilon", 1e-8 if era == 1 else 1e-7), 1.0, era >= 3, initial)
 

@@ -49,11 +49,11 @@ class UpdateRule:
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], era: int) -> UpdateRule:
-        """The rule of a Keras optimizer config; `era` is 1 or 2 for the legacy classes, 3 for those of Keras >= 2.11."""
+        """The rule of a Keras optimizer config; `era` is 1 or 2 for the legacy classes, 3 for Keras >= 2.11."""
         raise NotImplementedError
 
     def keras_line(self, rate: str) -> str:
-        """The Keras expression that builds it, e.g. `keras.optimizers.SGD(0.01, momentum=0.9)`; `rate` is put in as is."""
+        """The Keras expression that builds it, e.g. `keras.optimizers.SGD(0.01, momentum=0.9)`, with `rate` as is."""
         return ""
 
 

@@ -76,5 +76,10 @@ class RMSprop(UpdateRule):
     def keras_line(self, rate: str) -> str:
         """`keras.optimizers.RMSprop(...)`."""
         return keras_call(
-            "RMSprop", rate, rho=self.rho, momentum=self.momentum or None, epsilon=self.epsilon, centered=self.centered or None
+            "RMSprop",
+            rate,
+            rho=self.rho,
+            momentum=self.momentum or None,
+            epsilon=self.epsilon,
+            centered=self.centered or None,
         )

@@ -16,7 +16,7 @@ class SGD(UpdateRule):
     """m ← momentum·m - g, w ← w + rate·m (cnn_train.m, `accumulateGradients`; the same as torch's SGD).
 
     Slots:
-        momentum: m, with the sign that points downhill, as MatConvNet's `solverState` has it. Keras' velocity is rate·m.
+        momentum: m, which points downhill, as MatConvNet's `solverState` has it. Keras' velocity is rate·m.
 
     Attributes:
         momentum: weight of the old m.
@@ -25,7 +25,11 @@ class SGD(UpdateRule):
             (keras/src/optimizers/sgd.py). It makes no difference until the rate changes.
     """
 
-    causes: ClassVar = {"momentum": "optimizer-momentum", "nesterov": "optimizer-nesterov", "rate_inside": "optimizer-momentum"}
+    causes: ClassVar = {
+        "momentum": "optimizer-momentum",
+        "nesterov": "optimizer-nesterov",
+        "rate_inside": "optimizer-momentum",
+    }
     keras: ClassVar = ("SGD",)
 
     momentum: float = 0.0
@@ -33,7 +37,7 @@ class SGD(UpdateRule):
     rate_inside: bool = False
 
     def start(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """m = 0."""
+        """All zeros."""
         return {"momentum": np.zeros_like(weight)}
 
     def step(

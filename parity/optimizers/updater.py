@@ -39,7 +39,7 @@ class Updater:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the next update: the schedule's first, which only Keras' legacy decay lowers by itself."""
+        """The learning rate of the next update: the schedule's first, which only Keras' legacy decay lowers."""
         schedule = self.recipe.learning_rate
         return schedule.first / (1 + schedule.decay * self.steps) if schedule.kind == "inverse-time" else schedule.first
 

@@ -43,7 +43,9 @@ def close(actual: np.ndarray, expected: np.ndarray) -> None:
     assert relative(actual, expected.reshape(actual.shape)) < (DOUBLE if expected.dtype == np.float64 else SINGLE)
 
 
-def forward(kind: Kind, case: Any, params: dict[str, torch.Tensor], context: Context) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(
+    kind: Kind, case: Any, params: dict[str, torch.Tensor], context: Context
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The input and the output, after dzdy has flowed back."""
     x = torch_of(case["x"])
     y = kind.forward([x], params, context)
@@ -97,7 +99,9 @@ def test_ties_differ_between_the_two_orders() -> None:
 
 @pytest.mark.parametrize("ties", ["column", "row"])
 @pytest.mark.parametrize(("size", "stride", "pad"), [((3, 2), (1, 1), (0, 0, 0, 0)), ((2, 3), (2, 1), (1, 1, 2, 0))])
-def test_the_winner_of_a_tie_by_hand(ties: str, size: tuple[int, int], stride: tuple[int, int], pad: tuple[int, ...]) -> None:
+def test_the_winner_of_a_tie_by_hand(
+    ties: str, size: tuple[int, int], stride: tuple[int, int], pad: tuple[int, ...]
+) -> None:
     rng = np.random.default_rng(3)
     x = rng.integers(0, 3, (2, 3, 6, 7)).astype(np.float64)
     leaf = torch.from_numpy(x).requires_grad_()
@@ -179,7 +183,9 @@ def test_bnorm(case: Any) -> None:
 
 def test_frozen_moments_have_the_true_derivative() -> None:
     x = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
-    gamma, mean, deviation = (torch.tensor(v, dtype=torch.float64) for v in ([2.0, 3.0, 4.0], [0.1, 0.2, 0.3], [0.5, 1.0, 2.0]))
+    gamma, mean, deviation = (
+        torch.tensor(v, dtype=torch.float64) for v in ([2.0, 3.0, 4.0], [0.1, 0.2, 0.3], [0.5, 1.0, 2.0])
+    )
     given_moments(x, gamma, torch.zeros(3, dtype=torch.float64), mean, deviation, True).sum().backward()
     torch.testing.assert_close(x.grad, (gamma / deviation).reshape(1, 3, 1, 1).expand_as(x))
 
@@ -193,9 +199,9 @@ def test_loss(case: Any) -> None:
         labels, weights = labels[:, :, :1], labels[:, :, 1:]
     images = x.shape[0]
     binary = function in BINARY
-    per_image = labels.size == images and x.shape[2:] != (1, 1) or labels.size == images == labels.shape[-1]
+    per_image = (labels.size == images and x.shape[2:] != (1, 1)) or labels.size == images == labels.shape[-1]
     if binary:
-        given = torch.from_numpy(np.ascontiguousarray(four(labels.reshape(case["x"].shape)).transpose(3, 2, 0, 1)))
+        given = torch.from_numpy(four(labels.reshape(case["x"].shape)).transpose(3, 2, 0, 1).copy())
     else:
         ids = labels.reshape(-1) if per_image else four(labels)[:, :, 0].transpose(2, 0, 1)
         given = torch.from_numpy(np.ascontiguousarray(ids).astype(np.int64) - 1)

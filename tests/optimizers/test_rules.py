@@ -104,7 +104,9 @@ def test_the_rate_inside_the_velocity_shows_only_when_it_changes() -> None:
     for nesterov in (False, True):
         outside, inside = SGD(0.9, nesterov), SGD(0.9, nesterov, True)
         assert quadratic(outside, same) == pytest.approx(quadratic(inside, same), rel=1e-12)
-        assert quadratic(outside, [0.1, 0.01, 0.01])[1] != pytest.approx(quadratic(inside, [0.1, 0.01, 0.01])[1], rel=1e-3)
+        assert quadratic(outside, [0.1, 0.01, 0.01])[1] != pytest.approx(
+            quadratic(inside, [0.1, 0.01, 0.01])[1], rel=1e-3
+        )
 
 
 def test_keras_formulas_by_hand() -> None:

@@ -37,9 +37,7 @@ def lift(path: str | Path, input_shape: tuple[int, ...] | None = None) -> tuple[
     return lift_data(read(path), str(path), input_shape)
 
 
-def lift_data(
-    data: Mapping[str, Any], name: str, input_shape: tuple[int, ...] | None = None
-) -> tuple[Network, Recipe]:
+def lift_data(data: Mapping[str, Any], name: str, input_shape: tuple[int, ...] | None = None) -> tuple[Network, Recipe]:
     """The same from the variables of a file (as `matfile.read` gives them); `name` is the file's, for messages."""
     net = _find(data, name)
     try:
@@ -193,7 +191,9 @@ class _Builder:
             count += 1
             name = f"{called}_{count}"
         if name != called:
-            self.remarks.append(f"layers{{{position}}} is called {called!r} like something before it; here it is {name!r}")
+            self.remarks.append(
+                f"layers{{{position}}} is called {called!r} like something before it; here it is {name!r}"
+            )
         self.taken.add(name)
         return name
 
@@ -244,7 +244,7 @@ def _display(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _declared_input(meta: Mapping[str, Any], builder: _Builder) -> tuple[Shape, str]:
-    """The input's (h, w, c) as `meta` says it, and a remark where it does not; the channels then follow from the filters."""
+    """The input's (h, w, c) as `meta` says it; where it does not, a remark, and the channels that the filters imply."""
     normalization = meta.get("normalization")
     candidates = {
         "inputSize": meta.get("inputSize"),

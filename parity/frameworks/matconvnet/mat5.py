@@ -122,7 +122,13 @@ class _Reader:
         return name, self.value(kind, bits, shape, parts, len(view), depth)
 
     def value(
-        self, kind: int, bits: int, shape: tuple[int, ...], parts: Iterator[tuple[int, memoryview]], room: int, depth: int
+        self,
+        kind: int,
+        bits: int,
+        shape: tuple[int, ...],
+        parts: Iterator[tuple[int, memoryview]],
+        room: int,
+        depth: int,
     ) -> Any:
         count = elements(shape)
         if kind in _CLASSES:
@@ -182,7 +188,7 @@ class _Reader:
         return bytes(part[1]).decode("latin-1")
 
     def numbers(self, part: tuple[int, memoryview], count: int) -> np.ndarray:
-        """`count` numbers as they are stored, in native byte order: a smaller type than the array's class may hold them."""
+        """`count` numbers as stored, in native byte order: a smaller type than the array's class may hold them."""
         kind, body = part
         if kind not in _NUMBERS:
             raise MatError(f"an array's numbers are of the unknown type {kind}")
@@ -214,7 +220,7 @@ class _Reader:
 
 
 def _function_name(inside: Any) -> str:
-    """The name of a simple function handle, from the struct that MATLAB stores for it; empty where it is another kind."""
+    """The name of a simple function handle, from the struct that MATLAB stores for it; empty for another kind."""
     handle = inside.get("function_handle") if isinstance(inside, dict) else None
     name = handle.get("function") if isinstance(handle, dict) else None
     return name if isinstance(name, str) else ""

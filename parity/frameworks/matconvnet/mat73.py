@@ -1,8 +1,8 @@
 """MAT files of version 7.3: HDF5 with MATLAB's conventions.
 
-A variable is a dataset (numbers; its axes are reversed) or a group (a struct); the attribute `MATLAB_class` says what it
-is. Cells, and the fields of struct arrays, are datasets of references to the elements, which lie in `/#refs#`. An empty
-array is a dataset of its extents, marked `MATLAB_empty`.
+A variable is a dataset (numbers; its axes are reversed) or a group (a struct); the attribute `MATLAB_class` says what
+it is. Cells, and the fields of struct arrays, are datasets of references to the elements, which lie in `/#refs#`. An
+empty array is a dataset of its extents, marked `MATLAB_empty`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def read_mat73(path: Path) -> dict[str, Any]:
     try:
         with h5py.File(path, "r") as file:
             reader = _Reader(file, allowance(path.stat().st_size))
-            return {name: reader.child(file, name, 0) for name in file if not name.startswith("#")}
+            names = [str(name) for name in file]
+            return {name: reader.child(file, name, 0) for name in names if not name.startswith("#")}
     except (MatError, MemoryError):
         raise
     except Exception as error:  # libhdf5 and h5py raise nearly anything on damaged bytes
@@ -61,8 +62,9 @@ class _Reader:
 
     def value(self, node: Any, depth: int) -> Any:
         import h5py
+        from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
-        address = int(h5py.h5o.get_info(node.id).addr)
+        address = int(h5o.get_info(node.id).addr)
         if address in self.seen:  # what is shared counts again: whoever walks the result walks it again
             found, weight = self.seen[address]
             self.spare(weight)
@@ -109,7 +111,11 @@ class _Reader:
             return self.empty(node, kind)
         if _holds_references(node):
             return self.references(node, depth)
-        if kind in ("function_handle", "opaque") or "MATLAB_object_decode" in node.attrs and kind not in (*_NUMBERS, "char"):
+        if (
+            kind in ("function_handle", "opaque")
+            or ("MATLAB_object_decode" in node.attrs
+            and kind not in (*_NUMBERS, "char"))
+        ):
             return Unreadable("a function handle" if kind == "function_handle" else "an object")
         if node.dtype.names:
             return Unreadable("a complex array")
@@ -121,7 +127,7 @@ class _Reader:
             array = array.reshape(array.shape + (1,) * (2 - array.ndim)) if array.ndim else array.reshape(1, 1)
         if kind == "char":
             codes = array.reshape(-1, order="F")
-            if codes.dtype.kind not in "iu" or codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < 0x110000:
+            if codes.dtype.kind != "u" or (codes.size and int(codes.max()) >= 0x110000):
                 raise MatError("a text is damaged")
             return char_rows("".join(map(chr, codes)), array.shape)
         return array.astype(_NUMBERS[kind], copy=False) if kind else array

@@ -21,8 +21,8 @@ def read(path: str | Path) -> dict[str, Any]:
     """The variables of a MAT file by name, as plain values.
 
     A struct becomes a dict, a struct array a list of dicts, a cell array a list (both in column-major order), a char
-    row a str (several rows a list of str), numbers and logicals an ndarray of the shape that the file declares (at least
-    two axes, in column-major order; an empty one keeps its extents), and what is none of these (function handles,
+    row a str (several rows a list of str), numbers and logicals an ndarray of the shape that the file declares (at
+    least two axes, in column-major order; an empty one keeps its extents), and what is none of these (function handles,
     objects, sparse and complex arrays) an `Unreadable` that says what it was.
 
     Args:
@@ -57,7 +57,9 @@ def read(path: str | Path) -> dict[str, Any]:
 
         return read_mat5(path.read_bytes())
     except MatError as error:
-        raise BadFile(path, f"cannot be read as a MAT file: {error}", "it is damaged or truncated; copy it again") from None
+        raise BadFile(
+            path, f"cannot be read as a MAT file: {error}", "it is damaged or truncated; copy it again"
+        ) from None
     except MemoryError:
         raise BadFile(path, "does not fit into memory") from None
     except OSError as error:

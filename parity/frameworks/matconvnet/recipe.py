@@ -29,7 +29,7 @@ _SOLVERS: dict[str, tuple[UpdateRule, dict[str, str], dict[str, str]]] = {
         {"m": "mean", "v": "square", "t": "step"},
     ),
 }
-"""examples/+solver: name → rule with its defaults, its option → the rule's field, its state's field → the rule's slot."""
+"""examples/+solver: name → rule with its defaults, option → the rule's field, the state's field → the rule's slot."""
 
 
 class Cell(Protocol):
@@ -60,7 +60,7 @@ def lift_recipe(meta: Mapping[str, Any], loss: Loss | None, stats: Any = None) -
     options = found if isinstance(found, Mapping) else {}
     notes: list[str] = []
     values: dict[str, list[float]] = {}
-    for key, default in _DEFAULTS.items():
+    for key in _DEFAULTS:
         try:
             values[key] = numbers(options[key]) if key in options else []
         except ValueError:

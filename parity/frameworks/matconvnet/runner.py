@@ -186,7 +186,9 @@ class MatConvNetRunner:
     def _averaged(self, layer: Layer, kind: BatchNorm, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The running moments after one update: (1 - r)·old + r·[mean, deviation] (cnn_train.m:469-473)."""
         if kind.momentum is None:
-            remark = f"{layer.name}: its learningRate has no third entry, so MatConvNet's trainer stops with an index error"
+            remark = (
+                f"{layer.name}: its learningRate has no third entry, so MatConvNet's trainer stops with an index error"
+            )
             if remark not in self.remarks:
                 self.remarks.append(remark)
             return {}
@@ -204,7 +206,9 @@ class MatConvNetRunner:
     def _check_input(self, name: str, value: np.ndarray) -> None:
         shape = self.network.inputs.get(name)
         if shape is None or name in self.network.labels:
-            raise CannotCompare(f"{self.network.name}: it has no input {name!r} (it has {', '.join(self.network.inputs)})")
+            raise CannotCompare(
+                f"{self.network.name}: it has no input {name!r} (it has {', '.join(self.network.inputs)})"
+            )
         given = tuple(value.shape[1:])
         if len(given) != len(shape) or any(want not in (None, got) for want, got in zip(shape, given, strict=True)):
             raise CannotCompare(f"{self.network.name}: its input is {_times(shape)}, but the batch is {_times(given)}")
@@ -240,7 +244,9 @@ class _Execution:
             value = overrides.get(id_, runner._weights.get(id_))
             if value is None:
                 raise CannotCompare(f"{runner.network.name}: the value of {id_} is not known")
-            self.leaves[id_] = weight_tensor(np.asarray(value), precision, backward and runner.network.params[id_].trainable)
+            self.leaves[id_] = weight_tensor(
+                np.asarray(value), precision, backward and runner.network.params[id_].trainable
+            )
 
     def forward(self, keep: set[str] | None) -> dict[str, torch.Tensor]:
         """Tensor name → value; with `keep` only those are held on to, and the rest is freed as soon as it may be."""
@@ -322,7 +328,9 @@ def _labels(name: str, layer: Layer, labels: np.ndarray | None, x: torch.Tensor)
     given = np.asarray(labels)
     images, classes, *extents = x.shape
     if given.ndim in (3, 4) and given.shape[1:] not in ((*extents,), (*extents, 1)):
-        raise CannotCompare(f"{name}: labels per pixel are {_times(given.shape[1:])}, the predictions {_times(extents)}")
+        raise CannotCompare(
+            f"{name}: labels per pixel are {_times(given.shape[1:])}, the predictions {_times(extents)}"
+        )
     if given.ndim == 4:
         given = given[..., 0]
     if given.ndim == 2 and given.shape[1] == 1:
@@ -336,7 +344,9 @@ def _labels(name: str, layer: Layer, labels: np.ndarray | None, x: torch.Tensor)
         raise CannotCompare(f"{name}: class labels must be whole numbers")
     elif given.size and (given.min() < -1 or given.max() >= classes):
         low, high = int(given.min()), int(given.max())
-        raise CannotCompare(f"{name}: labels run from {low} to {high}, but its {classes} classes count from 0 to {classes - 1}")
+        raise CannotCompare(
+            f"{name}: labels run from {low} to {high}, but its {classes} classes count from 0 to {classes - 1}"
+        )
     return label_tensor(given)
 
 

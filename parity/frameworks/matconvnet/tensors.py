@@ -16,7 +16,9 @@ def to_torch(array: np.ndarray, precision: int, grad: bool = False) -> torch.Ten
     """An activation n h w c (or n c, or a number) as a torch tensor n c h w in channels_last memory, a leaf."""
     import torch
 
-    tensor = torch.from_numpy(np.ascontiguousarray(array, np.float64 if precision == 64 else np.float32).reshape(array.shape))
+    tensor = torch.from_numpy(
+        np.ascontiguousarray(array, np.float64 if precision == 64 else np.float32).reshape(array.shape)
+    )
     if tensor.dim() > 2:
         tensor = tensor.movedim(-1, 1)
     return tensor.requires_grad_() if grad else tensor

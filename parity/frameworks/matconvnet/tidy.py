@@ -24,7 +24,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "pdist": {"noRoot": False, "aggregate": False, "p": 2.0, "epsilon": 1e-3, "instanceWeights": []},
     "bnorm": {"epsilon": 1e-5},
 }
-"""Type → field → default. A pool has none for its method and window: the branch that has them is never reached (:102)."""
+"""Type → field → default. A pool has none for its method and window: the branch with them is never reached (:102)."""
 
 LEGACY_RATES = ("filtersLearningRate", "biasesLearningRate", "filtersWeightDecay", "biasesWeightDecay")
 """Multipliers of the oldest files, which tidy leaves where they are and no later trainer reads."""

@@ -70,7 +70,12 @@ def test_the_example() -> None:
     assert isinstance(network["loss"].kind, Loss)
     assert recipe.optimizer == SGD(0.9)
     assert recipe.learning_rate.values == (0.01,) * 10 + (0.001,) * 10 + (0.0001,) * 10
-    assert (recipe.learning_rate.kind, recipe.weight_decay, recipe.batch_size, recipe.epochs) == ("epochs", 0.0005, 256, 30)
+    assert (recipe.learning_rate.kind, recipe.weight_decay, recipe.batch_size, recipe.epochs) == (
+        "epochs",
+        0.0005,
+        256,
+        30,
+    )
     assert not recipe.defaults
     assert recipe.loss == network["loss"].kind
     assert recipe.metrics == ("top-1 error", "top-5 error")
@@ -130,7 +135,9 @@ def test_adam_slots_of_a_checkpoint() -> None:
 
 
 def test_an_input_of_unknown_size() -> None:
-    network, _ = lift_data(net(conv(3, 3, 3, 4), POOL | {"stride": np.array([[2.0]])}, conv(2, 2, 2, 6), LOSS, size=None), "x")
+    network, _ = lift_data(
+        net(conv(3, 3, 3, 4), POOL | {"stride": np.array([[2.0]])}, conv(2, 2, 2, 6), LOSS, size=None), "x"
+    )
     assert network.inputs["input"] == (None, None, 3)
     assert network["layer1"].shape == (None, None, 4)
     assert network["layer3"].kind.describe()["groups"] == 2
@@ -139,7 +146,9 @@ def test_an_input_of_unknown_size() -> None:
     assert [layer.shape for layer in known] == [(7, 6, 4), (3, 3, 4), (2, 2, 6), ()]
     grouped = with_input(network, (9, 8, 6))
     assert grouped["layer1"].kind.describe()["groups"] == 2
-    with pytest.raises(CannotCompare, match=r"layer layer3: a window of 2 cells does not fit into 1 \(its input is 1×2×4\)"):
+    with pytest.raises(
+        CannotCompare, match=r"layer layer3: a window of 2 cells does not fit into 1 \(its input is 1×2×4\)"
+    ):
         with_input(network, (5, 6, 3))
     with pytest.raises(CannotCompare, match="no whole number of groups"):
         with_input(network, (9, 8, 4))
@@ -150,7 +159,11 @@ def test_an_input_of_unknown_size() -> None:
 
 
 def test_fields_of_every_type() -> None:
-    fields = {"pad": np.array([[1.0, 2.0, 0.0, 1.0]]), "stride": np.array([[2.0, 1.0]]), "dilate": np.array([[1.0, 2.0]])}
+    fields = {
+        "pad": np.array([[1.0, 2.0, 0.0, 1.0]]),
+        "stride": np.array([[2.0, 1.0]]),
+        "dilate": np.array([[1.0, 2.0]]),
+    }
     network, _ = lift_data(
         net(
             conv(3, 2, 3, 4, name="c", **fields),

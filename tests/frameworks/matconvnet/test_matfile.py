@@ -120,7 +120,9 @@ def test_big_endian(tmp_path: Path) -> None:
     body = struct.pack(">IIII", 6, 8, 6, 0) + struct.pack(">IIii", 5, 8, 1, 2) + struct.pack(">HH", 1, 1)[:0]
     body += struct.pack(">HH4s", 1, 1, b"x\0\0\0") + struct.pack(">II2d", 9, 16, 1.5, -2.0)
     path = tmp_path / "big.mat"
-    path.write_bytes(b"MATLAB 5.0".ljust(124) + struct.pack(">H", 0x0100) + b"MI" + struct.pack(">II", 14, len(body)) + body)
+    path.write_bytes(
+        b"MATLAB 5.0".ljust(124) + struct.pack(">H", 0x0100) + b"MI" + struct.pack(">II", 14, len(body)) + body
+    )
     same(read(path), {"x": np.array([[1.5, -2.0]])})
 
 
@@ -210,13 +212,17 @@ def test_absurd_claims(element: bytes, tmp_path: Path) -> None:
 
 
 def test_a_compressed_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What unfolds beyond its allowance is refused before it is unfolded; the allowance itself is lowered here for speed."""
+    """What unfolds beyond its allowance is refused before it does; the allowance itself is lowered here for speed."""
     assert allowance(1000) == 256 << 20
     monkeypatch.setattr("parity.frameworks.matconvnet.mat5.allowance", lambda size: 64 * size)
     size = 16 << 20
     squeezer = zlib.compressobj(9)
     inner = struct.pack("<II", 14, size) + struct.pack("<IIII", 6, 8, 9, 0)
-    packed = squeezer.compress(inner) + b"".join(squeezer.compress(bytes(1 << 20)) for _ in range(size >> 20)) + squeezer.flush()
+    packed = (
+        squeezer.compress(inner)
+        + b"".join(squeezer.compress(bytes(1 << 20)) for _ in range(size >> 20))
+        + squeezer.flush()
+    )
     path = tmp_path / "bomb.mat"
     path.write_bytes(header() + struct.pack("<II", 15, len(packed)) + packed)
     with pytest.raises(BadFile, match="far more"):
@@ -268,7 +274,9 @@ def test_flipped_bytes_give_an_error_or_a_network(version: str, tmp_path: Path) 
     """Damage anywhere, most of it where the structure is: only a ParityError may come out."""
     rng = random.Random(f"flip {version}")
     data = net_file(version).read_bytes()
-    structure = [at for at in range(128, len(data)) if data[at : at + 4] == b"\x0e\0\0\0" or data[at : at + 4] == b"TREE"]
+    structure = [
+        at for at in range(128, len(data)) if data[at : at + 4] == b"\x0e\0\0\0" or data[at : at + 4] == b"TREE"
+    ]
     path = tmp_path / "flipped.mat"
     refused = 0
     for _ in range(150 if version != "v73" else 80):

@@ -63,7 +63,9 @@ def test_three_updates(name: str) -> None:
     runner.reset()
     for step in range(3):
         found = runner.run({"input": x}, y, observe=False)
-        assert found.loss == pytest.approx(float(trace["objective"].flat[step]) / scale, rel=1e-6 if name in PLAIN else 1e-5)
+        assert found.loss == pytest.approx(
+            float(trace["objective"].flat[step]) / scale, rel=1e-6 if name in PLAIN else 1e-5
+        )
         assert not found.outputs
         runner.update(found.param_grads, found.statistics)
         _hold(runner, trace["weights_after"][step], 1e-6 if name in PLAIN else 2e-3)
@@ -245,7 +247,9 @@ def tiny(kinds: list[tuple[str, Any, dict[str, np.ndarray]]], shape: tuple[int, 
             params[ids[role]] = Param(ids[role], role, kind.roles[role], value.shape, value.astype(np.float32))
         layers.append(Layer(name, kind, (tensor, "labels") if isinstance(kind, Loss) else (tensor,), (name,), ids))
         tensor = name
-    network = Network("tiny", "matconvnet", {"input": shape, "labels": ()}, (layers[-2].name,), tuple(layers), params, ("labels",))
+    network = Network(
+        "tiny", "matconvnet", {"input": shape, "labels": ()}, (layers[-2].name,), tuple(layers), params, ("labels",)
+    )
     return MatConvNetRunner(network, Recipe())
 
 
@@ -264,7 +268,10 @@ def test_ties_go_where_they_are_asked_to() -> None:
     runner = tiny([("pool", Pool("max", (2, 2)), {}), ("loss", Loss(), {})], (2, 2, 2))
     x = np.zeros((1, 2, 2, 2), np.float32)
     x[0, 1, 0], x[0, 0, 1] = 1, 1
-    column, row = (runner.run({"input": x}, np.array([0]), ties=ties).output_grads["input"][0, :, :, 0] for ties in ("column", "row"))
+    column, row = (
+        runner.run({"input": x}, np.array([0]), ties=ties).output_grads["input"][0, :, :, 0]
+        for ties in ("column", "row")
+    )
     assert (column != 0).tolist() == [[False, False], [True, False]]
     assert (row != 0).tolist() == [[False, True], [False, False]]
 
@@ -346,7 +353,14 @@ def test_params_are_copies() -> None:
 
 def test_a_relu_with_a_leak_and_open_extents() -> None:
     kernel = np.ones((1, 1, 2, 3))
-    runner = tiny([("a", Conv(3, (1, 1), bias=False), {"kernel": kernel}), ("b", Activation("relu", 0.5), {}), ("loss", Loss(), {})], (None, None, 2))
+    runner = tiny(
+        [
+            ("a", Conv(3, (1, 1), bias=False), {"kernel": kernel}),
+            ("b", Activation("relu", 0.5), {}),
+            ("loss", Loss(), {}),
+        ],
+        (None, None, 2),
+    )
     x = -np.ones((1, 2, 3, 2), np.float32)
     found = runner.run({"input": x}, np.array([1]))
     np.testing.assert_array_equal(found.outputs["b"], np.full((1, 2, 3, 3), -1.0))
