@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Inspection", "inspect_file"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Inspection:
     """A file's network and recipe; it draws itself with rich and in a notebook.
 
@@ -44,6 +44,14 @@ class Inspection:
     def trainable_count(self) -> int:
         """How many of them the gradient moves."""
         return sum(size(param) for param in self.network.params.values() if param.trainable)
+
+    def __repr__(self) -> str:
+        return f"<Inspection {self.path}: {len(self.network.layers)} layers, {self.count} parameters>"
+
+    def __str__(self) -> str:
+        from parity.reports.output import as_text
+
+        return as_text(self)
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
         from parity.reports.inspection import render

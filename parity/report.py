@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["PHASES", "SCHEMA", "STATUSES", "Finding", "FirstDivergence", "LayerRow", "Outcome", "Probe", "RecipeRow", "Report"]
+__all__ = [
+    "PHASES",
+    "SCHEMA",
+    "STATUSES",
+    "Finding",
+    "FirstDivergence",
+    "LayerRow",
+    "Outcome",
+    "Probe",
+    "RecipeRow",
+    "Report",
+]
 
 SCHEMA = "parity-report/1"
 
@@ -103,7 +114,7 @@ class LayerRow:
         layer, keras_layer: names; one is empty where the other has no partner.
         kind, keras_kind: what each is, with the fields that matter, e.g. `conv 3×3 /2 groups 2`.
         shape: the output's shape without batch, as the reference has it.
-        cells: phase → (status, isolated ×floor or None, propagated relative error or None); absent where not applicable.
+        cells: phase → (status, isolated ×floor or None, propagated relative error or None); absent where there is none.
     """
 
     layer: str
@@ -116,7 +127,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class RecipeRow:
-    """One line of the recipe side by side: field, both values as text, whether they agree, whether the left is a default."""
+    """One line of the recipe side by side: field, both values as text, whether they agree, whether `ref` is a default."""
 
     name: str
     ref: str
@@ -141,7 +152,7 @@ class Outcome:
     keras_correct: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The result of a comparison; `verdict` is `"match"`, `"diverged"` or `"unverified"`."""
 
@@ -168,6 +179,16 @@ class Report:
         from parity.reports.json import to_json
 
         return to_json(self)
+
+    def __repr__(self) -> str:
+        from parity.reports.console import verdict_line
+
+        return f"<Report {verdict_line(self)}>"
+
+    def __str__(self) -> str:
+        from parity.reports.output import as_text
+
+        return as_text(self)
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
         from parity.reports.console import render

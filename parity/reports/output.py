@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 import sys
@@ -14,7 +15,7 @@ from typing import Any, TextIO
 from parity.errors import BadUsage
 from parity.reports.words import clean
 
-__all__ = ["check_target", "progress_on", "show", "write"]
+__all__ = ["as_text", "check_target", "progress_on", "show", "write"]
 
 _PLAIN = str.maketrans({"×": "x", "→": ">", "↔": "|", "…": "~", "≤": "<", "–": "-", "·": ".", "≠": "!"})
 """Signs that an encoding other than UTF-8 may lack; one for one, so that columns stay aligned."""
@@ -42,6 +43,13 @@ def show(renderable: Any, stream: TextIO | None = None, width: int | None = None
         text = text.translate(_PLAIN)
     out.write(text.encode(encoding, "replace").decode(encoding))
     out.flush()
+
+
+def as_text(renderable: Any, width: int = 100) -> str:
+    """`renderable` as plain text without trailing blanks."""
+    stream = io.StringIO()
+    show(renderable, stream, width)
+    return stream.getvalue().rstrip("\n")
 
 
 def check_target(path: Path, option: str) -> None:

@@ -91,3 +91,5 @@ def test_the_keras_side_of_the_example():
 
 def test_it_shows_itself_in_a_notebook():
     assert "tiny.mat" in by_hand()._repr_html_()
+    assert repr(by_hand()) == "<Inspection tiny.mat: 5 layers, 80 parameters>"
+    assert str(by_hand()).startswith("tiny.mat  MatConvNet, tiny")

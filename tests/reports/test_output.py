@@ -120,3 +120,13 @@ def test_show_takes_any_renderable():
     stream = io.StringIO()
     show(Text("words"), stream)
     assert stream.getvalue() == "words\n"
+
+
+def test_a_report_in_a_shell_is_short_and_printed_whole():
+    report = examples.divergent()
+    assert repr(report) == "<Report diverged: first in structure at ip1; 4 causes found>"
+    assert str(report).startswith("parity\nreference")
+    assert str(report).splitlines()[-2:] == [
+        "diverged: first in structure at ip1; 4 causes found",
+        "3 of 32 predictions differ; top-1 right: MatConvNet 17, Keras 16",
+    ]
