@@ -127,7 +127,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class RecipeRow:
-    """One line of the recipe side by side: field, both values as text, whether they agree, and if `ref` is a default."""
+    """One line of the recipe side by side: name, both values as text, whether they agree, is `ref` a default."""
 
     name: str
     ref: str
