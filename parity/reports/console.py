@@ -17,7 +17,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from parity.reports.tables import layer_table, recipe_table, update_table
+from parity.reports.tables import layer_table, recipe_table, update_notes, update_table
 from parity.reports.words import clean, plural, relative, times_floor, verdict_style
 
 if TYPE_CHECKING:
@@ -50,10 +50,14 @@ def render(report: Report, width: int) -> Iterator[RenderableType]:
         yield layer_table(report, width, names)
         yield Text(_LEGEND, style="dim")
         yield Text()
-    for table in (update_table(report), recipe_table(report.recipe, names)):
-        if table is not None:
-            yield table
-            yield Text()
+    updates, recipe = update_table(report), recipe_table(report.recipe, names)
+    if updates is not None:
+        yield updates
+        yield from update_notes(report)
+        yield Text()
+    if recipe is not None:
+        yield recipe
+        yield Text()
     prose = [*_findings(report), *_notes(report.notes), *_conclusion(report, names)]
     yield from (Constrain(piece, min(width, PROSE)) for piece in prose)
 
@@ -118,7 +122,7 @@ def _header(report: Report, names: tuple[str, str]) -> Iterator[RenderableType]:
         framework = names[0] if side == "ref" and names[0] != "reference" else ""
         facts = ", ".join(part for part in (framework, _engine(report.environment.get(side))) if part)
         grid.add_row(label, Text.assemble((path, "bold"), f"  {facts}".rstrip()))
-    batch = clean(_fact(report.inputs, "batch", "source") or _fact(report.inputs, "batch", "path") or "a probe batch")
+    batch = clean(_fact(report.inputs, "batch", "source") or _fact(report.inputs, "batch", "path") or "in memory")
     if report.outcome is not None:
         batch += f"  {plural(report.outcome.images, 'image')}"
     grid.add_row("batch", batch)

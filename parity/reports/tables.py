@@ -25,6 +25,7 @@ __all__ = [
     "layer_table",
     "plain_table",
     "recipe_table",
+    "update_notes",
     "update_rows",
     "update_table",
 ]
@@ -36,6 +37,7 @@ FOLD_FROM = 24
 """A table of at most this many rows is shown whole."""
 
 _FOLD_RUN = 3
+_NAMED = 6
 _QUIET = ("match", "masked", "inherited")
 _SHOWN_IN = {"input": "forward", "loss": "forward"}
 _NUMBERED = ("forward", "backward", "update")
@@ -264,11 +266,10 @@ def update_table(report: Report) -> Table | None:
     keys = {f"{row.status} {row.step}" for row in everything}
     rows = fold(everything, lambda row: f"{row.status} {row.step}", keys)
     flat = {"no_wrap": True}
-    noted = any(row.note for row in everything)
     table = plain_table(
         ("parameter", {"overflow": "fold"}), ("Keras layer", {"overflow": "fold"}), ("verdict", flat),
         ("from step", {**flat, "justify": "right"}), ("×floor", {**flat, "justify": "right"}),
-        ("end to end", {**flat, "justify": "right"}), *([("note", {"overflow": "fold"})] if noted else []),
+        ("end to end", {**flat, "justify": "right"}),
         title=f"Updates, the worst of {plural(steps, 'step')}",
     )  # fmt: skip
     for row in rows:
@@ -280,7 +281,6 @@ def update_table(report: Report) -> Table | None:
                 str(row.rows[0].step) if row.rows[0].status != "match" else "",
                 f"≤{times_floor(_most(each.isolated for each in row.rows))}",
                 relative(_most(each.propagated for each in row.rows)),
-                *([""] if noted else []),
             )
             continue
         loud = row.status not in _QUIET
@@ -292,9 +292,19 @@ def update_table(report: Report) -> Table | None:
             str(row.step) if row.status != "match" else "",
             times_floor(row.isolated),
             relative(row.propagated),
-            *([Text(clean(row.note), style="dim")] if noted else []),
         )
     return table
+
+
+def update_notes(report: Report) -> Iterator[Text]:
+    """One line per note on updates, with the parameters that it is about."""
+    about: dict[str, list[str]] = {}
+    for row in update_rows(report.probes):
+        if row.note:
+            about.setdefault(row.note, []).append(f"{clean(row.layer or row.keras_layer)} {clean(row.tensor)}")
+    for note, names in about.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield Text(f"{', '.join(names[:_NAMED])}{more}: {clean(note)}", style="dim")
 
 
 def recipe_table(rows: Sequence[RecipeRow], names: tuple[str, str]) -> Table | None:

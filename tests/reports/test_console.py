@@ -81,6 +81,22 @@ def test_updates_show_the_worst_step():
     assert row.split()[3:6] == ["born", "2", "30×"]
 
 
+def test_notes_on_updates_stand_below_once():
+    probes = tuple(dataclasses.replace(p, note="the true gradient is zero") for p in examples.divergent().probes)
+    text = " ".join(draw(dataclasses.replace(examples.divergent(), probes=probes), 80).split())
+    assert "conv3 kernel, conv3 bias and 6 more: the true gradient is zero" in text
+    assert text.count("the true gradient is zero") == 1
+
+
+def test_a_batch_in_memory_and_a_generated_one_are_told_apart():
+    for batch, words in (
+        ({"object": "dict", "name": ""}, "in memory"),
+        ({"source": "a probe batch (seed 0)"}, "a probe batch (seed 0)"),
+    ):
+        text = draw(dataclasses.replace(examples.matching(), inputs={**examples.INPUTS, "batch": batch}))
+        assert words in text
+
+
 def test_the_recipe_marks_differences_and_defaults():
     lines = draw(examples.divergent(), 160).splitlines()
     assert any(line.startswith("loss ") and line.rstrip().endswith("same") for line in lines)
