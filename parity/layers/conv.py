@@ -104,7 +104,7 @@ class Conv(Kind):
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
-        """Conv1D, Conv2D, Conv3D and DepthwiseConv2D (one group per input channel); `Convolution2D` is Keras 1's Conv2D."""
+        """Conv1D, 2D, 3D and DepthwiseConv2D (one group per input channel); `Convolution2D` is Keras 1's Conv2D."""
         require_channels_last(config)
         rank = {"1": 1, "3": 3}.get(class_name[4:5], 2) if class_name.startswith("Conv") else 2
         raw_size = config.get("kernel_size")

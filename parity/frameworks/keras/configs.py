@@ -15,6 +15,9 @@ __all__ = ["Call", "Walk", "is_model", "layers_of", "name_of", "walk", "with_nam
 CALL_LIMIT = 100_000
 """Calls that a model may make; shared submodels inside one another would otherwise unfold without end."""
 
+OUTPUT_LIMIT = 1000
+"""Tensors that one call may make."""
+
 _MODELS = ("Sequential", "Functional", "Model")
 
 
@@ -296,6 +299,8 @@ def _pick(found: Walk, tensors: Sequence[str], index: int) -> str:
             raise found.fail("reads an output that a submodel does not have")
         return tensors[index]
     name = tensors[0]
+    if not 0 <= index < OUTPUT_LIMIT:
+        raise found.fail(f"reads output {index} of {name}")
     found.arity[name] = max(found.arity.get(name, 1), index + 1)
     return f"{name}:{index}" if index else name
 

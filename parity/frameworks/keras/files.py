@@ -110,7 +110,16 @@ def guard(path: Path) -> Iterator[None]:
         raise BadFile(path, "is too large to read into memory") from error
     except RecursionError as error:
         raise BadFile(path, "its configuration is nested too deeply", "it was not written by Keras") from error
-    except (OSError, KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError, EOFError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise BadFile(path, f"is damaged ({_short(error)})", "copy or download it again, or save it again") from error
     except (zipfile.BadZipFile, zlib.error) as error:
         raise BadFile(path, f"is a damaged .keras archive ({_short(error)})", "copy or download it again") from error

@@ -1,7 +1,10 @@
 """Reading Keras files' facts, and one line for every bad one."""
 
+import copy
+import dataclasses
 import io
 import json
+import random
 import subprocess
 import sys
 import zipfile
@@ -12,7 +15,7 @@ import pytest
 
 from parity.errors import BadFile
 from parity.frameworks.keras.files import read
-from parity.frameworks.keras.lift import lift
+from parity.frameworks.keras.lift import lift, lift_file
 from tests.frameworks.keras.real import TRACES, files
 
 
@@ -142,3 +145,53 @@ def test_reading_loads_no_framework():
         f"lift({str(path)!r}); assert not {{'tensorflow', 'keras', 'tf_keras', 'torch'}} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=TRACES.parents[1])
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_changed_configurations_end_in_one_line(path):
+    """Whatever stands in a configuration: a lifted network, or BadFile."""
+    draw = random.Random(path.name)
+    values = [
+        None,
+        "x",
+        -1,
+        0,
+        10**30,
+        [],
+        {},
+        1.5,
+        True,
+        "same",
+        [None],
+        float("nan"),
+        ["a", 0, 0],
+        {"class_name": "Lambda"},
+    ]
+
+    def places(item, place=()):
+        if isinstance(item, dict | list):
+            for key in item if isinstance(item, dict) else range(len(item)):
+                yield (*place, key)
+                yield from places(item[key], (*place, key))
+
+    file = read(path)
+    refused = 0
+    for _ in range(60):
+        part = draw.choice(["model_config", "training_config"])
+        config = copy.deepcopy(getattr(file, part))
+        *place, last = draw.choice(list(places(config)))
+        holder = config
+        for key in place:
+            holder = holder[key]
+        if draw.random() < 0.2:
+            del holder[last]
+        else:
+            holder[last] = draw.choice(values)
+        try:
+            network, _ = lift_file(dataclasses.replace(file, **{part: config}))
+        except BadFile as error:
+            refused += 1
+            assert "\n" not in str(error)
+        else:
+            assert network.framework == "keras"
+    assert refused < 60

@@ -453,3 +453,12 @@ def test_layers_that_the_vocabulary_does_not_know(keras, batch):
         np.testing.assert_array_equal(alone.outputs[layer.output], seen.outputs[layer.output], err_msg=layer.name)
     with pytest.raises(NotImplementedError, match="below float64"):
         runner.isolate(["each"], {"lstm": seen.outputs["lstm"]}, precision=64)
+
+
+def test_another_backend_is_one_line(monkeypatch):
+    from parity.frameworks.keras.engine import Engine, engine_of
+
+    keras = engine_of("keras").keras
+    monkeypatch.setattr(keras.config, "backend", lambda: "torch")
+    with pytest.raises(CannotCompare, match=r"Keras runs on torch here.*KERAS_BACKEND=tensorflow"):
+        Engine("keras")
