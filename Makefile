@@ -1,6 +1,7 @@
 # make demo   compare the example pair in traces/seed/ and explain what came out
 # make test   run the tests            make lint   ruff and pyright
-# make bench  time and memory          make clean  remove what the other targets made
+# make bench  time and memory          make picture  draw docs/compare.svg anew
+# make clean  remove what the other targets made
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ STAMP := $(VENV)/.parity-installed
 PIP_FLAGS ?=
 SEED := traces/seed
 
-.PHONY: demo test lint bench clean install
+.PHONY: demo test lint bench picture clean install
 
 install: $(STAMP)
 
@@ -44,6 +45,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.compare
+
+picture: $(STAMP)
+	$(BIN)/python docs/picture.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
