@@ -71,7 +71,7 @@ def kind_of(class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape],
         runs_code: whether it is a Lambda or a class of the user's.
     """
     kind = None if runs_code else lookup("keras", class_name)
-    # A scalar activity or a channel order that the vocabulary does not have leaves the layer opaque.
+    # A setting that the vocabulary does not have (channels first, batch renormalisation) leaves the layer opaque.
     if kind is not None:
         try:
             return kind.from_keras(class_name, config, inputs)

@@ -103,7 +103,8 @@ def _is_loss(name: str) -> bool:
 def custom_objects(path: str | None) -> dict[str, Callable[..., Any]]:
     """The classes and functions that the user's own .py file defines; running it is what the user asked for.
 
-    Raises BadFile where it is missing or fails, BadUsage-like problems as one line naming the file.
+    Raises:
+        BadFile: it is missing, or fails when it runs.
     """
     if path is None:
         return {}
