@@ -264,3 +264,13 @@ def test_losses_of_one_hot_vectors() -> None:
     assert float(run(total, logits, context=labels)) == pytest.approx(5 * mean("softmaxlog", logits))
     with pytest.raises(NotImplementedError, match="fancy"):
         cost("fancy", torch.ones(1, 2), torch.zeros(1, dtype=torch.int64))
+
+
+def test_the_derivative_of_log_is_bounded_and_its_value_is_not() -> None:
+    """vl_nnloss.m: the divisor is at least 1e-8."""
+    x = torch.tensor([[1e-12, 0.5]], dtype=torch.float64, requires_grad=True)
+    value = cost("log", x, torch.tensor([0]))
+    value.backward()
+    assert value.item() == pytest.approx(12 * math.log(10))
+    assert x.grad is not None
+    assert x.grad.tolist() == [[-1e8, 0.0]]
