@@ -9,6 +9,7 @@ from typing import Any
 from parity.align import Pair
 from parity.layers import Activation, BatchNorm, Conv, Kind, Loss, Pool, Softmax
 from parity.network import Shape
+from parity.units import Unit
 
 __all__ = ["Difference", "differences"]
 
@@ -46,10 +47,29 @@ def differences(pair: Pair) -> tuple[Difference, ...]:
     found: list[Difference] = []
     for name, cause in ref.causes.items():
         a, b = mine[name], theirs[name]
+        if name == "pad" and _reached(pair.ref) is not None and _reached(pair.ref) == _reached(pair.keras):
+            continue
         if _same(a, b) or _idle(name, ref, keras, pair.ref.shape):
             continue
         found.append(Difference(name, a, b, _refined(name, cause, ref, keras), _phase(name, ref)))
     return tuple(found)
+
+
+def _reached(unit: Unit) -> tuple[int, ...] | None:
+    """The padding that windows reach: a row at the end that the stride never comes to does not count."""
+    kind, fed, made = unit.kind, unit.fed, unit.shape
+    if not isinstance(kind, Conv | Pool) or kind.pad is None or kind.size is None or fed is None or made is None:
+        return None
+    if len(kind.pad) != 4 or len(fed) != 3 or len(made) != 3 or None in fed or None in made:
+        return None
+    dilate = kind.dilate if isinstance(kind, Conv) else (1, 1)
+    ends: list[int] = []
+    for axis in (0, 1):
+        before = kind.pad[2 * axis]
+        extent = (kind.size[axis] - 1) * dilate[axis] + 1
+        last = (int(made[axis] or 1) - 1) * kind.stride[axis] + extent
+        ends += [before, last - int(fed[axis] or 1) - before]
+    return tuple(ends)
 
 
 def _word(kind: Kind) -> str:

@@ -19,6 +19,10 @@ Array = np.ndarray
 _CHAOS = 200.0
 """Propagated error, in floors of one layer, that a clean deep net may pile up before it is looked at more closely."""
 
+_PLAIN = {"forward": 1e-4, "loss": 1e-4, "backward": 1e-2}
+"""Relative propagated error below which a net without faults needs no closer look: activations that change sign by
+rounding alone make gradients differ by this much."""
+
 
 def propagated_probes(run: Comparison) -> list[Probe]:
     """The probes of forward, loss and backward, with their statuses; needs the verdicts and both first passes."""
@@ -42,7 +46,7 @@ class _Propagation:
                 self.distances[pair.ref.name, verdict.tensor] = self._distance(pair, verdict, self.ref, self.keras)
         faulty = any(p.status in ("born", "unpaired") for p in run.probes)
         faulty |= any(v.status == "born" for found in run.verdicts.values() for v in found)
-        if faulty or max(self._in_floors().values(), default=0.0) > _CHAOS:
+        if faulty or self._strays():
             self._measure_noise()
         self.x_floors = self._in_floors()
         forward, loss, backward = [], [], []
@@ -59,6 +63,12 @@ class _Propagation:
             backward += [self._probe(pair, v, before) for v in here]
             before |= any(v.status == "born" for v in here)
         return forward + loss + backward
+
+    def _strays(self) -> bool:
+        """Whether end-to-end values differ by more than clean layers usually pile up."""
+        far = {key for key, x_floor in self._in_floors().items() if x_floor > _CHAOS}
+        phases = {(name, v.tensor): v.phase for name, found in self.run.verdicts.items() for v in found}
+        return any((apart := self.distances[key]) is not None and apart.relative > _PLAIN[phases[key]] for key in far)
 
     # ---- distances
 
@@ -182,7 +192,7 @@ class _Propagation:
         above = x_floor is not None and x_floor > 2 * CLEAN
         if (status == "unverified" and (tainted or self._misfit(pair))) or (status == "match" and above and tainted):
             status = "inherited"
-        elif status == "match" and above and x_floor is not None and x_floor > _CHAOS and verdict.note == "":
+        elif status == "match" and not tainted and self._unaccounted(key, verdict):
             status, note = "unverified", "differs end to end although each layer alone agrees"
         if status == "match" and verdict.tensor in ("output", "loss") and self._hidden(pair, verdict.phase):
             status, note = "masked", "fields differ, but this batch does not show it"
@@ -201,6 +211,17 @@ class _Propagation:
             propagated_x_floor=x_floor,
             note=note,
         )
+
+    def _unaccounted(self, key: tuple[str, str], verdict: Verdict) -> bool:
+        """Whether the whole net's own noise, as measured, cannot be what makes the end-to-end values differ.
+
+        By the whole tensor, not by channel: where rounding switches one activation of a silent channel on, that
+        channel's error is any multiple of its floor.
+        """
+        apart, noise = self.distances.get(key), self.noise.get(key)
+        if apart is None or noise is None or apart.relative <= _PLAIN[verdict.phase]:
+            return False
+        return apart.rms > _CHAOS * max(noise.rms, float(np.sqrt(np.mean(np.square(verdict.floor)))))
 
     def _misfit(self, pair: Pair) -> bool:
         return any(

@@ -45,6 +45,7 @@ class Unit:
         inputs: the tensors it reads from outside, in order.
         output: the tensor it makes for others.
         shape: of that tensor, without batch axis.
+        fed: shape of its first input, without batch axis.
         params: role → ids, in order (several where it joins parallel layers).
         optional: True where it may stay without a partner: it changes no value in this mode.
         origin: the framework's name of the layer, for the report.
@@ -57,6 +58,7 @@ class Unit:
     output: str
     shape: Shape | None
     params: Mapping[str, tuple[str, ...]]
+    fed: Shape | None = None
     optional: bool = False
     origin: str = ""
 
@@ -210,6 +212,7 @@ def _unit(network: Network, grouped: _Grouping, layer: Layer, mode: str) -> Unit
         output=layer.output,
         shape=layer.shape,
         params=params,
+        fed=_shape_of(network, inputs[0]) if inputs else None,
         optional=_changes_nothing(kind, mode, layer),
         origin=known_by.origin or known_by.name,
     )

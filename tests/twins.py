@@ -312,3 +312,40 @@ def _leaves(model: Any) -> Iterable[Any]:
             yield from _leaves(layer)
         else:
             yield layer
+
+
+def random_net(seed: int, depth: int | None = None) -> tuple[list[Layer], tuple[int, int, int]]:
+    """A net that nobody thought of: unlike strides and pads, groups, every activation and pooling; and its input's size."""
+    rng = np.random.default_rng(seed)
+    size = (int(rng.integers(12, 25)), int(rng.integers(12, 25)), int(rng.integers(1, 5)))
+    layers: list[Layer] = []
+    extent, channels = list(size[:2]), size[2]
+    for at in range(depth or int(rng.integers(2, 9))):
+        window = [int(w) for w in rng.integers(1, 4, 2)]
+        stride = [int(s) for s in rng.integers(1, 3, 2)] if min(extent) > 8 else [1, 1]
+        pad = [int(p) for w in window for p in rng.integers(0, w, 2)]
+        after = [(extent[i] + pad[2 * i] + pad[2 * i + 1] - window[i]) // stride[i] + 1 for i in (0, 1)]
+        if min(after) < 3:
+            window, stride, pad, after = [3, 3], [1, 1], [1, 1, 1, 1], extent
+        outputs = int(rng.integers(2, 7)) * 2
+        groups = 2 if channels % 2 == 0 and rng.random() < 0.4 else 1
+        shape = (*window, channels // groups, outputs)
+        layers.append(conv(f"conv{at}", rng, shape, pad=np.array(pad, float), stride=np.array(stride, float)))
+        extent, channels = after, outputs
+        if rng.random() < 0.4:
+            layers.append(bnorm(f"bn{at}", rng, channels, float(rng.choice([0.01, 0.05, 0.1, 1.0]))))
+        choice = rng.random()
+        if choice < 0.7:
+            layers.append(relu(f"relu{at}", float(rng.choice([0, 0, 0.01, 0.2]))))
+        elif choice < 0.85:
+            layers.append({"type": "sigmoid", "name": f"sig{at}"})
+        if rng.random() < 0.4 and min(extent) > 5:
+            method, width, step = str(rng.choice(["max", "avg"])), int(rng.integers(2, 4)), int(rng.integers(1, 3))
+            layers.append(pool(f"pool{at}", method, width, step))
+            extent = [(e - width) // step + 1 for e in extent]
+        if rng.random() < 0.2:
+            layers.append({"type": "dropout", "name": f"drop{at}", "rate": float(rng.choice([0.1, 0.5]))})
+    layers.append(conv("fc", rng, (*extent, channels, 8)))
+    layers.append(relu("relu_fc"))
+    layers.append(conv("classifier", rng, (1, 1, 8, 4)))
+    return [*layers, {"type": "softmaxloss", "name": "loss"}], size

@@ -1,0 +1,1 @@
+"""Timings, as ratios: what parity costs beside what it runs."""

@@ -1,0 +1,114 @@
+"""The nets that are timed: a MatConvNet file and the Keras model that is its right port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from parity.layers import Activation, BatchNorm, Conv, Dropout, Loss, Pool, Softmax
+from parity.network import Network
+
+RATE, MOMENTUM, DECAY = 0.001, 0.9, 0.0005
+
+
+def vgg(folder: Path, source: Path | None) -> Path:
+    """VGG-16's layers at a quarter of the width, trainable; from `source`, or with random He weights where it is absent."""
+    target = folder / "vgg16q.mat"
+    if source is not None and source.exists():
+        held = scipy.io.loadmat(source, struct_as_record=False)
+        layers = held["layers"].ravel() if "layers" in held else held["net"][0, 0].layers.ravel()
+        kept = [_fields(cell) for cell in layers]
+    else:
+        kept = _random_vgg()
+    if kept[-1]["type"] == "softmax":
+        kept[-1] = {"type": "softmaxloss", "name": "loss"}
+    cells = np.empty((1, len(kept)), dtype=object)
+    for index, layer in enumerate(kept):
+        cells[0, index] = layer
+    recipe = {"learningRate": RATE, "momentum": MOMENTUM, "weightDecay": DECAY}
+    scipy.io.savemat(target, {"layers": cells, "meta": {"inputSize": [224.0, 224.0, 3.0], "trainOpts": recipe}})
+    return target
+
+
+def _fields(cell: Any) -> dict[str, Any]:
+    struct = cell[0, 0] if isinstance(cell, np.ndarray) else cell
+    made: dict[str, Any] = {}
+    for name in struct._fieldnames:
+        value = getattr(struct, name)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+            value = str(value.ravel()[0]) if value.size else ""
+        if name not in ("learningRate", "weightDecay"):  # Keras has no rates per variable
+            made[name] = value
+    return made
+
+
+def _random_vgg() -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    kept: list[dict[str, Any]] = []
+
+    def conv(name: str, size: int, depth: int, outputs: int, pad: int) -> None:
+        filters = rng.standard_normal((size, size, depth, outputs)) * np.sqrt(2 / (size * size * depth))
+        weights = np.empty((1, 2), dtype=object)
+        weights[0, 0], weights[0, 1] = filters.astype(np.float32), np.zeros((1, outputs), np.float32)
+        kept.append({"type": "conv", "name": name, "weights": weights, "pad": float(pad), "stride": 1.0})
+
+    depth = 3
+    for block, (count, width) in enumerate(((2, 16), (2, 32), (3, 64), (3, 128), (3, 128)), start=1):
+        for index in range(1, count + 1):
+            conv(f"conv{block}_{index}", 3, depth, width, 1)
+            kept.append({"type": "relu", "name": f"relu{block}_{index}"})
+            depth = width
+        kept.append({"type": "pool", "name": f"pool{block}", "method": "max", "pool": [2.0, 2.0], "stride": 2.0})
+    for name, size, outputs in (("6", 7, 512), ("7", 1, 512), ("8", 1, 1000)):
+        conv(f"fc{name}", size, depth, outputs, 0)
+        depth = outputs
+        if name != "8":
+            kept.append({"type": "relu", "name": f"relu{name}"})
+            kept.append({"type": "dropout", "name": f"dropout{name}", "rate": 0.5})
+    return [*kept, {"type": "softmaxloss", "name": "loss"}]
+
+
+def twin(network: Network) -> Any:
+    """The Keras model that does what this network does, compiled with its recipe."""
+    import keras
+
+    penalty = keras.regularizers.L2(DECAY / 2)
+    shape = next(shape for name, shape in network.inputs.items() if name not in network.labels)
+    start = x = keras.Input(shape)
+    for layer in network:
+        kind = layer.kind
+        if isinstance(kind, Conv):
+            top, bottom, left, right = kind.pad or (0, 0, 0, 0)
+            if any((top, bottom, left, right)):
+                x = keras.layers.ZeroPadding2D(((top, bottom), (left, right)))(x)
+            x = keras.layers.Conv2D(
+                kind.filters,
+                kind.size,
+                strides=kind.stride,
+                groups=kind.groups,
+                kernel_regularizer=penalty,
+                bias_regularizer=penalty,
+                name=layer.name,
+            )(x)
+        elif isinstance(kind, Activation):
+            x = keras.layers.ReLU(name=layer.name)(x)
+        elif isinstance(kind, Pool):
+            maker = keras.layers.MaxPooling2D if kind.method == "max" else keras.layers.AveragePooling2D
+            x = maker(kind.size, kind.stride, name=layer.name)(x)
+        elif isinstance(kind, Dropout):
+            x = keras.layers.Dropout(kind.rate, name=layer.name)(x)
+        elif isinstance(kind, BatchNorm):
+            x = keras.layers.BatchNormalization(epsilon=kind.epsilon, name=layer.name)(x)
+        elif isinstance(kind, Loss | Softmax):
+            x = keras.layers.Flatten()(x)
+            x = keras.layers.Softmax(name="softmax")(x)
+        else:
+            raise AssertionError(kind)
+    model = keras.Model(start, x)
+    model.compile(
+        keras.optimizers.SGD(RATE, momentum=MOMENTUM), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=False)
+    )
+    return model
