@@ -62,8 +62,9 @@ def cost(
         mass = mass * weights
     classes = ids.clamp(min=0).unsqueeze(1)
     if function in VECTOR or smoothing:
-        target = torch.zeros_like(x).scatter_(1, classes, 1.0)
-        each = _vector(function, x, target * (1 - smoothing) + smoothing / x.shape[1])
+        one = x.shape[1] == 1  # a single output: the label is its target
+        target = classes.to(x.dtype) if one else torch.zeros_like(x).scatter_(1, classes, 1.0)
+        each = _vector(function, x, target * (1 - smoothing) + smoothing / (2 if one else x.shape[1]))
     else:
         each = _categorical(function, x, classes, top)
     return (mass * each).sum()

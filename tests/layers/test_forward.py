@@ -262,6 +262,9 @@ def test_losses_of_one_hot_vectors() -> None:
     total = Loss("softmaxlog", reduction="sum")
     labels = Context(labels=torch.from_numpy(ids))
     assert float(run(total, logits, context=labels)) == pytest.approx(5 * mean("softmaxlog", logits))
+    one, target = p[:, :1], np.array([0, 1, 1, 0, 1])
+    single = float(run(Loss("binary_crossentropy"), one, context=Context(labels=torch.from_numpy(target))))
+    assert single == pytest.approx(-np.log(np.where(target == 1, one[:, 0], 1 - one[:, 0])).mean())
     with pytest.raises(NotImplementedError, match="fancy"):
         cost("fancy", torch.ones(1, 2), torch.zeros(1, dtype=torch.int64))
 

@@ -57,13 +57,14 @@ def lift_data(data: Mapping[str, Any], name: str, input_shape: tuple[int, ...] |
     return with_input(network, input_shape if input_shape is not None else declared, path=name), recipe
 
 
-def with_input(network: Network, shape: Sequence[int | None], path: str | None = None) -> Network:
+def with_input(network: Network, shape: Sequence[int | None], path: str | None = None, *, fit: bool = True) -> Network:
     """The network with every layer's shape, and every number of groups, worked out for this input.
 
     Args:
         network: as `lift` gives it.
         shape: (h, w, c); None for an extent that is open.
         path: the file whose fault a misfit is; None where it is the caller's.
+        fit: False leaves every kind as it is, its groups too, and works out shapes only.
 
     Raises:
         BadFile: (with `path`) a layer does not fit its input.
@@ -84,7 +85,7 @@ def with_input(network: Network, shape: Sequence[int | None], path: str | None =
         kind, out = layer.kind, None
         try:
             if len(known) == len(inputs):
-                kind = kind.fit(known, own)
+                kind = kind.fit(known, own) if fit else kind
                 out = None if isinstance(kind, Opaque) else kind.output_shape(known)
         except ValueError as error:
             at = "×".join("?" if n is None else str(n) for n in known[0])

@@ -111,10 +111,8 @@ class _Reader:
             return self.empty(node, kind)
         if _holds_references(node):
             return self.references(node, depth)
-        if (
-            kind in ("function_handle", "opaque")
-            or ("MATLAB_object_decode" in node.attrs
-            and kind not in (*_NUMBERS, "char"))
+        if kind in ("function_handle", "opaque") or (
+            "MATLAB_object_decode" in node.attrs and kind not in (*_NUMBERS, "char")
         ):
             return Unreadable("a function handle" if kind == "function_handle" else "an object")
         if node.dtype.names:
@@ -165,7 +163,8 @@ class _Reader:
         if node.chunks is None and size > max(node.id.get_storage_size(), 64):
             raise MatError("an array claims more numbers than are stored")
         self.budget -= size
-        if self.budget < 0:
+        chunk = elements(node.chunks or ()) * node.dtype.itemsize  # libhdf5 takes memory for a whole one
+        if self.budget < 0 or chunk > max(self.budget, 1 << 20):
             raise MatError("its arrays unfold to far more than the file's size")
 
 

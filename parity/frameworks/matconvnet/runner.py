@@ -342,7 +342,7 @@ def _labels(name: str, layer: Layer, labels: np.ndarray | None, x: torch.Tensor)
             raise CannotCompare(f"{name}: one-hot labels of {given.shape[1]} classes for {classes} outputs")
     elif given.size and not np.array_equal(given, np.round(given)):
         raise CannotCompare(f"{name}: class labels must be whole numbers")
-    elif given.size and (given.min() < -1 or given.max() >= classes):
+    elif given.size and (given.min() < -1 or given.max() >= max(classes, 1 + _probability(layer, classes))):
         low, high = int(given.min()), int(given.max())
         raise CannotCompare(
             f"{name}: labels run from {low} to {high}, but its {classes} classes count from 0 to {classes - 1}"
@@ -350,10 +350,17 @@ def _labels(name: str, layer: Layer, labels: np.ndarray | None, x: torch.Tensor)
     return label_tensor(given)
 
 
+def _probability(layer: Layer, classes: int) -> bool:
+    """Whether the only output is a probability or value, for which labels 0 and 1 are targets and not classes."""
+    from parity.layers._losses import VECTOR
+
+    return classes == 1 and isinstance(layer.kind, Loss) and layer.kind.function in VECTOR
+
+
 def _reshaped(network: Network) -> Network:
     """The network with its shapes worked out anew, where its input has three axes."""
     shape = network.inputs.get("input")
-    return with_input(network, shape) if shape is not None and len(shape) == 3 else network
+    return with_input(network, shape, fit=False) if shape is not None and len(shape) == 3 else network
 
 
 def _times(extents: Iterable[Any]) -> str:

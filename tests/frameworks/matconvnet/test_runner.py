@@ -232,6 +232,15 @@ def test_an_edited_layer_shares_the_weights() -> None:
     assert other.run({"input": x}, y).loss != runner.run({"input": x}, y).loss
     other.load({f"{norm.name}.beta": np.ones(8, np.float32)})
     assert (runner.params()[f"{norm.name}.beta"] == 1).all()
+    dense = runner.edited("ip1", replace(runner.network["ip1"].kind, groups=1))
+    kernel = np.zeros((1, 1, 64, 32), np.float32)
+    kernel[:, :, :32, :16] = runner.params()["ip1.kernel"][..., :16]
+    kernel[:, :, 32:, 16:] = runner.params()["ip1.kernel"][..., 16:]
+    feed = {"pool4": runner.run({"input": x}, y).outputs["pool4"]}
+    blocks = dense.isolate(["ip1"], feed, params={"ip1.kernel": kernel}).outputs["ip1"]
+    assert relative(blocks, runner.isolate(["ip1"], feed).outputs["ip1"]) < 1e-6
+    with pytest.raises(CannotCompare, match="ip1"):
+        dense.isolate(["ip1"], feed)
     with pytest.raises(CannotCompare, match="conv2"):
         runner.edited("conv2", replace(runner.network["conv2"].kind, size=(50, 50)))
 
