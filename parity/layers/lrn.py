@@ -42,7 +42,7 @@ class LRN(Kind):
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> LRN:
         """A `normalize` or `lrn` layer: param = [N kappa alpha beta]."""
         param = numbers(layer["param"])
-        if len(param) != 4 or param[0] != int(param[0]) or param[0] < 1:
+        if len(param) != 4 or not param[0].is_integer() or param[0] < 1:
             raise ValueError(f"its param is {param}, not [N kappa alpha beta]")
         return cls(int(param[0]), param[1], param[2], param[3])
 

@@ -66,7 +66,8 @@ class Updater:
             if recipe.decoupled_decay:
                 weight = weight - of(lr * recipe.decoupled_decay) * weight
             slots = {**rule.start(weight), **self.slots.get(id, {})}
-            after[id], self.slots[id] = rule.step(weight, gradient, slots, lr)
+            with np.errstate(all="ignore"):  # what overflows shows in the result
+                after[id], self.slots[id] = rule.step(weight, gradient, slots, lr)
         self.steps += 1
         return after
 

@@ -52,8 +52,12 @@ def lift_data(data: Mapping[str, Any], name: str, input_shape: tuple[int, ...] |
     declared, remark = _declared_input(tidied["meta"], builder)
     network = builder.network(tidied["meta"], declared, (remark,) if remark and input_shape is None else ())
     loss = next((layer.kind for layer in network.layers if isinstance(layer.kind, Loss)), None)
-    recipe = lift_recipe(tidied["meta"], loss, data.get("stats"))
-    recipe = replace(recipe, slots=lift_slots(data.get("state"), recipe.optimizer, builder.cells))
+    recipe = lift_recipe(tidied["meta"], loss, data.get("stats"), data.get("state"))
+    try:
+        slots = lift_slots(data.get("state"), recipe.optimizer, builder.cells, builder.params)
+    except ValueError as error:
+        raise BadFile(name, str(error)) from None
+    recipe = replace(recipe, slots=slots)
     return with_input(network, input_shape if input_shape is not None else declared, path=name), recipe
 
 
@@ -259,7 +263,7 @@ def _declared_input(meta: Mapping[str, Any], builder: _Builder) -> tuple[Shape, 
             extents = numbers(value)
         except ValueError:
             raise BadFile(builder.file, f"its meta.{key} is not a vector of numbers") from None
-        if len(extents) not in (2, 3, 4) or any(v < 1 or v != int(v) for v in extents[:3]):
+        if len(extents) not in (2, 3, 4) or any(not v.is_integer() or not 1 <= v < 1e6 for v in extents[:3]):
             continue
         return (int(extents[0]), int(extents[1]), int(extents[2]) if len(extents) > 2 else channels), ""
     return (None, None, channels), f"the file does not say the size of its input; {why}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from parity.layers import Loss
 from parity.layers.base import numbers
 from parity.optimizers import SGD, Adadelta, Adagrad, Adam, OpaqueRule, RMSprop, UpdateRule
 from parity.recipe import Recipe, Schedule
+
+if TYPE_CHECKING:
+    from parity.network import Param
 
 __all__ = ["lift_recipe", "lift_slots"]
 
@@ -46,7 +49,7 @@ class Cell(Protocol):
         ...
 
 
-def lift_recipe(meta: Mapping[str, Any], loss: Loss | None, stats: Any = None) -> Recipe:
+def lift_recipe(meta: Mapping[str, Any], loss: Loss | None, stats: Any = None, state: Any = None) -> Recipe:
     """The recipe of a tidied network's `meta`.
 
     Fields that the file does not hold are the trainer's own defaults, and named in `defaults`.
@@ -55,6 +58,7 @@ def lift_recipe(meta: Mapping[str, Any], loss: Loss | None, stats: Any = None) -
         meta: the network's `meta`.
         loss: the kind of its loss layer.
         stats: a checkpoint's `stats`, for the number of epochs done.
+        state: a checkpoint's `state`, which tells some solvers.
     """
     found = meta.get("trainOpts")
     options = found if isinstance(found, Mapping) else {}
@@ -75,7 +79,7 @@ def lift_recipe(meta: Mapping[str, Any], loss: Loss | None, stats: Any = None) -
         "batchSize": "batch_size",
         "numEpochs": "epochs",
     }
-    solver = _solver(options, notes)
+    solver = _solver(options, notes) or _solver_of(state, notes)
     missing = {names[key] for key, value in values.items() if not value and not (key == "momentum" and solver)}
     first = {key: value[0] if value else _DEFAULTS[key] for key, value in values.items()}
     rates = tuple(values["learningRate"]) or (_DEFAULTS["learningRate"],)
@@ -96,39 +100,67 @@ def lift_recipe(meta: Mapping[str, Any], loss: Loss | None, stats: Any = None) -
     )
 
 
-def lift_slots(state: Any, rule: UpdateRule | None, cells: Sequence[Cell]) -> dict[str, dict[str, np.ndarray]]:
+def lift_slots(
+    state: Any, rule: UpdateRule | None, cells: Sequence[Cell], params: Mapping[str, Param]
+) -> dict[str, dict[str, np.ndarray]]:
     """Param id → slot → array (in the param's axes) of a checkpoint's `state.solverState`; empty without one.
 
     SGD's `momentum` is MatConvNet's m, which points downhill and does not hold the rate. A state of 0 is one that no
     update has touched; batch moments have none.
+
+    Raises:
+        ValueError: a slot's shape is not its parameter's.
     """
-    if isinstance(state, list):  # one per graphics card
-        state = state[0] if state else None
-    kept = state.get("solverState", state.get("momentum")) if isinstance(state, Mapping) else None
-    if not isinstance(kept, list) or rule is None:
-        return {}
     fields = next((slots for kind, _, slots in _SOLVERS.values() if type(kind) is type(rule)), {"": "momentum"})
     found: dict[str, dict[str, np.ndarray]] = {}
     for cell in cells:
-        parts = kept[cell.layer - 1] if cell.layer <= len(kept) else []
         for role, (id_, j) in cell.params.items():
-            part = parts[j] if isinstance(parts, list) and j < len(parts) else None
+            part = _part(state, cell.layer, j)
             if role in ("mean", "deviation") or part is None:
                 continue
             arrays = part if isinstance(part, Mapping) else {"": part}
             slots = {slot: arrays[field] for field, slot in fields.items() if isinstance(arrays.get(field), np.ndarray)}
-            if any(value.size > 1 for value in slots.values()):
-                found[id_] = {slot: _shaped(value, role, slot) for slot, value in slots.items()}
+            if any(value.size > 1 or value.any() for value in slots.values()):
+                where = f"state.solverState{{{cell.layer}}}{{{j + 1}}}"
+                found[id_] = {slot: _shaped(value, slot, params[id_], where) for slot, value in slots.items()}
     return found
 
 
-def _shaped(value: np.ndarray, role: str, slot: str) -> np.ndarray:
+def _part(state: Any, layer: int, cell: int) -> Any:
+    """`state.solverState{layer}{cell + 1}` (releases before it call it `momentum`), or None."""
+    if isinstance(state, list):  # one per graphics card
+        state = state[0] if state else None
+    kept = state.get("solverState", state.get("momentum")) if isinstance(state, Mapping) else None
+    parts = kept[layer - 1] if isinstance(kept, list) and layer <= len(kept) else None
+    return parts[cell] if isinstance(parts, list) and cell < len(parts) else None
+
+
+def _shaped(value: np.ndarray, slot: str, param: Param, where: str) -> np.ndarray:
     """A slot in its parameter's axes: vectors flat, kernels with the trailing axes that MATLAB drops."""
+    if value.dtype.kind != "f":
+        raise ValueError(f"{where} is of class {value.dtype}, not single or double")
     if slot == "step":
+        if value.size != 1:
+            raise ValueError(f"{where} has {value.size} step counts, not one")
         return np.asarray(float(value.flat[0]))
-    if role != "kernel":
-        return np.ascontiguousarray(value.reshape(-1, order="F"))
-    return np.ascontiguousarray(value.reshape(value.shape + (1,) * (4 - value.ndim)))
+    flat = len(param.shape) == 1
+    shaped = (
+        value.reshape(-1, order="F") if flat else value.reshape(value.shape + (1,) * (len(param.shape) - value.ndim))
+    )
+    if shaped.shape != param.shape:
+        raise ValueError(f"{where} has shape {shaped.shape}, but {param.source} has {param.shape}")
+    return np.ascontiguousarray(shaped)
+
+
+def _solver_of(state: Any, notes: list[str]) -> UpdateRule | None:
+    """The solver whose state a checkpoint holds, where `trainOpts` names none: Adam and AdaDelta keep structs."""
+    for layer in range(1, 1000):
+        part = _part(state, layer, 0)
+        for name, (rule, _, fields) in _SOLVERS.items():
+            if isinstance(part, Mapping) and set(part) == set(fields):
+                notes.append(f"state.solverState is that of solver.{name}, which meta.trainOpts does not name")
+                return rule
+    return None
 
 
 def _solver(options: Mapping[str, Any], notes: list[str]) -> UpdateRule | None:

@@ -176,7 +176,8 @@ class MatConvNetRunner:
         moved = self._updater.step(self._weights, grads)
         for item in self.network.layers:
             if isinstance(item.kind, BatchNorm) and item.name in statistics:
-                moved |= self._averaged(item, item.kind, statistics[item.name])
+                with np.errstate(all="ignore"):  # what overflows shows in the result
+                    moved |= self._averaged(item, item.kind, statistics[item.name])
         self._weights.update(moved)
 
     def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:

@@ -61,7 +61,8 @@ def _meta(net: Mapping[str, Any]) -> dict[str, Any]:
         border, size = normalization.get("border"), normalization.get("imageSize")
         if isinstance(border, np.ndarray) and isinstance(size, np.ndarray) and border.size and size.size >= 2:
             extents = np.ravel(size, order="F")[:2]
-            crop = extents / (extents + np.resize(np.ravel(border, order="F"), 2))
+            with np.errstate(all="ignore"):  # what a damaged file says here is only shown
+                crop = extents / (extents + np.resize(np.ravel(border, order="F"), 2))
             meta["normalization"] = {**normalization, "cropSize": crop.reshape(1, 2)}
     return meta
 

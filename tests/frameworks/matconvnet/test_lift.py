@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from parity.errors import BadFile, CannotCompare
+from parity.errors import BadFile, CannotCompare, ParityError
 from parity.frameworks.matconvnet.lift import lift, lift_data, with_input
 from parity.frameworks.matconvnet.runner import MatConvNetRunner
 from parity.frameworks.matconvnet.values import Unreadable
@@ -131,7 +132,14 @@ def test_adam_slots_of_a_checkpoint() -> None:
     slots = recipe.slots["layer1.kernel"]
     assert slots["mean"].shape == network.params["layer1.kernel"].shape
     assert slots["step"] == 7
-    assert "after epoch 2" in recipe.notes[0]
+    del data["net"]["meta"]["trainOpts"]
+    network, recipe = lift_data(data, "x")
+    assert recipe.optimizer == Adam()
+    assert set(recipe.slots) == {"layer1.kernel"}
+    assert "does not name" in recipe.notes[0]
+    state["m"] = np.ones((3, 3))
+    refused(data, "state.solverState{1}{1} has shape (3, 3, 1, 1)")
+    assert "after epoch 2" in recipe.notes[-1]
 
 
 def test_an_input_of_unknown_size() -> None:
@@ -319,3 +327,89 @@ def test_reading_loads_no_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+JUNK = (
+    Unreadable("an object"),
+    "text",
+    "",
+    [],
+    {},
+    ["a", {}],
+    np.zeros((0, 0)),
+    np.zeros((0, 3), np.float32),
+    np.array([[np.nan]]),
+    np.array([[np.inf, -1.0]]),
+    np.array([[1e300]]),
+    np.array([[-3.0]]),
+    np.array([[True]]),
+    np.ones((2, 3, 4, 5, 6)),
+    np.ones((1, 7), np.float32),
+    np.ones((4, 4), np.uint8),
+    ["x", "y"],
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths to everything in nested dicts and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, inner in items for found in [(*path, key), *places(inner, (*path, key))]]
+
+
+def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """A copy with one place changed."""
+    if not path:
+        return new
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(value[path[0]], path[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_junk_anywhere_gives_an_error_or_a_network(seed: int) -> None:
+    """A checkpoint with every layer type: whatever one or two of its values become, only ParityError may rise."""
+    rng = random.Random(seed)
+    rates, zero = np.array([[1.0, 2.0, 0.1]]), np.zeros((1, 1))
+    options = {"learningRate": rates, "momentum": rates[:, :1], "solver": "adam", "solverOpts": {"eps": rates[:, :1]}}
+    layers = [
+        conv(3, 3, 3, 4, name="c", pad=np.ones((1, 4)), stride=np.ones((1, 1)), learningRate=rates, weightDecay=rates),
+        bnorm(4, learningRate=rates, epsilon=rates[:, :1], name="n"),
+        {"type": "relu", "leak": rates[:, 2:], "name": "r"},
+        POOL | {"pad": np.ones((1, 1)), "stride": np.ones((1, 1)), "name": "p"},
+        {"type": "lrn", "param": np.array([[5.0, 1.0, 0.1, 0.75]]), "name": "l"},
+        {"type": "dropout", "rate": rates[:, 2:], "name": "d"},
+        LOSS | {"class": np.ones((1, 4)), "name": "loss"},
+    ]
+    state = {
+        "solverState": [[{"m": np.ones((3, 3, 3, 4)), "v": np.ones((3, 3, 3, 4)), "t": rates[:, :1]}, zero], [], [], []]
+    }
+    normalization = {"imageSize": np.array([[8.0, 8.0, 3.0]]), "border": np.ones((1, 2))}
+    whole = {
+        "net": net(*layers, trainOpts=options, normalization=normalization),
+        "state": state,
+        "stats": {"train": [{}], "val": [{}]},
+    }
+    lift_data(whole, "x")
+    spots = places(whole)
+    outcomes = {True: 0, False: 0}
+    for _ in range(250):
+        data: Any = whole
+        for _ in range(rng.choice((1, 1, 2))):
+            spot = rng.choice(spots)
+            try:
+                data = replaced(data, spot, rng.choice(JUNK))
+            except (KeyError, IndexError, TypeError, ValueError):
+                continue  # the first change took the second one's place away
+        try:
+            network, recipe = lift_data(data, "x")
+            runner = MatConvNetRunner(network, recipe)
+            runner.reset(recipe.slots)
+            shape = [n or 9 for n in network.inputs["input"]]
+            if np.prod(shape) < 1e5:
+                found = runner.run({"input": np.ones((2, *shape), np.float32)}, np.array([0, 1]))
+                runner.update(found.param_grads, found.statistics)
+            outcomes[True] += 1
+        except ParityError as error:
+            assert "\n" not in str(error)
+            outcomes[False] += 1
+    assert min(outcomes.values()) > 30
