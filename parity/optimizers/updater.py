@@ -43,6 +43,7 @@ class Updater:
         schedule = self.recipe.learning_rate
         return schedule.first / (1 + schedule.decay * self.steps) if schedule.kind == "inverse-time" else schedule.first
 
+    @np.errstate(all="ignore")  # what overflows shows in the result
     def step(self, weights: Mapping[str, np.ndarray], grads: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The weights after one update, for the params that have a gradient and are trainable.
 
@@ -66,8 +67,7 @@ class Updater:
             if recipe.decoupled_decay:
                 weight = weight - of(lr * recipe.decoupled_decay) * weight
             slots = {**rule.start(weight), **self.slots.get(id, {})}
-            with np.errstate(all="ignore"):  # what overflows shows in the result
-                after[id], self.slots[id] = rule.step(weight, gradient, slots, lr)
+            after[id], self.slots[id] = rule.step(weight, gradient, slots, lr)
         self.steps += 1
         return after
 
