@@ -1,7 +1,7 @@
 """`python -m bench.compare`: what a comparison costs, as a ratio to bare training steps and to imports.
 
-Each measurement is a process of its own, so that peak memory is its own too. Times are medians over repetitions after one
-that is not counted; the machine may be busy, so read the ratios.
+Each measurement is a process of its own, so that peak memory is its own too. Times are medians over repetitions
+after one that is not counted; the machine may be busy, so read the ratios.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _big_net(mat: Path, runs: int) -> None:
     print(f"{'bare training steps of both sides':44} {bare:7.2f} s           {memory / 2**20:7.0f} MiB")
     for name, words in (
         ("clean", "comparison, all clean"),
-        ("diverged", "comparison, every layer's epsilon of doubt"),
+        ("diverged", "comparison, every activation another"),
     ):
         found = _child(name, mat, runs)
         ratio, grown = found["seconds"] / bare, found["peak"] / memory
@@ -138,7 +138,7 @@ def bare_both(mat: Path, runs: int) -> dict[str, Any]:
 
 def _torch_steps(mat: Path) -> Callable[[], None]:
     import torch
-    import torch.nn.functional as F  # noqa: N812
+    import torch.nn.functional as F
 
     from parity.layers import Activation, Conv, Dropout, Pool
     from parity.opening import lift
@@ -246,7 +246,11 @@ def _comparison(mat: Path, runs: int, *, spoil: bool) -> dict[str, Any]:
     return found | {"parts": dict(parts), "propagated": propagated, "verdict": reports[0].verdict}
 
 
-_PARTS = {"reading files": "reading, opening, aligning", "optimizer": "isolated updates", "done": "diagnosis and report"}
+_PARTS = {
+    "reading files": "reading, opening, aligning",
+    "optimizer": "isolated updates",
+    "done": "diagnosis and report",
+}
 
 CHILDREN: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "bare_reference": bare_reference,

@@ -15,7 +15,7 @@ RATE, MOMENTUM, DECAY = 0.001, 0.9, 0.0005
 
 
 def vgg(folder: Path, source: Path | None) -> Path:
-    """VGG-16's layers at a quarter of the width, trainable; from `source`, or with random He weights where it is absent."""
+    """VGG-16's layers at a quarter of the width, trainable: from `source`, or with He weights where it is absent."""
     target = folder / "vgg16q.mat"
     if source is not None and source.exists():
         held = scipy.io.loadmat(source, struct_as_record=False)
@@ -109,6 +109,7 @@ def twin(network: Network) -> Any:
             raise AssertionError(kind)
     model = keras.Model(start, x)
     model.compile(
-        keras.optimizers.SGD(RATE, momentum=MOMENTUM), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=False)
+        keras.optimizers.SGD(RATE, momentum=MOMENTUM),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=False),
     )
     return model

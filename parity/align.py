@@ -10,13 +10,13 @@ without a partner is reported.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from parity.errors import BadUsage, CannotCompare
-from parity.layers import Loss, Merge
+from parity.layers import Loss, Merge, Softmax
 from parity.matching import follow, is_linear, likeness, pairing, with_neighbours
 from parity.network import Network
 from parity.units import Unit, units
@@ -154,7 +154,9 @@ class Alignment:
         return feeds, wired
 
 
-def align(ref: Network, keras: Network, mode: str = "train", mapping: Map | None = None) -> Alignment:
+def align(
+    ref: Network, keras: Network, mode: str = "train", mapping: Map | None = None, *, labelled: bool = True
+) -> Alignment:
     """Pair the layers of two networks.
 
     Args:
@@ -162,14 +164,17 @@ def align(ref: Network, keras: Network, mode: str = "train", mapping: Map | None
         keras: the Keras network.
         mode: `"train"` or `"eval"`.
         mapping: pairs that the user fixes, and layers to leave out.
+        labelled: False leaves losses out: there are no labels to compute them with.
 
     Raises:
         CannotCompare: no layer of one has a partner in the other.
         BadUsage: the map names a layer that does not exist.
     """
-    both = any(isinstance(n.kind, Loss) for n in ref) and any(isinstance(n.kind, Loss) for n in keras)
+    both = labelled and any(isinstance(n.kind, Loss) for n in ref) and any(isinstance(n.kind, Loss) for n in keras)
     left = units(ref, mode, join_loss=both, with_loss=both)
     right = units(keras, mode, join_loss=both, with_loss=both)
+    if not both:
+        left, right = _ending_alike(left, right, ref, keras), _ending_alike(right, left, keras, ref)
     forced = _forced(left, right, mapping or Map())
     all_left, all_right = left, right
     left = tuple(u for u in left if u.name not in forced.drop_ref)
@@ -200,6 +205,18 @@ def align(ref: Network, keras: Network, mode: str = "train", mapping: Map | None
         keras_units=all_right,
         ref=ref,
         keras=keras,
+    )
+
+
+def _ending_alike(own: tuple[Unit, ...], others: tuple[Unit, ...], mine: Network, theirs: Network) -> tuple[Unit, ...]:
+    """One side's units where losses are left out: a softmax at its end may stay alone if the other's loss holds it."""
+    inside = any(isinstance(layer.kind, Loss) and layer.kind.function == "softmaxlog" for layer in theirs)
+    if not inside or any(isinstance(unit.kind, Softmax) for unit in others):
+        return own
+    read = {t for layer in mine for t in layer.inputs if not isinstance(layer.kind, Loss)}
+    return tuple(
+        replace(unit, optional=True) if isinstance(unit.kind, Softmax) and unit.output not in read else unit
+        for unit in own
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from parity.align import Map, align
 from parity.case import Comparison, Data
 from parity.judge import Bench, masks_for_ref
-from parity.layers import Loss
+from parity.layers import BatchNorm, Loss
 from parity.propagation import propagated_probes
 from parity.report import Outcome, Probe
 from parity.runner import Pass, Runner
@@ -40,7 +40,8 @@ def run_comparison(
     """Compare two runners on one batch.
 
     Args:
-        ref, keras: the runners; the Keras model's weights are changed.
+        ref: the reference's runner.
+        keras: the Keras runner; the model's weights are changed.
         data: the batch.
         mode: `"train"` (all phases) or `"eval"` (input to loss).
         own: keep the Keras model's own weights.
@@ -52,11 +53,11 @@ def run_comparison(
     Raises:
         CannotCompare: nothing of one side has a partner on the other.
     """
-    alignment = align(ref.network, keras.network, mode, mapping)
+    alignment = align(ref.network, keras.network, mode, mapping, labelled=data.labels_ref is not None)
     run = Comparison(
         ref, keras, data, mode, own, alignment, links(alignment), old_values=keras.params()
     )  # fmt: skip
-    has_loss = any(isinstance(p.ref.kind, Loss) for p in alignment.pairs) and data.labels_ref is not None
+    has_loss = any(isinstance(p.ref.kind, Loss) for p in alignment.pairs)
     backward = mode == "train" and has_loss
     total = (2 * steps if backward else 2) + len(alignment.pairs) + (1 if backward else 0)
     done = 0
@@ -117,9 +118,10 @@ def _run_freely(run: Comparison, steps: int, tick: Callable[[str], None]) -> Non
             ref, data.ref, data.labels_ref, steps=steps, masks=masks, tick=lambda what: tick(f"reference, {what}")
         )
         return
+    has_loss = any(isinstance(pair.ref.kind, Loss) for pair in run.alignment.pairs)
     for runner, course, inputs, labels, what in (
-        (keras, run.free, data.keras, data.labels_keras, "Keras"),
-        (ref, run.course, data.ref, data.labels_ref, "reference"),
+        (keras, run.free, data.keras, data.labels_keras if has_loss else None, "Keras"),
+        (ref, run.course, data.ref, data.labels_ref if has_loss else None, "reference"),
     ):
         tick(what)
         course.weights.append(runner.params())
@@ -145,7 +147,14 @@ def _slots(run: Comparison) -> dict[str, dict[str, Array]]:
 
 def _updates(run: Comparison) -> None:
     """The update phase, after everything before it is known."""
-    unmoved = frozenset(getattr(run.ref, "unmoved", ()))
+    # Without a rate for the moments MatConvNet's trainer stops with an index error at the first update.
+    unmoved = frozenset(
+        key
+        for link in run.links
+        if isinstance(link.pair.ref.kind, BatchNorm) and link.pair.ref.kind.momentum is None
+        for key in link.ref
+        if link.role in ("mean", "variance", "deviation")
+    )
     run.moves = isolated_moves(
         run.alignment, run.links, run.keras, run.course, run.free, slots=_slots(run), unmoved=unmoved
     )

@@ -64,7 +64,7 @@ def _reached(unit: Unit) -> tuple[int, ...] | None:
         return None
     dilate = kind.dilate if isinstance(kind, Conv) else (1, 1)
     ends: list[int] = []
-    for axis in (0, 1):
+    for axis in range(2):
         before = kind.pad[2 * axis]
         extent = (kind.size[axis] - 1) * dilate[axis] + 1
         last = (int(made[axis] or 1) - 1) * kind.stride[axis] + extent
@@ -109,8 +109,9 @@ def _idle(name: str, ref: Kind, keras: Kind, shape: Shape | None) -> bool:
 
 def _refined(name: str, cause: str, ref: Kind, keras: Kind) -> str:
     if name == "pad" and isinstance(ref, Conv | Pool) and isinstance(keras, Conv | Pool):
-        a, b = ref.pad or (), keras.pad or ()
-        if len(a) == len(b) == 4 and a[0] + a[1] == b[0] + b[1] and a[2] + a[3] == b[2] + b[3]:
+        a, b = (tuple(kind.pad or ()) for kind in (ref, keras))
+        # As many cells along each axis, but not on the same sides.
+        if len(a) == len(b) and all(sum(a[i : i + 2]) == sum(b[i : i + 2]) for i in range(0, len(a), 2)):
             return "padding-asymmetric"
     if name == "function" and isinstance(ref, Loss) and isinstance(keras, Loss):
         if ref.function == "softmaxlog" and keras.function == "log":

@@ -246,10 +246,12 @@ class Trial:
 
     @cached_property
     def keras_local(self) -> Local:
+        """The Keras unit's float32 results."""
         return self.run_keras()
 
     @cached_property
     def truth(self) -> Local | None:
+        """The reference in float64 on the same float32 inputs; None where it cannot be run so."""
         try:
             return self.run_ref(precision=64)
         except NotImplementedError:
@@ -257,6 +259,7 @@ class Trial:
 
     @cached_property
     def referee(self) -> Local | None:
+        """The Keras unit rebuilt in float64 on the same inputs; None where it cannot be run so."""
         try:
             return self.run_keras(precision=64)
         except NotImplementedError:

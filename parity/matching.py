@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from itertools import pairwise
 
 import numpy as np
 
@@ -89,10 +90,7 @@ def _params_alike(a: Unit, b: Unit, ref: Network, keras: Network) -> float:
 
 def is_linear(side: Sequence[Unit]) -> bool:
     """Whether each unit reads the one before it and nothing else."""
-    return all(
-        a.output in b.inputs and sum(1 for u in side if a.output in u.inputs) == 1
-        for a, b in zip(side, side[1:], strict=False)
-    )
+    return all(a.output in b.inputs and sum(1 for u in side if a.output in u.inputs) == 1 for a, b in pairwise(side))
 
 
 def with_neighbours(score: np.ndarray, left: Sequence[Unit], right: Sequence[Unit], rounds: int = 6) -> np.ndarray:

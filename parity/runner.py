@@ -73,12 +73,15 @@ class Runner(Protocol):
         network: the graph as it is executed. Its labels' loss is a layer of kind `Loss`, whether the framework counts
             it as a layer (MatConvNet) or not (Keras: a layer named `loss`).
         recipe: how it is trained.
-        engine: name and version of what executes it, for the report.
     """
 
     network: Network
     recipe: Recipe
-    engine: Mapping[str, Any]
+
+    @property
+    def engine(self) -> Mapping[str, Any]:
+        """Name and version of what executes the model."""
+        ...
 
     def params(self) -> dict[str, np.ndarray]:
         """Param id → a copy of its present value, statistics included."""
@@ -153,5 +156,5 @@ class Runner(Protocol):
         ...
 
     def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
-        """Put the optimizer at its start: step 0, slots zero, or translated from `slots` (param id → slot name → value)."""
+        """Put the optimizer at its start: step 0, slots zero or made of `slots` (param id → slot name → value)."""
         ...

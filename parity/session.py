@@ -66,7 +66,8 @@ def check(
         steps: training steps in the update phase.
         map: a TOML map file, or reference layer → Keras layer.
         custom_objects: a Python file with the model's custom classes, which is run.
-        rtol, atol: tolerances relative to the reference in place of the measured noise floor; both or neither.
+        rtol: relative tolerance in place of the measured noise floor; goes with `atol`.
+        atol: absolute tolerance; goes with `rtol`.
         seed: of the probe batch and of dropout.
         only: pattern of layers to show and judge.
         allow: `STATUS:GLOB` items that are not held against the verdict.
@@ -324,13 +325,14 @@ def _adopted(ref: Runner, keras: Runner) -> list[str]:
     if loss is None or adopt is None:
         return []
     adopt(ref.recipe, loss)
-    return [
+    note = (
         "The Keras model is not compiled: it is compared with the reference's loss and a translation of its recipe, so "
         "nothing is said about its own training."
-    ]
+    )
+    return [note]
 
 
-# --------------------------------------------------------------------------------------------------------- the small print
+# ------------------------------------------------------------------------------------------------------ the small print
 
 
 def _remarks(run: Comparison, used: Batch) -> list[str]:
@@ -367,8 +369,8 @@ def _remarks(run: Comparison, used: Batch) -> list[str]:
     if law:
         gap = max(m.isolated.relative for m in law if m.isolated)
         notes.append(
-            "Running variances: MatConvNet averages the standard deviation, Keras the variance; their moves differ by up "
-            f"to {gap:.2g} of a step by that law alone, for which Keras has no argument."
+            "Running variances: MatConvNet averages the standard deviation, Keras the variance; their moves differ by "
+            f"up to {gap:.2g} of a step by that law alone, for which Keras has no argument."
         )
     return notes
 

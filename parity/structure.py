@@ -25,7 +25,7 @@ def compare_inputs(x_ref: Array, x_keras: Array) -> Probe:
         note = f"x_ref is {x_ref.shape}, x_keras {x_keras.shape}"
         return Probe("input", "input", "input", "x", shape=x_ref.shape, status="born", note=note)
     apart = distance(x_keras.reshape(x_ref.shape), x_ref)
-    floor = 2 * ROUNDOFF * max(apart.scale, np.finfo(np.float32).tiny)
+    floor = 2 * ROUNDOFF * max(apart.scale, float(np.finfo(np.float32).tiny))
     x_floor = apart.x_floor(np.asarray(floor))
     return Probe(
         "input",

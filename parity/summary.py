@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from parity.align import Pair
 from parity.case import Comparison
+from parity.layers import Loss
 from parity.report import STATUSES, LayerRow, Probe, RecipeRow
 from parity.units import Unit
 from parity.wording import kind_words, recipe_words
@@ -61,7 +62,9 @@ def _cells(probes: Sequence[Probe]) -> dict[str, tuple[str, float | None, float 
         here = [p for p in probes if p.phase == phase]
         status = max((p.status for p in here), key=STATUSES.index)
         isolated = [p.isolated_x_floor for p in here if p.isolated_x_floor is not None]
-        propagated = [p.rms_rel for p in here if p.rms_rel is not None and phase != "weights"]
+        # Noise on a true zero (a bias before batch normalisation) has no relative error worth the name.
+        real = [p for p in here if p.status != "match" or (p.propagated_x_floor or 0) > 1 or (p.rms_rel or 0) < 1e-3]
+        propagated = [p.rms_rel for p in real if p.rms_rel is not None and phase != "weights"]
         made[phase] = (status, max(isolated, default=None), max(propagated, default=None))
     return made
 
@@ -74,6 +77,9 @@ def recipe_rows(run: Comparison) -> tuple[RecipeRow, ...]:
     for name in dict.fromkeys([*ref, *keras]):
         value, default = ref.get(name, ("", False))
         other = keras.get(name, "")
+        losses = next(((p.ref.kind, p.keras.kind) for p in run.alignment.pairs if isinstance(p.ref.kind, Loss)), None)
+        if name == "loss" and losses:
+            value, other = kind_words(losses[0]), kind_words(losses[1])
         if name == "weight decay":
             value, other = _decays(run, "ref"), _decays(run, "keras")
         if value or other:

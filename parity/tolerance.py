@@ -14,7 +14,17 @@ import numpy as np
 
 from parity.layers import BatchNorm, Conv, Dense, Kind
 
-__all__ = ["CLEAN", "ROUNDOFF", "Distance", "distance", "forward_floor", "gradient_floor", "parameter_floor", "rms"]
+__all__ = [
+    "CLEAN",
+    "ROUNDOFF",
+    "Distance",
+    "channel_rms",
+    "distance",
+    "forward_floor",
+    "gradient_floor",
+    "parameter_floor",
+    "rms",
+]
 
 Array = np.ndarray
 
@@ -104,25 +114,29 @@ def _rows(value: Array) -> Array:
     return value.reshape(-1, value.shape[-1]) if value.size else value.reshape(0, max(1, value.shape[-1]))
 
 
-def rms(value: Array, *, per_channel: bool = False) -> Array | float:
-    """Root mean square of the finite part of a tensor, of all of it or per channel (last axis)."""
+def rms(value: Array) -> float:
+    """Root mean square of the finite part of a tensor."""
+    return float(np.sqrt(np.mean(np.square(channel_rms(value)))))
+
+
+def channel_rms(value: Array) -> Array:
+    """Root mean square of the finite part of a tensor, per channel (last axis)."""
     rows = _rows(value)
     if rows.size == 0:
-        return np.zeros(rows.shape[-1]) if per_channel else 0.0
+        return np.zeros(rows.shape[-1])
     with np.errstate(all="ignore"):
         peak = float(np.max(np.abs(rows)))
         if not math.isfinite(peak):
             rows = np.where(np.isfinite(rows), rows, 0)
             peak = float(np.max(np.abs(rows)))
         if peak == 0:
-            return np.zeros(rows.shape[-1]) if per_channel else 0.0
+            return np.zeros(rows.shape[-1])
         if 1e-15 < peak < 1e15:
             squares = np.einsum("ij,ij->j", rows, rows).astype(np.float64)
         else:
             scaled = rows / rows.dtype.type(peak)
             squares = np.einsum("ij,ij->j", scaled, scaled).astype(np.float64) * peak**2
-    squares /= rows.shape[0]
-    return np.sqrt(squares) if per_channel else float(np.sqrt(squares.mean()))
+    return np.sqrt(squares / rows.shape[0])
 
 
 def _sum_of(terms: float) -> float:
@@ -139,16 +153,16 @@ def forward_floor(kind: Kind, inputs: Sequence[Array], params: Mapping[str, Arra
         params: role → value in the reference's axes.
         expected: the output.
     """
-    own = np.asarray(rms(expected, per_channel=True))
+    own = channel_rms(expected)
     if isinstance(kind, Conv | Dense) and "kernel" in params and inputs:
         kernel = params["kernel"].astype(np.float64)
         size = math.prod(kernel.shape[:-1])
         norm = np.sqrt((kernel.reshape(-1, kernel.shape[-1]) ** 2).sum(axis=0))
         if norm.shape == own.shape:
-            return ROUNDOFF * (_sum_of(size) * float(rms(inputs[0])) * norm + 2 * own)
+            return ROUNDOFF * (_sum_of(size) * rms(inputs[0]) * norm + 2 * own)
     floor = ROUNDOFF * 4 * own
     if len(inputs) > 1:
-        floor = floor + ROUNDOFF * sum(float(rms(x)) for x in inputs)
+        floor = floor + ROUNDOFF * sum(rms(x) for x in inputs)
     if isinstance(kind, BatchNorm):
         floor = 4 * floor
     return floor
@@ -156,7 +170,7 @@ def forward_floor(kind: Kind, inputs: Sequence[Array], params: Mapping[str, Arra
 
 def gradient_floor(kind: Kind, upstream: Array | None, params: Mapping[str, Array], expected: Array) -> Array:
     """What rounding alone may do to the gradient with respect to a layer's input, per channel of that input."""
-    own = np.asarray(rms(expected, per_channel=True))
+    own = channel_rms(expected)
     if isinstance(kind, Conv | Dense) and "kernel" in params and upstream is not None:
         kernel = params["kernel"].astype(np.float64)
         depth, groups = kernel.shape[-2], getattr(kind, "groups", 1)
@@ -164,7 +178,7 @@ def gradient_floor(kind: Kind, upstream: Array | None, params: Mapping[str, Arra
         moved = np.moveaxis(kernel, -2, -1).reshape(*kernel.shape[:-2], groups, -1, depth)
         norm = np.sqrt((moved**2).sum(axis=tuple(range(kernel.ndim - 2)) + (-2,))).reshape(-1)
         if norm.shape == own.shape:
-            return ROUNDOFF * (_sum_of(terms) * float(rms(upstream)) * norm + 2 * own)
+            return ROUNDOFF * (_sum_of(terms) * rms(upstream) * norm + 2 * own)
     return ROUNDOFF * (16 if isinstance(kind, BatchNorm) else 4) * own
 
 
@@ -177,13 +191,13 @@ def parameter_floor(role: str, inputs: Sequence[Array], upstream: Array | None, 
         upstream: the derivative of the loss with respect to its output, n … c.
         expected: the gradient, channels last.
     """
-    own = np.asarray(rms(expected, per_channel=True))
+    own = channel_rms(expected)
     if upstream is None or upstream.size == 0:
         return ROUNDOFF * 16 * own
     terms = max(1, upstream.size // upstream.shape[-1])
-    each = np.asarray(rms(upstream, per_channel=True))
+    each = channel_rms(upstream)
     if role == "kernel" and inputs:
-        each = each * float(rms(inputs[0]))
+        each = each * rms(inputs[0])
     if each.shape != own.shape:
         each = np.full_like(own, float(np.max(each, initial=0.0)))
     return ROUNDOFF * (_sum_of(terms) * math.sqrt(terms) * each + 4 * own)

@@ -106,7 +106,8 @@ def _linked(
         assert isinstance(pair.ref.kind, BatchNorm)
         convert = _statistic(source, pair.ref.kind.epsilon, sources[0])
         return [Link(pair, role, sources, targets[0], convert, linear=False)]
-    whole = list(ref.params[sources[0]].shape)
+    first = ref.params[sources[0]]
+    whole = list(first.shape)
     if len(sources) > 1:
         whole[-1] = sum(ref.params[key].shape[-1] for key in sources)
     total = sum(keras.params[key].shape[-1] for key in targets)
@@ -115,12 +116,12 @@ def _linked(
     for key in targets:
         param = keras.params[key]
         width = param.shape[-1]
-        piece = tuple(whole)
+        piece: tuple[int, ...] = tuple(whole)
         cut: slice | None = None
         if len(targets) > 1 and total == whole[-1]:
             piece, cut = (*whole[:-1], width), slice(start, start + width)
         start += width
-        convert, blocks = _layout(ref.params[sources[0]].axes, piece, param.axes, param.shape, pair)
+        convert, blocks = _layout(first.axes, piece, param.axes, param.shape, pair)
         problem = ""
         if convert is None or blocks:
             problem = f"the reference's {role} is {_extent(piece)}, the Keras one {_extent(param.shape)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from parity.layers import (
     Activation,
@@ -163,7 +164,7 @@ class _Grouping:
         if len(branches) < 2 or not isinstance(first, Conv):
             return
         alike = all(replace(k, groups=1) == replace(first, groups=1) for k in kinds if isinstance(k, Conv))
-        contiguous = all(a[0] == b[0] and a[2] == b[1] for a, b in zip(sources, sources[1:], strict=False))
+        contiguous = all(a[0] == b[0] and a[2] == b[1] for a, b in pairwise(sources))
         equal = len({stop - start for _, start, stop in sources}) == 1 and sources[0][1] == 0
         if not (alike and contiguous and equal):
             return
@@ -263,6 +264,7 @@ def _changes_nothing(kind: Kind, mode: str, layer: Layer) -> bool:
 
 
 def family(kind: Kind) -> str:
+    """What a kind is aligned as: a dense layer is a convolution, softmax an activation."""
     if isinstance(kind, Conv | Dense):
         return "Conv"
     if isinstance(kind, Activation | Softmax):

@@ -15,7 +15,7 @@ import numpy as np
 from parity.align import Alignment
 from parity.layers import BatchNorm
 from parity.runner import Pass, Runner
-from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, rms
+from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance, rms
 from parity.transfer import Link, transferred
 
 __all__ = ["Course", "Move", "free_course", "isolated_moves"]
@@ -172,9 +172,7 @@ def _move(
     before = start[link.keras].astype(np.float64)
     expected = goal[link.keras].astype(np.float64) - before
     actual = reached[link.keras].astype(np.float64) - before
-    floor = ROUNDOFF * np.asarray(rms(start[link.keras], per_channel=True)) + (8 * ROUNDOFF + _SCALARS / CLEAN) * float(
-        rms(expected)
-    )
+    floor = ROUNDOFF * channel_rms(start[link.keras]) + (8 * ROUNDOFF + _SCALARS / CLEAN) * rms(expected)
     travelled: Distance | None = None
     if link.linear:
         origin = free.weights[0][link.keras].astype(np.float64)

@@ -104,6 +104,14 @@ def conv_with_wrong_gradient(scale):
     return Conv2D
 
 
+def scaled_conv():
+    return conv_with_wrong_gradient(1.001)
+
+
+def reversed_conv():
+    return conv_with_wrong_gradient(-1.0)
+
+
 def dense_with_stopped_bias():
     import keras
     import tensorflow as tf
@@ -144,12 +152,6 @@ def frozen_statistics():
     return BatchNormalization
 
 
-def layer(name, **options):
-    import keras
-
-    return lambda x: getattr(keras.layers, name)(**options)(x)
-
-
 def edited_weights(name, change, net="plain"):
     def make():
         model = twins.twin(NETS[net](), weights=True)
@@ -158,6 +160,28 @@ def edited_weights(name, change, net="plain"):
         return model
 
     return make
+
+
+def tanh(x):
+    import keras
+
+    return keras.layers.Activation("tanh")(x)
+
+
+def flipped(weights):
+    return [weights[0][::-1, ::-1], weights[1]]
+
+
+def scaled(weights):
+    return [weights[0] * 1.01, weights[1]]
+
+
+def transposed(weights):
+    return [weights[0].swapaxes(0, 1), weights[1]]
+
+
+def column_major(weights):
+    return [weights[0].reshape(4, 4, 8, -1).transpose(1, 0, 2, 3).reshape(weights[0].shape), weights[1]]
 
 
 def element(weights):
@@ -178,67 +202,122 @@ def frozen(name):
     return model
 
 
+def summed():
+    import keras
+
+    return keras.losses.SparseCategoricalCrossentropy(reduction="sum")
+
+
+def adam():
+    return optimizer("Adam", learning_rate=0.01)
+
+
+def sgd(learning_rate=0.01, momentum=0.9, **options):
+    return optimizer("SGD", learning_rate=learning_rate, momentum=momentum, **options)
+
+
+def plain(**options):
+    """A maker of a twin of the plain net, for what only a live Keras can make."""
+    return lambda: twins.twin(twins.plain(), **{k: v() if callable(v) else v for k, v in options.items()})
+
+
+def swapped(net, name, maker):
+    return lambda: twins.twin(NETS[net](), swap={name: maker()})
+
+
+def own(name, change, net="plain"):
+    return edited_weights(name, change, net)
+
+
+OWN, EVAL = {"weights": "own"}, {"mode": "eval"}
+
 # net, model, options of compare, then what must be found: phase, layer, cause
 FAULTS = {
     # structure
     "dense where grouped": ("plain", dict(edits={"conv2": {"groups": 1}}), {}, "structure", "conv2", "conv-groups"),
     "missing relu": ("plain", dict(drop=["relu2"]), {}, "structure", "relu2", "activation-missing"),
-    "extra tanh": ("plain", dict(after={"pool2": lambda x: layer("Activation", activation="tanh")(x)}), {}, "structure", "", "activation-extra"),
+    "extra tanh": ("plain", dict(after={"pool2": tanh}), {}, "structure", "", "activation-extra"),
     "pool stride": ("plain", dict(edits={"pool2": {"stride": 1}}), {}, "structure", "pool2", "pool-stride"),
     "missing bias": ("plain", dict(edits={"conv1": {"bias": False}}), {}, "structure", "conv1", "bias-missing"),
     "missing batch norm": ("normalised", dict(drop=["bn2"]), {}, "structure", "bn2", "layer-missing"),
     "missing dropout": ("normalised", dict(drop=["drop"]), {}, "structure", "drop", "dropout-missing"),
     # weights
-    "flipped kernel": ("plain", edited_weights("conv1", lambda w: [w[0][::-1, ::-1], w[1]]), {"weights": "own"}, "weights", "conv1", "kernel-flip"),
-    "scaled kernel": ("plain", edited_weights("conv2", lambda w: [w[0] * 1.01, w[1]]), {"weights": "own"}, "weights", "conv2", "weights-scaled"),
-    "one element": ("plain", edited_weights("fc", element), {"weights": "own"}, "weights", "fc", "weights-differ"),
-    "transposed kernel": ("plain", edited_weights("conv2", lambda w: [w[0].swapaxes(0, 1), w[1]]), {"weights": "own"}, "weights", "conv2", "kernel-hw-transpose"),
-    "column-major flatten": (
-        "plain",
-        edited_weights("fc", lambda w: [w[0].reshape(4, 4, 8, -1).transpose(1, 0, 2, 3).reshape(w[0].shape), w[1]]),
-        {"weights": "own"}, "weights", "fc", "flatten-order",
-    ),
+    "flipped kernel": ("plain", own("conv1", flipped), OWN, "weights", "conv1", "kernel-flip"),
+    "scaled kernel": ("plain", own("conv2", scaled), OWN, "weights", "conv2", "weights-scaled"),
+    "one element": ("plain", own("fc", element), OWN, "weights", "fc", "weights-differ"),
+    "another bias": ("plain", own("conv1", lambda w: [w[0], w[1] + 0.1]), OWN, "weights", "conv1", "bias-value"),
+    "transposed kernel": ("plain", own("conv2", transposed), OWN, "weights", "conv2", "kernel-hw-transpose"),
+    "column-major flatten": ("plain", own("fc", column_major), OWN, "weights", "fc", "flatten-order"),
     "deviation as variance": (
         "normalised",
-        edited_weights("bn1", lambda w: [*w[:3], np.sqrt(w[3] + 1e-5)], "normalised"),
-        {"weights": "own"}, "weights", "bn1", "bn-sigma-as-variance",
+        own("bn1", lambda w: [*w[:3], np.sqrt(w[3] + 1e-5)], "normalised"),
+        OWN,
+        "weights",
+        "bn1",
+        "bn-sigma-as-variance",
+    ),
+    "gamma and beta swapped": (
+        "normalised",
+        own("bn2", lambda w: [w[1], w[0], *w[2:]], "normalised"),
+        OWN,
+        "weights",
+        "bn2",
+        "bn-gamma-beta-swapped",
     ),
     # forward
     "leaky slope": ("plain", dict(edits={"relu1": {"leak": 0.2}}), {}, "forward", "relu1", "activation-slope"),
     "small slope": ("plain", dict(edits={"relu1": {"leak": 0.1001}}), {}, "forward", "relu1", "activation-slope"),
     "epsilon": ("normalised", dict(edits={"bn1": {"epsilon": 1e-3}}), {}, "forward", "bn1", "bn-epsilon"),
-    "epsilon in eval": ("normalised", dict(edits={"bn2": {"epsilon": 1e-3}}), {"mode": "eval"}, "forward", "bn2", "bn-epsilon"),
-    "asymmetric padding": ("plain", dict(edits={"conv2": {"pad": [1, 1, 1, 1]}}), {}, "forward", "conv2", "padding-asymmetric"),
+    "epsilon in eval": ("normalised", dict(edits={"bn2": {"epsilon": 1e-3}}), EVAL, "forward", "bn2", "bn-epsilon"),
+    "shifted pad": ("plain", dict(edits={"conv2": {"pad": [1] * 4}}), {}, "forward", "conv2", "padding-asymmetric"),
     "average for max": ("plain", dict(edits={"pool1": {"method": "avg"}}), {}, "forward", "pool1", "pool-method"),
     "dropout rate": ("normalised", dict(edits={"drop": {"rate": 0.4}}), {}, "forward", "drop", "dropout-rate"),
     # loss and backward
-    "summed loss": ("plain", lambda: twins.twin(twins.plain(), loss=summed()), {}, "loss", "loss", "loss-reduction"),
-    "gradient scaled in a convolution": ("plain", lambda: twins.twin(twins.plain(), swap={"conv2": conv_with_wrong_gradient(1.001)}), {}, "backward", "conv2", "unknown"),
-    "gradient reversed in a convolution": ("normalised", lambda: twins.twin(twins.normalised(), swap={"conv2": conv_with_wrong_gradient(-1.0)}), {}, "backward", "conv2", "unknown"),
-    "bias without gradient": ("plain", lambda: twins.twin(twins.plain(), swap={"fc": dense_with_stopped_bias()}), {}, "backward", "fc", "unknown"),
-    "guided backpropagation": ("plain", lambda: twins.twin(twins.plain(), swap={"relu2": guided_relu()}), {}, "backward", "relu2", "unknown"),
-    "statistics without gradient": ("normalised", lambda: twins.twin(twins.normalised(), swap={"bn2": frozen_statistics()}), {}, "backward", "bn2", "unknown"),
+    "summed loss": ("plain", plain(loss=summed), {}, "loss", "loss", "loss-reduction"),
+    "scaled gradient": ("plain", swapped("plain", "conv2", scaled_conv), {}, "backward", "conv2", "unknown"),
+    "reversed gradient": (
+        "normalised",
+        swapped("normalised", "conv2", reversed_conv),
+        {},
+        "backward",
+        "conv2",
+        "unknown",
+    ),
+    "bias without gradient": (
+        "plain",
+        swapped("plain", "fc", dense_with_stopped_bias),
+        {},
+        "backward",
+        "fc",
+        "unknown",
+    ),
+    "guided relu": ("plain", swapped("plain", "relu2", guided_relu), {}, "backward", "relu2", "unknown"),
+    "stopped statistics": (
+        "normalised",
+        swapped("normalised", "bn2", frozen_statistics),
+        {},
+        "backward",
+        "bn2",
+        "unknown",
+    ),
     # update
-    "learning rate": ("plain", lambda: twins.twin(twins.plain(), optimizer=optimizer("SGD", learning_rate=0.011, momentum=0.9)), {}, "update", "conv1", "optimizer-learning-rate"),
-    "momentum": ("plain", lambda: twins.twin(twins.plain(), optimizer=optimizer("SGD", learning_rate=0.01, momentum=0.8)), {}, "update", "conv1", "optimizer-momentum"),
-    "nesterov": ("plain", lambda: twins.twin(twins.plain(), optimizer=optimizer("SGD", learning_rate=0.01, momentum=0.9, nesterov=True)), {}, "update", "conv1", "optimizer-nesterov"),
-    "adam": ("plain", lambda: twins.twin(twins.plain(), optimizer=optimizer("Adam", learning_rate=0.01)), {}, "update", "conv1", "optimizer-kind"),
+    "learning rate": ("plain", plain(optimizer=lambda: sgd(0.011)), {}, "update", "conv1", "optimizer-learning-rate"),
+    "momentum": ("plain", plain(optimizer=lambda: sgd(momentum=0.8)), {}, "update", "conv1", "optimizer-momentum"),
+    "nesterov": ("plain", plain(optimizer=lambda: sgd(nesterov=True)), {}, "update", "conv1", "optimizer-nesterov"),
+    "adam": ("plain", plain(optimizer=adam), {}, "update", "conv1", "optimizer-kind"),
     "no weight decay": ("plain", dict(decay=None), {}, "update", "conv1", "optimizer-weight-decay-missing"),
     "doubled weight decay": ("plain", dict(decay=0.001), {}, "update", "conv1", "optimizer-weight-decay-missing"),
     "decoupled weight decay": (
         "plain",
-        lambda: twins.twin(twins.plain(), decay=None, optimizer=optimizer("SGD", learning_rate=0.01, momentum=0.9, weight_decay=0.0005)),
-        {}, "update", "conv1", "optimizer-weight-decay-decoupled",
+        plain(decay=None, optimizer=lambda: sgd(weight_decay=0.0005)),
+        {},
+        "update",
+        "conv1",
+        "optimizer-weight-decay-decoupled",
     ),
     "frozen layer": ("plain", lambda: frozen("conv2"), {}, "update", "conv2", "layer-frozen"),
-    "batch norm momentum": ("normalised", dict(edits={"bn1": {"momentum": 0.99}}), {}, "update", "bn1", "bn-momentum"),
-}  # fmt: skip
-
-
-def summed():
-    import keras
-
-    return keras.losses.SparseCategoricalCrossentropy(reduction="sum")
+    "bn momentum": ("normalised", dict(edits={"bn1": {"momentum": 0.99}}), {}, "update", "bn1", "bn-momentum"),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -255,3 +334,24 @@ def test_a_planted_fault_is_found_where_it_was_born(mats, fault):
         {"padding-size"} if "pool" in cause else set()
     )
     assert named == {cause}, explain(report)
+
+
+def test_without_labels_the_forward_pass_is_compared(mats):
+    report = compare(mats, "plain", twins.twin(twins.plain()), batch={"x": twins.batch()["x"]})
+    assert report.verdict == "match", explain(report)
+    assert {p.phase for p in report.probes} == {"input", "structure", "weights", "forward"}
+    assert any("no labels" in note for note in report.notes)
+
+
+def test_a_batch_norm_without_a_rate_for_its_moments_is_never_a_pass(tmp_path):
+    layers = twins.normalised()
+    for found in layers:
+        if found["type"] == "bnorm":
+            found["learningRate"] = np.array([1.0, 1.0])
+    mat = twins.save(tmp_path / "net.mat", layers)
+    full = twins.normalised()
+    report = parity.compare(ref=mat, keras=twins.twin(full), batch=twins.batch())
+    assert report.verdict == "unverified", explain(report)
+    assert {p.layer for p in report.probes if p.status == "unverified"} == {"bn1", "bn2"}
+    allowed = parity.compare(ref=mat, keras=twins.twin(full), batch=twins.batch(), allow=["unverified:bn*"])
+    assert allowed.verdict == "match", explain(allowed)

@@ -176,7 +176,7 @@ def twin(
 class _Stack:
     """The Keras layers of each MatConvNet layer, in order."""
 
-    def __init__(self, k, layers, size, edits, drop, swap, dense, fused, logits, decay):  # noqa: PLR0913
+    def __init__(self, k, layers, size, edits, drop, swap, dense, fused, logits, decay):
         self.k, self.edits, self.swap, self.dense, self.logits = k, edits, swap, dense, logits
         self.penalty = (lambda: k.regularizers.L2(decay / 2)) if decay else (lambda: None)
         self.made: list[tuple[str, list[Any]]] = []
@@ -188,10 +188,10 @@ class _Stack:
                 continue
             follower = kept[at + 1] if at + 1 < len(kept) else None
             activation = None
-            if fused and layer["type"] == "conv" and follower and follower["type"] in ("relu", "sigmoid"):
-                if not self._field(follower, "leak", 0.0):
-                    activation = follower["type"]
-                    skip.add(follower["name"])
+            fits = fused and layer["type"] == "conv" and follower and follower["type"] in ("relu", "sigmoid")
+            if fits and not self._field(follower, "leak", 0.0):
+                activation = follower["type"]
+                skip.add(follower["name"])
             built, extent, depth, flat = self._layer(layer, extent, depth, flat, activation)
             self.made.append((layer["name"], built))
         if not logits:
@@ -271,8 +271,7 @@ class _Stack:
 def _assembled(k, stack: _Stack, size, after, nested, functional):
     if not functional:
         assert not after
-        model = k.Sequential([k.Input(tuple(size)), *(layer for _, built in stack.made for layer in built)])
-        return model
+        return k.Sequential([k.Input(tuple(size)), *(layer for _, built in stack.made for layer in built)])
     start = x = k.Input(tuple(size))
     half = len(stack.made) // 2 if nested else 0
     if nested:
@@ -315,7 +314,7 @@ def _leaves(model: Any) -> Iterable[Any]:
 
 
 def random_net(seed: int, depth: int | None = None) -> tuple[list[Layer], tuple[int, int, int]]:
-    """A net that nobody thought of: unlike strides and pads, groups, every activation and pooling; and its input's size."""
+    """A net that nobody thought of: unlike strides and pads, groups, activations, poolings; and its input's size."""
     rng = np.random.default_rng(seed)
     size = (int(rng.integers(12, 25)), int(rng.integers(12, 25)), int(rng.integers(1, 5)))
     layers: list[Layer] = []

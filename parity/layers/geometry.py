@@ -82,6 +82,4 @@ def window_shape(
     if pad is None:
         return tuple(None if n is None else -(-n // s) for n, s in zip(extents, stride, strict=True))
     dilate = dilate or (1,) * rank
-    return tuple(
-        out_extent(extents[a], size[a], stride[a], pad[2 * a], pad[2 * a + 1], dilate[a]) for a in range(rank)
-    )
+    return tuple(out_extent(extents[a], size[a], stride[a], pad[2 * a], pad[2 * a + 1], dilate[a]) for a in range(rank))

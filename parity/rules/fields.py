@@ -37,10 +37,10 @@ def find(run: Comparison) -> Iterable[Finding]:
                 "pool-pad-value",
                 "divergence",
                 "forward",
-                f"{pair.keras.origin} takes the maximum over zeros that ZeroPadding2D put around the map; in the reference "
-                "padding never wins a maximum, so the border differs wherever the inputs are negative.",
+                f"{pair.keras.origin} takes the maximum over zeros that ZeroPadding2D put around the map; in the "
+                "reference padding never wins a maximum, so the border differs wherever the inputs are negative.",
                 pair=pair,
-                fix=f"pad {pair.keras.origin} with -inf (keras.ops.pad(x, …, constant_values=-1e30)) or use padding='same'",
+                fix=f"pad before {pair.keras.origin} with keras.ops.pad(x, …, constant_values=-1e30)",
             )
 
 
@@ -117,7 +117,7 @@ def _fix(run: Comparison, pair: Pair, difference: Difference) -> str:
     name = pair.keras.origin
     if isinstance(kind, Loss):
         if difference.cause == "softmax-missing":
-            return "model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True), …) or end with a softmax"
+            return "model.compile(loss=…CategoricalCrossentropy(from_logits=True), …), or end with a softmax"
         line = kind.keras_line(difference.field)
         return f"model.compile(loss=…({line}), …)" if line else ""
     if isinstance(kind, Activation | Softmax):
@@ -138,7 +138,7 @@ def _pads_with_zeros(run: Comparison, pair: Pair) -> bool:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------- experiments
+# --------------------------------------------------------------------------------------------------------- experiments
 
 
 def _reproduced(run: Comparison, pair: Pair, difference: Difference, together: Sequence[Difference]) -> bool:

@@ -26,7 +26,8 @@ def find(run: Comparison) -> Iterable[Finding]:
                     unit,
                     other.origin,
                     f"Both sides have {unit.kind.name.lower()} {unit.name} / {other.origin}, but at another place: "
-                    f"in the reference it follows {_before(run, unit, 'ref')}, in Keras {_before(run, other, 'keras')}.",
+                    f"in the reference it follows {_before(run, unit, 'ref')}, in Keras "
+                    f"{_before(run, other, 'keras')}.",
                     f"move {other.origin} behind {_partner(run, unit)}",
                 )
                 break

@@ -23,7 +23,7 @@ def find(run: Comparison) -> Iterable[Finding]:
 
 
 def _initializers(run: Comparison) -> Iterator[Finding]:
-    """An untrained reference (all biases zero) shows how its weights were drawn; compare with what Keras says it does."""
+    """An untrained reference (all biases zero) shows how its weights were drawn: against what Keras says it does."""
     values = run.ref.params()
     kernels = [link for link in run.links if link.role == "kernel" and len(link.ref) == 1 and link.keras]
     biases = [values[key] for link in run.links if link.role == "bias" for key in link.ref]
@@ -57,8 +57,8 @@ def _initializers(run: Comparison) -> Iterator[Finding]:
         "initializer",
         "note",
         "weights",
-        f"The reference's own weights look drawn as {mine} ({link.pair.ref.name}); Keras draws {theirs}. It matters for "
-        f"training from scratch, not for this comparison. So for {listed([o[0].pair.ref.name for o in other])}.",
+        f"The reference's own weights look drawn as {mine} ({link.pair.ref.name}); Keras draws {theirs}. It matters "
+        f"for training from scratch, not for this comparison. So for {listed([o[0].pair.ref.name for o in other])}.",
         pair=link.pair,
         fix=fix,
     )
@@ -85,7 +85,9 @@ def _law(param: Param, shape: tuple[int, ...]) -> tuple[str, float, str] | None:
     """(shape of the law, standard deviation, words) of a Keras initializer for a kernel of this shape."""
     name = (param.initializer or "").lower().replace("_", "")
     receptive = math.prod(shape[:-2]) if len(shape) > 2 else 1
-    fan_in, fan_out = (shape[-2] * receptive, shape[-1] * receptive) if len(shape) >= 2 else (shape[0], shape[0])
+    if len(shape) < 2:
+        return None
+    fan_in, fan_out = shape[-2] * receptive, shape[-1] * receptive
     for prefix, fan in (("glorot", (fan_in + fan_out) / 2), ("he", fan_in / 2), ("lecun", fan_in)):
         if name.startswith(prefix):
             law = "uniform" if "uniform" in name else "truncated normal"
@@ -106,8 +108,8 @@ def _metrics(run: Comparison) -> Iterator[Finding]:
             "metric",
             "note",
             "loss",
-            f"Keras counts {', '.join(binary)}: each of the {outputs} outputs against 0.5 by itself. The reference counts "
-            f"{run.ref.recipe.metrics[0]}. The two percentages are not the same quantity.",
+            f"Keras counts {', '.join(binary)}: each of the {outputs} outputs against 0.5 by itself. The reference "
+            f"counts {run.ref.recipe.metrics[0]}. The two percentages are not the same quantity.",
             fix=f"metrics=['{wanted}']",
         )
 

@@ -40,7 +40,8 @@ def find(run: Comparison) -> Iterable[Finding]:
 
 def _rule(ref: Recipe, keras: Recipe, severity: str) -> Iterator[Finding]:
     mine, theirs = ref.optimizer, keras.optimizer
-    assert mine is not None and theirs is not None
+    assert mine is not None
+    assert theirs is not None
     fix = f"model.compile(optimizer={mine.keras_line(_number(ref.learning_rate.first))}, …)"
     if mine.name != theirs.name:
         evidence = f"The reference trains with {_words(mine)}, Keras with {_words(theirs)}."
@@ -58,8 +59,8 @@ def _rule(ref: Recipe, keras: Recipe, severity: str) -> Iterator[Finding]:
                     cause,
                     "note",
                     "update",
-                    "Keras' velocity holds the learning rate, the reference's does not: equal while the rate is constant, "
-                    "but after each change of the rate the old velocity keeps the old rate for a while.",
+                    "Keras' velocity holds the learning rate, the reference's does not: equal while the rate is "
+                    "constant, but after each change of the rate the old velocity keeps the old rate for a while.",
                 )
             continue
         label = {"nesterov": "nesterov"}.get(name, name)
@@ -203,9 +204,9 @@ def _decay(run: Comparison, ref: Recipe, keras: Recipe, severity: str) -> Iterat
 def _trained(run: Comparison) -> Iterator[Link]:
     """Parameters that the gradient moves on the reference's side and that Keras has too."""
     for link in run.links:
-        if link.ref and link.keras and link.linear and link.role not in ("mean", "variance", "deviation"):
-            if _ref(run, link).trainable:
-                yield link
+        moved = link.linear and link.role not in ("mean", "variance", "deviation")
+        if link.ref and link.keras and moved and _ref(run, link).trainable:
+            yield link
 
 
 def _ref(run: Comparison, link: Link) -> Param:
@@ -231,11 +232,11 @@ def _multipliers(run: Comparison, ref: Recipe, severity: str) -> Iterator[Findin
             "optimizer-lr-multiplier",
             severity,
             "update",
-            f"The reference gives {_where(found)} {factor:g} times the learning rate (per-layer learningRate); Keras gives "
-            "every variable the same.",
+            f"The reference gives {_where(found)} {factor:g} times the learning rate (per-layer learningRate); Keras "
+            "gives every variable the same.",
             pair=found[0].pair,
-            fix=f"multiply the gradients of {names}{' …' if len(found) > 3 else ''} by {factor:g} before they reach the "
-            "optimizer (override train_step)",
+            fix=f"multiply the gradients of {names}{' …' if len(found) > 3 else ''} by {factor:g} before they reach "
+            "the optimizer (override train_step)",
         )
 
 

@@ -29,7 +29,7 @@ def find_rest(run: Comparison, found: Sequence[Finding]) -> Iterable[Finding]:
             continue
         size = f"{probe.isolated_x_floor:.3g} times the noise floor" if probe.isolated_x_floor else probe.note
         evidence = (
-            f"With the reference's inputs and weights, {probe.tensor} of {probe.keras_layer or probe.layer} differs by {size}; "
-            "no field that parity knows of explains it."
+            f"With the reference's inputs and weights, {probe.tensor} of {probe.keras_layer or probe.layer} differs "
+            f"by {size}; no field that parity knows of explains it."
         )
         yield Finding("unknown", "divergence", probe.layer, probe.keras_layer, probe.phase, evidence)

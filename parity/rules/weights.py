@@ -45,29 +45,21 @@ def find(run: Comparison) -> Iterable[Finding]:
 
 def _one(link: Link, wanted: Array, held: Array, raw: Array) -> Finding:
     name = f"{link.pair.keras.origin}.{link.role}"
+
+    def found(cause: str, evidence: str, fix: str) -> Finding:
+        return finding(cause, "divergence", "weights", evidence, pair=link.pair, fix=fix, confirmed=True)
+
     for cause, words, candidate in _layouts(link, wanted, raw):
         if candidate.shape == held.shape and _equal(candidate, held):
-            load = f"load the reference's {link.role} into {link.pair.keras.origin} without it"
-            return finding(
-                cause, "divergence", "weights", f"{name} is the reference's, {words}.", pair=link.pair, fix=load, confirmed=True
-            )  # fmt: skip
+            return found(cause, f"{name} is the reference's, {words}.", f"load the reference's {link.role} as it is")
     factor = _factor(wanted, held)
     if factor is not None:
-        return finding(
-            "weights-scaled",
-            "divergence",
-            "weights",
-            f"{name} is {factor:.6g} times the reference's.",
-            pair=link.pair,
-            fix=f"divide {name} by {factor:.6g}",
-            confirmed=True,
-        )
+        evidence = f"{name} is {factor:.6g} times the reference's."
+        return found("weights-scaled", evidence, f"divide {name} by {factor:.6g}")
     word, more = relation(wanted, held)
     cause = "bias-value" if link.role == "bias" else "weights-differ"
     evidence = f"{name} has other values than the reference's ({word}: {more})."
-    return finding(
-        cause, "divergence", "weights", evidence, pair=link.pair, fix=f"load the reference's {link.role}", confirmed=True
-    )  # fmt: skip
+    return found(cause, evidence, f"load the reference's {link.role}")
 
 
 def _layouts(link: Link, wanted: Array, raw: Array) -> Iterator[tuple[str, str, Array]]:
