@@ -11,6 +11,7 @@ from parity.align import Alignment, Pair
 from parity.judge import Bench, Verdict
 from parity.report import Outcome, Probe
 from parity.runner import Runner
+from parity.tolerance import Distance
 from parity.transfer import Link
 from parity.updates import Course, Move
 
@@ -44,6 +45,7 @@ class Comparison:
         moves: the isolated updates.
         course, free: both sides' free runs over the steps.
         probes: every compared tensor, in phase order.
+        apart: (pair, tensor) → how far apart the end-to-end tensors are.
         outcome: what the predictions say.
         notes: facts a reader should know.
         old_values: the Keras file's own parameters, before anything was loaded.
@@ -62,6 +64,7 @@ class Comparison:
     moves: list[Move] = field(default_factory=list)
     course: Course = field(default_factory=Course)
     free: Course = field(default_factory=Course)
+    apart: dict[tuple[str, str], Distance] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
     outcome: Outcome | None = None
     notes: list[str] = field(default_factory=list)

@@ -5,7 +5,7 @@ Nothing here renders and nothing here names a cause: it makes `Probe`s, and keep
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from parity.align import Map, align
 from parity.case import Comparison, Data
 from parity.judge import Bench, masks_for_ref
 from parity.layers import BatchNorm, Loss
-from parity.propagation import propagated_probes
+from parity.propagation import propagated_distances, propagated_probes
 from parity.report import Outcome, Probe
 from parity.runner import Pass, Runner
 from parity.structure import compare_inputs, compare_structure, compare_weights
 from parity.transfer import links, transferred
-from parity.updates import free_course, isolated_moves
+from parity.updates import Course, free_step, isolated_moves
 
 __all__ = ["run_comparison"]
 
@@ -76,7 +76,7 @@ def run_comparison(
     if not own:
         keras.load(loaded)
     _run_freely(run, steps if backward else 0, tick)
-    seen_ref, seen_keras = run.course.passes[0], run.free.passes[0]
+    seen_ref = run.course.passes[0]
     ref.load(run.course.weights[0])
     keras.load(run.free.weights[0])
     run.bench = Bench(
@@ -89,7 +89,7 @@ def run_comparison(
         backward=backward,
         labels_ref=data.labels_ref if has_loss else None,
         labels_keras=data.labels_keras if has_loss else None,
-        masks=seen_keras.masks,
+        masks=run.free.passes[0].masks,
         limits=limits,
     )
     for pair in alignment.pairs:
@@ -99,34 +99,61 @@ def run_comparison(
     if backward:
         tick("optimizer")
         _updates(run)
-    run.outcome = _outcome(run, seen_ref, seen_keras)
     progress("done", total, total)
     return run
 
 
 def _run_freely(run: Comparison, steps: int, tick: Callable[[str], None]) -> None:
-    """Both sides end to end; Keras first, since the dropout masks that it draws are the reference's too."""
+    """Both sides end to end, step by step; Keras first, since the dropout masks that it draws are the reference's too.
+
+    What the first step showed is compared at once, so that the Keras side's tensors can go.
+    """
     ref, keras, data = run.ref, run.keras, run.data
+    has_loss = any(isinstance(pair.ref.kind, Loss) for pair in run.alignment.pairs)
+    wanted = _wanted(run)
     if steps:
         keras.reset(_slots(run))
-        run.free = free_course(
-            keras, data.keras, data.labels_keras, steps=steps, tick=lambda what: tick(f"Keras, {what}")
-        )
-        masks = [masks_for_ref(run.alignment, seen.masks) for seen in run.free.passes]
         ref.reset(ref.recipe.slots or None)
-        run.course = free_course(
-            ref, data.ref, data.labels_ref, steps=steps, masks=masks, tick=lambda what: tick(f"reference, {what}")
-        )
-        return
-    has_loss = any(isinstance(pair.ref.kind, Loss) for pair in run.alignment.pairs)
-    for runner, course, inputs, labels, what in (
-        (keras, run.free, data.keras, data.labels_keras if has_loss else None, "Keras"),
-        (ref, run.course, data.ref, data.labels_ref if has_loss else None, "reference"),
-    ):
-        tick(what)
-        course.weights.append(runner.params())
-        masks = masks_for_ref(run.alignment, run.free.passes[0].masks) if runner is ref else None
-        course.passes.append(runner.run(inputs, labels, mode=run.mode, backward=False, masks=masks))
+    for step in range(max(1, steps)):
+        tick(f"Keras, step {step + 1}")
+        if steps:
+            theirs = free_step(keras, run.free, data.keras, data.labels_keras, keep=wanted)
+        else:
+            theirs = _look(keras, run.free, data.keras, data.labels_keras if has_loss else None, run.mode, wanted)
+        tick(f"reference, step {step + 1}")
+        masks = masks_for_ref(run.alignment, theirs.masks)
+        if steps:
+            mine = free_step(ref, run.course, data.ref, data.labels_ref, masks=masks)
+        else:
+            mine = _look(ref, run.course, data.ref, data.labels_ref if has_loss else None, run.mode, masks=masks)
+        if step == 0:
+            run.apart = propagated_distances(run, mine, theirs)
+            run.outcome = _outcome(run, mine, theirs)
+            theirs.outputs.clear()
+            theirs.output_grads.clear()
+
+
+def _look(
+    runner: Runner,
+    course: Course,
+    inputs: Mapping[str, Array],
+    labels: Array | None,
+    mode: str,
+    keep: frozenset[str] | None = None,
+    masks: Mapping[str, Array] | None = None,
+) -> Pass:
+    """One forward pass, without a step."""
+    seen = runner.run(inputs, labels, mode=mode, backward=False, masks=masks, keep=keep)
+    course.weights.append(runner.params())
+    course.passes.append(seen)
+    return seen
+
+
+def _wanted(run: Comparison) -> frozenset[str]:
+    """The Keras tensors that are compared: what units read and make, not what passes inside them."""
+    pairs = run.alignment.pairs
+    outputs = run.keras.network.outputs
+    return frozenset([*(t for p in pairs for t in (*p.keras.inputs, p.keras.output)), *outputs])
 
 
 def _slots(run: Comparison) -> dict[str, dict[str, Array]]:
@@ -176,7 +203,7 @@ def _updates(run: Comparison) -> None:
                 phase="update",
                 tensor=move.link.role,
                 step=move.step,
-                shape=() if move.expected is None else move.expected.shape,
+                shape=move.shape,
                 status=status,
                 max_abs=apart.max_abs if apart else None,
                 rms_rel=apart.relative if apart else None,

@@ -12,7 +12,7 @@ from parity.report import Probe
 from parity.runner import Pass
 from parity.tolerance import CLEAN, Distance, distance
 
-__all__ = ["propagated_probes"]
+__all__ = ["propagated_distances", "propagated_probes"]
 
 Array = np.ndarray
 
@@ -24,26 +24,60 @@ _PLAIN = {"forward": 1e-4, "loss": 1e-4, "backward": 1e-2}
 rounding alone make gradients differ by this much."""
 
 
+def propagated_distances(run: Comparison, ref: Pass, keras: Pass) -> dict[tuple[str, str], Distance]:
+    """(pair, tensor) → how far apart the two end-to-end tensors are, of all that both passes saw."""
+    made: dict[tuple[str, str], Distance] = {}
+    for pair in run.alignment.pairs:
+        for name in _names(run, pair):
+            expected, actual = _seen(run, pair, name, ref, "ref"), _seen(run, pair, name, keras, "keras")
+            fitted = None if expected is None or actual is None else shaped(actual, expected.shape)
+            if fitted is not None and expected is not None:
+                made[pair.ref.name, name] = distance(fitted, expected)
+    return made
+
+
 def propagated_probes(run: Comparison) -> list[Probe]:
     """The probes of forward, loss and backward, with their statuses; needs the verdicts and both first passes."""
-    return _Propagation(run, run.course.passes[0], run.free.passes[0]).probes()
+    return _Propagation(run).probes()
+
+
+def _names(run: Comparison, pair: Pair) -> list[str]:
+    """The tensors of a pair, as reports name them."""
+    count = len(dict.fromkeys(run.alignment.feeds(pair)[0].values()))
+    inputs = [f"dx{index}" if index > 1 else "dx" for index in range(1, count + 1)]
+    return ["output", "loss", *inputs, *gradient_names(link for link in run.links if link.pair is pair)]
+
+
+def _seen(run: Comparison, pair: Pair, name: str, seen: Pass, side: str) -> Array | None:
+    """One end-to-end tensor of a pair; gradients of parameters in the Keras layout."""
+    if name == "output":
+        return seen.outputs.get(pair.ref.output if side == "ref" else pair.keras.output)
+    if name == "loss":
+        return np.asarray([seen.loss]) if pair.ref.core == "Loss" and seen.loss is not None else None
+    if name.startswith("dx"):
+        feeds, _ = run.alignment.feeds(pair)
+        source = list(dict.fromkeys(feeds.values()))[int(name[2:] or 1) - 1]
+        theirs = next(tensor for tensor, found in feeds.items() if found == source)
+        return seen.output_grads.get(source if side == "ref" else theirs)
+    link = gradient_names(link for link in run.links if link.pair is pair)[name]
+    if side == "keras":
+        return seen.param_grads.get(link.keras)
+    known = link.to_keras is not None and all(key in seen.param_grads for key in link.ref)
+    return link.to_keras(seen.param_grads) if known and link.to_keras is not None else None
 
 
 class _Propagation:
     """End-to-end errors beside the isolated ones, and the status of each probe."""
 
-    def __init__(self, run: Comparison, ref: Pass, keras: Pass) -> None:
-        self.run, self.ref, self.keras = run, ref, keras
-        self.distances: dict[tuple[str, str], Distance | None] = {}
-        self.noise: dict[tuple[str, str], Distance | None] = {}
+    def __init__(self, run: Comparison) -> None:
+        self.run, self.ref = run, run.course.passes[0]
+        self.distances = run.apart
+        self.noise: dict[tuple[str, str], Distance] = {}
         self.x_floors: dict[tuple[str, str], float] = {}
         self.rows_noted = any("ties" in v.note for found in run.verdicts.values() for v in found)
 
     def probes(self) -> list[Probe]:
         run = self.run
-        for pair in run.alignment.pairs:
-            for verdict in run.verdicts[pair.ref.name]:
-                self.distances[pair.ref.name, verdict.tensor] = self._distance(pair, verdict, self.ref, self.keras)
         faulty = any(p.status in ("born", "unpaired") for p in run.probes)
         faulty |= any(v.status == "born" for found in run.verdicts.values() for v in found)
         if faulty or self._strays():
@@ -68,37 +102,9 @@ class _Propagation:
         """Whether end-to-end values differ by more than clean layers usually pile up."""
         far = {key for key, x_floor in self._in_floors().items() if x_floor > _CHAOS}
         phases = {(name, v.tensor): v.phase for name, found in self.run.verdicts.items() for v in found}
-        return any((apart := self.distances[key]) is not None and apart.relative > _PLAIN[phases[key]] for key in far)
+        return any(self.distances[key].relative > _PLAIN[phases[key]] for key in far)
 
     # ---- distances
-
-    def _distance(self, pair: Pair, verdict: Verdict, ref: Pass, keras: Pass) -> Distance | None:
-        """How far apart the two end-to-end tensors of a verdict are; None where one was not seen."""
-        expected, actual = self._tensors(pair, verdict, ref, keras)
-        if expected is None or actual is None:
-            return None
-        fitted = shaped(actual, expected.shape)
-        return None if fitted is None else distance(fitted, expected)
-
-    def _tensors(self, pair: Pair, verdict: Verdict, ref: Pass, keras: Pass) -> tuple[Array | None, Array | None]:
-        tensor = verdict.tensor
-        if tensor == "output":
-            return ref.outputs.get(pair.ref.output), keras.outputs.get(pair.keras.output)
-        if tensor == "loss":
-            lost = ref.loss, keras.loss
-            return tuple(None if value is None else np.asarray([value]) for value in lost)  # type: ignore[return-value]
-        if tensor.startswith("dx"):
-            feeds, _ = self.run.alignment.feeds(pair)
-            index = int(tensor[2:] or 1) - 1
-            sources = list(dict.fromkeys(feeds.values()))
-            if index >= len(sources):
-                return None, None
-            theirs = [t for t, source in feeds.items() if source == sources[index]]
-            return ref.output_grads.get(sources[index]), keras.output_grads.get(theirs[0])
-        link = gradient_names(link for link in self.run.links if link.pair is pair).get(tensor)
-        if link is None or link.to_keras is None or any(key not in ref.param_grads for key in link.ref):
-            return None, None
-        return link.to_keras(ref.param_grads), keras.param_grads.get(link.keras)
 
     def _in_floors(self) -> dict[tuple[str, str], float]:
         """Propagated distances in floors: of the layer alone, or of the whole net where that was measured."""
@@ -139,10 +145,9 @@ class _Propagation:
                     ties=ties,
                 )
                 for pair in run.alignment.pairs:
-                    for verdict in run.verdicts[pair.ref.name]:
-                        key = (pair.ref.name, verdict.tensor)
-                        expected, _ = self._tensors(pair, verdict, self.ref, self.keras)
-                        moved, _ = self._tensors(pair, verdict, shaken, self.keras)
+                    for name in _names(run, pair):
+                        key = (pair.ref.name, name)
+                        expected, moved = _seen(run, pair, name, self.ref, "ref"), _seen(run, pair, name, shaken, "ref")
                         if expected is None or moved is None:
                             continue
                         noise, known = distance(moved, expected), self.noise.get(key)
@@ -238,5 +243,5 @@ class _Propagation:
     def _shape(self, pair: Pair, verdict: Verdict) -> tuple[int, ...]:
         if verdict.tensor == "loss":
             return ()
-        expected, _ = self._tensors(pair, verdict, self.ref, self.keras)
+        expected = _seen(self.run, pair, verdict.tensor, self.ref, "ref")
         return () if expected is None else tuple(expected.shape)

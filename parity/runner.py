@@ -102,6 +102,7 @@ class Runner(Protocol):
         masks: Mapping[str, np.ndarray] | None = None,
         ties: str = "column",
         precision: int = 32,
+        keep: frozenset[str] | None = None,
     ) -> Pass:
         """Run the whole network; with `backward` the gradients too. Weights do not move, batch statistics do not move.
 
@@ -114,6 +115,7 @@ class Runner(Protocol):
             masks: layer name → 0/1 mask for dropout layers (a runner that draws its own ignores this).
             ties: see `Context.ties`; a runner that cannot choose ignores it.
             precision: 32 or 64 bits.
+            keep: with `observe`, the tensors to show; None for all. A runner may show more.
         """
         ...
 

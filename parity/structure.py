@@ -10,7 +10,7 @@ from parity.align import Alignment, Pair
 from parity.layers import BatchNorm
 from parity.network import Shape
 from parity.report import Probe
-from parity.tolerance import ROUNDOFF, distance
+from parity.tolerance import ROUNDOFF, distance, rms
 from parity.transfer import Link, relation, transferred
 from parity.units import Unit, same_shape
 
@@ -25,7 +25,7 @@ def compare_inputs(x_ref: Array, x_keras: Array) -> Probe:
         note = f"x_ref is {x_ref.shape}, x_keras {x_keras.shape}"
         return Probe("input", "input", "input", "x", shape=x_ref.shape, status="born", note=note)
     apart = distance(x_keras.reshape(x_ref.shape), x_ref)
-    floor = 2 * ROUNDOFF * max(apart.scale, float(np.finfo(np.float32).tiny))
+    floor = 2 * ROUNDOFF * max(rms(x_ref), float(np.finfo(np.float32).tiny))
     x_floor = apart.x_floor(np.asarray(floor))
     return Probe(
         "input",

@@ -7,7 +7,7 @@ backward pass. What regularizers add is part of the update, as every other weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from parity.runner import Pass, Runner
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance, rms
 from parity.transfer import Link, transferred
 
-__all__ = ["Course", "Move", "free_course", "isolated_moves"]
+__all__ = ["Course", "Move", "free_step", "isolated_moves"]
 
 Array = np.ndarray
 
@@ -51,7 +51,7 @@ class Move:
         floor: root mean square that rounding may do.
         isolated: distance of the two isolated moves.
         propagated: relative distance of what N free steps did so far; None where it cannot be said.
-        expected, actual: the isolated moves in the Keras layout.
+        shape: of the parameter.
         note: how it was judged.
     """
 
@@ -62,40 +62,37 @@ class Move:
     floor: float
     isolated: Distance | None
     propagated: Distance | None
-    expected: Array | None = None
-    actual: Array | None = None
+    shape: tuple[int, ...] = ()
     note: str = ""
 
 
-def free_course(
+def free_step(
     runner: Runner,
+    course: Course,
     inputs: Mapping[str, Array],
     labels: Array | None,
     *,
-    steps: int,
-    masks: Sequence[Mapping[str, Array]] | None = None,
-    tick: Callable[[str], None] = lambda _: None,
-) -> Course:
-    """Train the model for `steps` updates on the batch, from its present weights, which are left as trained.
+    masks: Mapping[str, Array] | None = None,
+    keep: frozenset[str] | None = None,
+) -> Pass:
+    """Train the model for one update on the batch, from its present weights, and add the step to its course.
 
     Args:
         runner: either side.
+        course: its steps so far; only the first step's pass has every layer's tensors.
         inputs: name → n h w c.
         labels: class ids or one-hot.
-        steps: at least 1.
-        masks: per step, layer → dropout mask to use.
-        tick: called before each step with a few words.
+        masks: layer → dropout mask to use.
+        keep: tensors to observe in the first step; None for all.
     """
-    course = Course(weights=[runner.params()])
-    for step in range(steps):
-        tick(f"step {step + 1}")
-        observed = runner.run(
-            inputs, labels, mode="train", backward=True, observe=step == 0, masks=masks[step] if masks else None
-        )
-        runner.update(observed.param_grads, observed.statistics)
-        course.passes.append(observed)
+    if not course.weights:
         course.weights.append(runner.params())
-    return course
+    first = not course.passes
+    seen = runner.run(inputs, labels, mode="train", backward=True, observe=first, masks=masks, keep=keep)
+    runner.update(seen.param_grads, seen.statistics)
+    course.passes.append(seen)
+    course.weights.append(runner.params())
+    return seen
 
 
 def isolated_moves(
@@ -121,6 +118,7 @@ def isolated_moves(
     """
     keras.reset(slots)
     moves: list[Move] = []
+    origin = transferred(links, course.weights[0])
     for step, observed in enumerate(course.passes, start=1):
         before, after = course.weights[step - 1], course.weights[step]
         start = transferred(links, before)
@@ -135,7 +133,7 @@ def isolated_moves(
                 note = "the reference's trainer stops here: it has no averaging rate for the moments"
                 moves.append(Move(link, step, "unverified", None, 0.0, None, None, note=note))
                 continue
-            moves.append(_move(link, step, start, goal, reached, course, free))
+            moves.append(_move(link, step, start, goal, reached, origin, course, free))
     return moves
 
 
@@ -166,24 +164,22 @@ def _move(
     start: Mapping[str, Array],
     goal: Mapping[str, Array],
     reached: Mapping[str, Array],
+    origin: Mapping[str, Array],
     course: Course,
     free: Course,
 ) -> Move:
-    before = start[link.keras].astype(np.float64)
-    expected = goal[link.keras].astype(np.float64) - before
-    actual = reached[link.keras].astype(np.float64) - before
-    floor = ROUNDOFF * channel_rms(start[link.keras]) + (8 * ROUNDOFF + _SCALARS / CLEAN) * rms(expected)
+    key = link.keras
+    expected, actual = goal[key] - start[key], reached[key] - start[key]
+    floor = ROUNDOFF * channel_rms(start[key]) + (8 * ROUNDOFF + _SCALARS / CLEAN) * rms(expected)
     travelled: Distance | None = None
     if link.linear:
-        origin = free.weights[0][link.keras].astype(np.float64)
-        here = free.weights[step][link.keras].astype(np.float64) - origin
-        travelled = distance(here, goal[link.keras].astype(np.float64) - origin)
+        travelled = distance(free.weights[step][key] - free.weights[0][key], goal[key] - origin[key])
     apart = distance(actual, expected)
     x_floor = apart.x_floor(floor)
     status = "match" if x_floor <= CLEAN else "born"
     if status == "born" and link.role in ("variance", "deviation") and isinstance(link.pair.ref.kind, BatchNorm):
-        return _spread(link, step, start, reached, course, expected, actual)
-    return Move(link, step, status, x_floor, float(np.mean(floor)), apart, travelled, expected, actual)
+        return _spread(link, step, start, reached, course, apart)
+    return Move(link, step, status, x_floor, float(np.mean(floor)), apart, travelled, expected.shape)
 
 
 def _spread(
@@ -192,8 +188,7 @@ def _spread(
     start: Mapping[str, Array],
     reached: Mapping[str, Array],
     course: Course,
-    expected: Array,
-    actual: Array,
+    apart: Distance,
 ) -> Move:
     """The running variance: the rate is judged, not the law.
 
@@ -217,9 +212,6 @@ def _spread(
     best = min(tries, key=lambda d: d.rms)
     scale = ROUNDOFF * (np.abs(old) + np.abs(batch) * 64 + kind.epsilon)
     x_floor = best.x_floor(scale)
-    note = "the rate agrees; the law of averaging is Keras' own"
     status = "match" if x_floor <= CLEAN * 4 else "born"
-    return Move(
-        link, step, status, x_floor, float(np.mean(scale)), distance(actual, expected), None, expected, actual,
-        note if status == "match" else "",
-    )  # fmt: skip
+    note = "the rate agrees; the law of averaging is Keras' own" if status == "match" else ""
+    return Move(link, step, status, x_floor, float(np.mean(scale)), apart, None, old.shape, note)

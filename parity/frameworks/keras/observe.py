@@ -142,6 +142,12 @@ class Recorder:
         self._shadowed: list[tuple[Any, str, Any]] = []
         self._constants = _constants(leaves) if engine.modern else set[int]()
 
+    def forget(self) -> None:
+        """Let go of every recorded tensor; masks and statistics stay."""
+        self.records.clear()
+        self.sources.clear()
+        self._alive.clear()
+
     def __enter__(self) -> Recorder:
         try:
             for place in self.leaves:

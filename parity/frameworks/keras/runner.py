@@ -189,6 +189,7 @@ class KerasRunner:
         masks: Mapping[str, np.ndarray] | None = None,
         ties: str = "column",
         precision: int = 32,
+        keep: frozenset[str] | None = None,
     ) -> Pass:
         """The whole model, eagerly, under one tape. Dropout is drawn by Keras itself: `masks` and `ties` are ignored.
 
@@ -212,6 +213,9 @@ class KerasRunner:
                 added = [tf.cast(value, tf.float32) for value in engine.added_losses(self.model)]
                 total = tf.add_n([tf.cast(value, tf.float32) for _, value in terms] + added) if terms else None
         seen = self._seen(recorder, tensors, predictions) if observe else {}
+        if keep is not None:
+            seen = {name: tensor for name, tensor in seen.items() if name in keep}
+        recorder.forget()
         if total is not None:
             found.loss = float(total)
             if observe:

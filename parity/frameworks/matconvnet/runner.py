@@ -109,8 +109,12 @@ class MatConvNetRunner:
         masks: Mapping[str, np.ndarray] | None = None,
         ties: str = "column",
         precision: int = 32,
+        keep: frozenset[str] | None = None,
     ) -> Pass:
-        """Run the whole network; see `Runner.run`. Without labels the loss layer is left out."""
+        """Run the whole network; see `Runner.run`. Without labels the loss layer is left out.
+
+        `keep` is ignored: every tensor is a view of what autograd holds anyway.
+        """
         layers = [item for item in self.network.layers if labels is not None or not isinstance(item.kind, Loss)]
         losses = [item.output for item in layers if isinstance(item.kind, Loss)]
         backward = backward and bool(losses)
@@ -118,8 +122,7 @@ class MatConvNetRunner:
             self._check_input(name, value)
         feeds = {name: to_torch(value, precision, backward and observe) for name, value in inputs.items()}
         execution = _Execution(self, layers, feeds, labels, mode, masks, ties, precision, {}, backward)
-        keep = None if observe else {*losses}
-        tensors = execution.forward(keep)
+        tensors = execution.forward(None if observe else {*losses})
         result = Pass(statistics=execution.statistics, masks=execution.masks)
         loss = functools.reduce(lambda a, b: a + b, [tensors[name] for name in losses]) if losses else None
         if loss is not None:
