@@ -57,6 +57,9 @@ def run_comparison(
     run = Comparison(
         ref, keras, data, mode, own, alignment, links(alignment), old_values=keras.params()
     )  # fmt: skip
+    translate = getattr(keras, "translate", None)
+    if translate is not None:
+        translate(_factors(run))
     has_loss = any(isinstance(p.ref.kind, Loss) for p in alignment.pairs)
     backward = mode == "train" and has_loss
     total = (2 * steps if backward else 2) + len(alignment.pairs) + (1 if backward else 0)
@@ -154,6 +157,17 @@ def _wanted(run: Comparison) -> frozenset[str]:
     pairs = run.alignment.pairs
     outputs = run.keras.network.outputs
     return frozenset([*(t for p in pairs for t in (*p.keras.inputs, p.keras.output)), *outputs])
+
+
+def _factors(run: Comparison) -> dict[str, tuple[float, float]]:
+    """Keras id → the reference's factors on the learning rate and the weight decay, for a recipe that is adopted."""
+    params = run.ref.network.params
+    made: dict[str, tuple[float, float]] = {}
+    for link in run.links:
+        if link.ref and link.keras and link.linear:
+            source = params[link.ref[0]]
+            made[link.keras] = (source.rate_multiplier, source.decay_multiplier)
+    return made
 
 
 def _slots(run: Comparison) -> dict[str, dict[str, Array]]:

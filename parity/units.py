@@ -120,15 +120,21 @@ class _Grouping:
         self.absorbed.update(m for m in members if m != layer.name)
 
     def _padding(self, layer: Layer) -> None:
-        before = self._producer(layer.inputs[0])
-        if before is None or not isinstance(before.kind, Pad) or before.kind.value != 0:
-            return
-        own: Kind = layer.kind
-        assert isinstance(own, Conv | Pool)
-        if own.pad is None or len(own.pad) != len(before.kind.pad):
-            return
-        pad = tuple(a + b for a, b in zip(own.pad, before.kind.pad, strict=True))
-        self._take(layer, (before.name, layer.name), replace(own, pad=pad))
+        padded, kind = self._zeros_before(layer.inputs[0], {layer.name}, layer.kind)
+        if padded:
+            self._take(layer, (*padded, layer.name), kind)
+
+    def _zeros_before(self, tensor: str, readers: set[str], kind: Kind) -> tuple[tuple[str, ...], Kind]:
+        """A zero padding that only `readers` read, and `kind` with its cells; nothing where there is none."""
+        before = self.network.producers.get(tensor)
+        if before is None or not isinstance(before.kind, Pad) or before.kind.value != 0 or before.name in self.absorbed:
+            return (), kind
+        if {reader.name for reader in self.network.consumers.get(tensor, ())} != readers:
+            return (), kind
+        if not isinstance(kind, Conv | Pool) or kind.pad is None or len(kind.pad) != len(before.kind.pad):
+            return (), kind
+        pad = tuple(a + b for a, b in zip(kind.pad, before.kind.pad, strict=True))
+        return (before.name,), replace(kind, pad=pad)
 
     def _softmax_loss(self, layer: Layer) -> None:
         kind = layer.kind
@@ -169,7 +175,8 @@ class _Grouping:
         if not (alike and contiguous and equal):
             return
         kind = replace(first, filters=first.filters * len(branches), groups=first.groups * len(branches))
-        self._take(layer, (*cuts, *(b.name for b in branches), layer.name), kind)
+        padded, kind = self._zeros_before(sources[0][0], set(cuts), kind)
+        self._take(layer, (*padded, *cuts, *(b.name for b in branches), layer.name), kind)
 
 
 def _span(network: Network, cut: Layer, tensor: str) -> tuple[str, int, int] | None:

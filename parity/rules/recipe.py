@@ -129,7 +129,8 @@ def _decay(run: Comparison, ref: Recipe, keras: Recipe, severity: str) -> Iterat
     extra: list[Link] = []
     for link in _trained(run):
         mine = ref.weight_decay * _ref(run, link).decay_multiplier + 2 * _ref(run, link).l2
-        theirs = keras.weight_decay + 2 * run.keras.network.params[link.keras].l2
+        param = run.keras.network.params[link.keras]
+        theirs = keras.weight_decay * param.decay_multiplier + 2 * param.l2
         if math.isclose(mine, theirs, rel_tol=1e-5, abs_tol=1e-12):
             continue
         if theirs == 0:

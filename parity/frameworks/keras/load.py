@@ -117,8 +117,10 @@ def _restore_optimizer(engine: Engine, model: Any, file: KerasFile, given: Mappi
         optimizer = engine.keras.optimizers.deserialize(file.training_config["optimizer"])
     optimizer.build(model.trainable_variables)
     stored = file.read_slots()
-    if len(stored) == len(optimizer.variables):
-        for variable, (name, value) in zip(optimizer.variables, stored, strict=True):
+    # A model saved before its first step has no slots yet, only the scalars that come before them.
+    untrained = len(stored) < len(optimizer.variables) and all(value.ndim == 0 for _, value in stored)
+    if untrained or len(stored) == len(optimizer.variables):
+        for variable, (name, value) in zip(optimizer.variables, stored, strict=not untrained):
             if tuple(variable.shape) != value.shape:
                 raise BadFile(file.path, f"the optimizer's {name} has shape {value.shape}, not {tuple(variable.shape)}")
             variable.assign(np.asarray(value))

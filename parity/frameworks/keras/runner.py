@@ -156,6 +156,23 @@ class KerasRunner:
             notes.append("the model is not compiled: the reference's update rule stands in")
         self.recipe = replace(self.recipe, notes=tuple(dict.fromkeys(notes)))
 
+    def translate(self, factors: Mapping[str, tuple[float, float]]) -> None:
+        """Gives the adopted recipe the reference's factors per parameter; without an adopted recipe nothing changes.
+
+        Args:
+            factors: param id → factor on the learning rate, factor on the weight decay. A parameter with a regularizer
+                of its own keeps that as its weight decay.
+        """
+        if self._stepper.updater is None:
+            return
+        params = dict(self.network.params)
+        for pid, (rate, decay) in factors.items():
+            held = params[pid]
+            own = held.l1 or held.l2
+            params[pid] = replace(held, rate_multiplier=rate, decay_multiplier=0.0 if own else decay)
+        self.network = replace(self.network, params=params)
+        self._stepper.updater = Updater(self.recipe, params)
+
     # Weights --------------------------------------------------------------------------------------------------------
 
     def params(self) -> dict[str, np.ndarray]:

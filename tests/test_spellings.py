@@ -1,0 +1,176 @@
+"""Ports that say the same in other words, and what a user does where parity cannot see or errs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import parity
+from parity.cli import main
+from tests import twins
+from tests.test_verdicts import explain
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return twins.save(tmp_path_factory.mktemp("nets") / "plain.mat", twins.plain())
+
+
+def split_convolution(order):
+    """The grouped conv2 as slices, two convolutions and a concatenation, as ports of before `groups=` do it."""
+    import keras
+
+    def build(x, penalty):
+        x = keras.layers.ZeroPadding2D(((2, 0), (2, 0)))(x)
+        parts = [x[..., :3], x[..., 3:]]
+        made = [
+            keras.layers.Conv2D(4, 3, kernel_regularizer=penalty(), bias_regularizer=penalty(), name=f"conv2_{i}")(part)
+            for i, part in enumerate(parts)
+        ]
+        return keras.layers.Concatenate()([made[i] for i in order])
+
+    layers = twins.plain()
+    start = keras.Input((16, 16, 3))
+    stack = twins._Stack(keras, layers, (16, 16, 3), {}, (), {}, True, False, False, twins.DECAY)
+    x = start
+    for name, built in stack.made:
+        if name == "conv2":
+            x = build(x, stack.penalty)
+            continue
+        for layer in built:
+            x = layer(x)
+    model = keras.Model(start, x)
+    model.compile(keras.optimizers.SGD(twins.RATE, momentum=0.9), loss=keras.losses.SparseCategoricalCrossentropy())
+    return model
+
+
+def test_split_and_concatenated_is_grouped(plain):
+    report = parity.compare(ref=plain, keras=split_convolution((0, 1)), batch=twins.batch())
+    assert report.verdict == "match", explain(report)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_nets_match_their_twins(tmp_path, seed):
+    layers, size = twins.random_net(seed)
+    mat = twins.save(tmp_path / "net.mat", layers, size)
+    batch = twins.batch(seed, size)
+    batch["x"] *= [1, 1e-2, 100, 1][seed % 4]
+    model = twins.twin(layers, size=size, fused=seed % 2 == 0, nested=seed % 3 == 0, logits=seed % 4 == 0)
+    for mode in ("train", "eval"):
+        report = parity.compare(ref=mat, keras=model, batch=batch, mode=mode)
+        assert report.verdict == "match", explain(report)
+        assert all(p.status == "match" for p in report.probes), explain(report)
+        assert not [f for f in report.findings if f.severity == "divergence"], explain(report)
+
+
+def test_a_deep_net_matches(tmp_path):
+    layers, size = twins.random_net(3, depth=14)
+    mat = twins.save(tmp_path / "net.mat", layers, size)
+    report = parity.compare(ref=mat, keras=twins.twin(layers, size=size), batch=twins.batch(3, size))
+    assert report.verdict == "match", explain(report)
+
+
+def test_an_uncompiled_model_takes_the_references_recipe_and_says_so(plain):
+    report = parity.compare(ref=plain, keras=twins.twin(twins.plain(), loss=None), batch=twins.batch())
+    assert report.verdict == "match", explain(report)
+    assert any("not compiled" in note for note in report.notes)
+    assert "update" in report.phases
+
+
+def test_noise_is_never_a_pass(plain):
+    import keras
+
+    noisy = [twins.twin(twins.plain(), after={"pool1": keras.layers.GaussianNoise(0.1)}) for _ in range(2)]
+    report = parity.compare(ref=noisy[0], keras=noisy[1], batch=twins.batch())
+    assert report.verdict == "unverified", explain(report)
+    assert {p.layer for p in report.probes if p.status == "unverified"} == {"gaussian_noise"} or any(
+        "gaussian_noise" in p.layer for p in report.probes if p.status == "unverified"
+    )
+    calm = parity.compare(ref=noisy[0], keras=noisy[1], batch=twins.batch(), mode="eval")
+    assert calm.verdict == "match", explain(calm)
+
+
+def test_a_layer_without_a_partner_fails_unless_allowed_by_name(plain):
+    import keras
+
+    model = twins.twin(twins.plain(), after={"pool1": keras.layers.GaussianNoise(0.1, name="aug_noise")})
+    report = parity.compare(ref=plain, keras=model, batch=twins.batch())
+    assert (report.verdict, report.first_divergence.keras_layer) == ("diverged", "aug_noise"), explain(report)
+
+
+def test_a_map_pairs_what_the_names_do_not(plain, tmp_path):
+    model = twins.twin(twins.plain())
+    path = tmp_path / "map.toml"
+    path.write_text('[layers]\nrelu1 = "relu1"\nconv2 = "conv2"\n')
+    assert parity.compare(ref=plain, keras=model, batch=twins.batch(), map=path).verdict == "match"
+    with pytest.raises(parity.BadUsage, match="convolution9"):
+        parity.compare(ref=plain, keras=model, batch=twins.batch(), map={"relu1": "convolution9"})
+    wrong = parity.compare(ref=plain, keras=model, batch=twins.batch(), map={"relu2": "relu1"})
+    assert wrong.verdict == "diverged"
+
+
+def test_different_inputs_are_born_in_the_input(plain):
+    data = twins.batch()
+    sides = {"x_ref": data["x"], "x_keras": data["x"] / 255, "y": data["y"]}
+    report = parity.compare(ref=plain, keras=twins.twin(twins.plain()), batch=sides)
+    assert report.first_divergence.phase == "input", explain(report)
+    assert not [p for p in report.probes if p.status == "born" and p.phase != "input"], explain(report)
+
+
+def test_only_narrows_what_is_judged_and_says_so(plain):
+    model = twins.twin(twins.plain(), edits={"relu1": {"leak": 0.3}})
+    whole = parity.compare(ref=plain, keras=model, batch=twins.batch())
+    part = parity.compare(ref=plain, keras=model, batch=twins.batch(), only="fc*")
+    assert whole.verdict == "diverged"
+    assert part.verdict == "match", explain(part)
+    assert any("fc*" in note for note in part.notes)
+    assert {row.layer for row in part.layers} == {"fc"}
+
+
+def test_tolerances_replace_the_measured_floor(plain):
+    model = twins.twin(twins.plain(), edits={"relu1": {"leak": 0.1001}})
+    strict = parity.compare(ref=plain, keras=model, batch=twins.batch())
+    loose = parity.compare(ref=plain, keras=model, batch=twins.batch(), rtol=0.5, atol=0.5)
+    assert strict.verdict == "diverged"
+    assert not [p for p in loose.probes if p.phase == "forward" and p.status == "born"], explain(loose)
+
+
+def test_two_files_from_the_command_line(plain, tmp_path, capsys):
+    files = {}
+    for name, options in {"right": {}, "wrong": {"drop": ["relu2"]}}.items():
+        for ending in ("keras", "h5"):
+            files[name, ending] = tmp_path / f"{name}.{ending}"
+            twins.twin(twins.plain(), **options).save(files[name, ending])
+    data = tmp_path / "batch.npz"
+    np.savez(data, **twins.batch())
+    for (name, _), file in files.items():
+        target = tmp_path / "report.json"
+        command = ["compare", "--ref", str(plain), "--keras", str(file), "--batch", str(data), "--json", str(target)]
+        assert main(command) == (0 if name == "right" else 1), capsys.readouterr()
+        held = json.loads(target.read_text())
+        assert held["schema"] == "parity-report/1"
+        assert held["verdict"] == ("match" if name == "right" else "diverged")
+        if name == "wrong":
+            assert held["first_divergence"]["layer"] == "relu2"
+            assert held["findings"][0]["cause"] == "activation-missing"
+
+
+def test_a_deployed_net_is_compared_forward_only(tmp_path):
+    layers = [*twins.plain()[:-1], {"type": "softmax", "name": "prob"}]
+    mat = twins.save(tmp_path / "deployed.mat", layers)
+    model = twins.twin(twins.plain())
+    report = parity.compare(ref=mat, keras=model, batch=twins.batch())
+    assert report.verdict == "match", explain(report)
+    assert set(report.phases) == {"input", "structure", "weights", "forward"}
+    assert any("do not apply" in note for note in report.notes)
+
+
+def test_without_a_batch_a_seeded_one_is_made(plain):
+    report = parity.compare(ref=plain, keras=twins.twin(twins.plain()))
+    again = parity.compare(ref=plain, keras=twins.twin(twins.plain()))
+    assert report.verdict == "match", explain(report)
+    assert [p.propagated_x_floor for p in report.probes if p.phase == "forward"] == [
+        p.propagated_x_floor for p in again.probes if p.phase == "forward"
+    ]
