@@ -194,7 +194,7 @@ class _Propagation:
         key = (pair.ref.name, verdict.tensor)
         apart, x_floor = self.distances.get(key), self.x_floors.get(key)
         status, note = verdict.status, verdict.note
-        above = x_floor is not None and x_floor > 2 * CLEAN
+        above = x_floor is not None and x_floor > 2 * CLEAN and self._beyond(key, verdict)
         if (status == "unverified" and (tainted or self._misfit(pair))) or (status == "match" and above and tainted):
             status = "inherited"
         elif status == "match" and not tainted and self._unaccounted(key, verdict):
@@ -216,6 +216,12 @@ class _Propagation:
             propagated_x_floor=x_floor,
             note=note,
         )
+
+    def _beyond(self, key: tuple[str, str], verdict: Verdict) -> bool:
+        """Whether the whole tensor is further off than noise, not only a channel that is all but silent."""
+        apart, noise = self.distances[key], self.noise.get(key)
+        floor = float(np.sqrt(np.mean(np.square(verdict.floor))))
+        return apart.rms > 2 * max(noise.rms if noise else 0.0, floor)
 
     def _unaccounted(self, key: tuple[str, str], verdict: Verdict) -> bool:
         """Whether the whole net's own noise, as measured, cannot be what makes the end-to-end values differ.
