@@ -8,6 +8,7 @@ from parity.align import Pair
 from parity.case import Comparison
 from parity.differences import differences
 from parity.judge import Verdict, gradient_names, shaped
+from parity.layers import Activation, Opaque, Pool
 from parity.report import Probe
 from parity.runner import Pass
 from parity.tolerance import CLEAN, Distance, distance
@@ -232,7 +233,22 @@ class _Propagation:
         apart, noise = self.distances.get(key), self.noise.get(key)
         if apart is None or noise is None or apart.relative <= _PLAIN[verdict.phase]:
             return False
+        if verdict.phase == "backward" and self._jumps():
+            return False
         return apart.rms > _CHAOS * max(noise.rms, float(np.sqrt(np.mean(np.square(verdict.floor)))))
+
+    def _jumps(self) -> bool:
+        """Whether gradients may jump where activations move by rounding: another maximum wins, a relu switches.
+
+        A few shaken runs need not hit the same near tie, so they cannot bound what one of them does to a gradient.
+        """
+        kinds = [pair.ref.kind for pair in self.run.alignment.pairs]
+        return any(
+            (isinstance(kind, Pool) and kind.method == "max")
+            or (isinstance(kind, Activation) and kind.function.startswith("relu"))
+            or isinstance(kind, Opaque)
+            for kind in kinds
+        )
 
     def _misfit(self, pair: Pair) -> bool:
         return any(

@@ -51,7 +51,7 @@ def test_split_and_concatenated_is_grouped(plain):
     assert report.verdict == "match", explain(report)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [*range(8), 107])  # 107: a near tie of a pooling window is decided by rounding
 def test_random_nets_match_their_twins(tmp_path, seed):
     layers, size = twins.random_net(seed)
     mat = twins.save(tmp_path / "net.mat", layers, size)
