@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from parity.align import Pair
@@ -27,14 +30,20 @@ rounding alone make gradients differ by this much."""
 
 def propagated_distances(run: Comparison, ref: Pass, keras: Pass) -> dict[tuple[str, str], Distance]:
     """(pair, tensor) → how far apart the two end-to-end tensors are, of all that both passes saw."""
-    made: dict[tuple[str, str], Distance] = {}
-    for pair in run.alignment.pairs:
-        for name in _names(run, pair):
-            expected, actual = _seen(run, pair, name, ref, "ref"), _seen(run, pair, name, keras, "keras")
-            fitted = None if expected is None or actual is None else shaped(actual, expected.shape)
-            if fitted is not None and expected is not None:
-                made[pair.ref.name, name] = distance(fitted, expected)
-    return made
+
+    def measured(item: tuple[Pair, str]) -> Distance | None:
+        pair, name = item
+        expected, actual = _seen(run, pair, name, ref, "ref"), _seen(run, pair, name, keras, "keras")
+        if expected is None or actual is None:
+            return None
+        fitted = shaped(actual, expected.shape)
+        return None if fitted is None else distance(fitted, expected)
+
+    items = [(pair, name) for pair in run.alignment.pairs for name in _names(run, pair)]
+    # numpy lets go of the interpreter inside large arrays, so every processor can measure.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as workers:
+        found = workers.map(measured, items)
+        return {(pair.ref.name, name): apart for (pair, name), apart in zip(items, found, strict=True) if apart}
 
 
 def propagated_probes(run: Comparison) -> list[Probe]:
