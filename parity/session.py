@@ -365,7 +365,7 @@ def _remarks(run: Comparison, used: Batch) -> list[str]:
     schedule = run.ref.recipe.learning_rate
     if run.moves and schedule.kind == "epochs" and len(set(schedule.values)) > 1:
         notes.append(f"Updates use the first rate of the reference's schedule ({schedule}).")
-    law = [m for m in run.moves if m.link.role == "variance" and m.status == "match" and m.isolated]
+    law = [m for m in run.moves if not m.link.linear and m.link.ref and m.status == "match" and m.isolated]
     if law:
         gap = max(m.isolated.relative for m in law if m.isolated)
         notes.append(
