@@ -26,21 +26,10 @@ __all__ = ["Alignment", "Map", "Pair", "align"]
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A unit of the reference and its partner in Keras.
-
-    Attributes:
-        ref, keras: the units.
-        forced: True where a map file said so.
-    """
+    """A unit of the reference and its partner in Keras."""
 
     ref: Unit
     keras: Unit
-    forced: bool = False
-
-    @property
-    def name(self) -> str:
-        """The reference's name of it."""
-        return self.ref.name
 
 
 @dataclass(frozen=True)
@@ -82,19 +71,26 @@ class Alignment:
         return {pair.keras.output: pair for pair in self.pairs}
 
     @cached_property
-    def _ref_makers(self) -> Mapping[str, Unit]:
+    def ref_makers(self) -> Mapping[str, Unit]:
+        """Output tensor → the reference's unit that makes it, with or without a partner."""
         return {unit.output: unit for unit in self.ref_units}
 
     @cached_property
-    def _keras_makers(self) -> Mapping[str, Unit]:
+    def keras_makers(self) -> Mapping[str, Unit]:
+        """Output tensor → the Keras unit that makes it, with or without a partner."""
         return {unit.output: unit for unit in self.keras_units}
+
+    @cached_property
+    def has_loss(self) -> bool:
+        """Whether a loss of one side has its partner on the other."""
+        return any(isinstance(pair.ref.kind, Loss) for pair in self.pairs)
 
     def source(self, tensor: str, side: str) -> str:
         """The nearest tensor at or above `tensor` that a paired unit (or the network's input) makes.
 
         Units without a partner are looked through along their first input.
         """
-        makers = self._ref_makers if side == "ref" else self._keras_makers
+        makers = self.ref_makers if side == "ref" else self.keras_makers
         paired = self.by_ref if side == "ref" else self.by_keras
         seen: set[str] = set()
         while tensor in makers and tensor not in paired and tensor not in seen:
@@ -115,8 +111,7 @@ class Alignment:
     @cached_property
     def inputs(self) -> Mapping[str, str]:
         """Keras input tensor → reference input tensor, by name where names agree, else by order."""
-        ref = [t for t in self.ref.inputs if t not in self.ref.labels]
-        keras = [t for t in self.keras.inputs if t not in self.keras.labels]
+        ref, keras = self.ref.data(self.ref.inputs), self.keras.data(self.keras.inputs)
         if set(ref) == set(keras):
             return {t: t for t in keras}
         return dict(zip(keras, ref, strict=False))
@@ -129,8 +124,7 @@ class Alignment:
         """
         wired = True
         feeds: dict[str, str] = {}
-        ref_inputs = [t for t in pair.ref.inputs if t not in self.ref.labels]
-        keras_inputs = [t for t in pair.keras.inputs if t not in self.keras.labels]
+        ref_inputs, keras_inputs = self.ref.data(pair.ref.inputs), self.keras.data(pair.keras.inputs)
         expected = {t: self.source(t, "ref") for t in ref_inputs}
         commutative = isinstance(pair.ref.kind, Merge) and pair.ref.kind.operation not in ("subtract",)
         free = list(ref_inputs)
@@ -188,7 +182,7 @@ def align(
         score[:, j] = -np.inf
         score[i, j] = 100.0
     chosen = pairing(score, [u.optional for u in left], [u.optional for u in right])
-    pairs = tuple(Pair(left[i], right[j], forced=left[i].name in forced.pairs) for i, j in chosen)
+    pairs = tuple(Pair(left[i], right[j]) for i, j in chosen)
     taken_left, taken_right = {i for i, _ in chosen}, {j for _, j in chosen}
     if not any(not p.ref.optional for p in pairs):
         some = ", ".join(u.name for u in left[:4])

@@ -6,7 +6,7 @@ activations are laid out `n h w c` (or `n c`), kernels `h w i o`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
     from parity.layers.base import Kind
 
-__all__ = ["Layer", "Network", "Param", "Shape"]
+__all__ = ["STATISTICS", "Layer", "Network", "Param", "Shape"]
 
 Shape = tuple[int | None, ...]
 """A tensor's shape without its batch axis: `(h, w, c)` or `(c,)`; None where a file leaves an extent open."""
+
+STATISTICS = ("mean", "variance", "deviation")
+"""Roles of parameters that averaging moves, not the gradient."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +135,15 @@ class Network:
             found = {layer.name: layer for layer in self.layers}
             object.__setattr__(self, "_names", found)
         return found
+
+    def data(self, tensors: Iterable[str]) -> list[str]:
+        """Those of these tensors that do not hold labels."""
+        return [tensor for tensor in tensors if tensor not in self.labels]
+
+    def shape_of(self, tensor: str) -> Shape | None:
+        """Shape of a layer's output or of an input, without batch axis; None where it is not known."""
+        maker = self.producers.get(tensor)
+        return maker.shape if maker else self.inputs.get(tensor)
 
     @property
     def producers(self) -> Mapping[str, Layer]:

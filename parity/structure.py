@@ -77,11 +77,6 @@ class _Shapes:
     def __init__(self, alignment: Alignment) -> None:
         self.alignment = alignment
 
-    def _of(self, tensor: str, side: str) -> Shape | None:
-        network = self.alignment.ref if side == "ref" else self.alignment.keras
-        maker = network.producers.get(tensor)
-        return maker.shape if maker else network.inputs.get(tensor)
-
     def outputs_agree(self, pair: Pair) -> bool:
         if pair.ref.shape is None or pair.keras.shape is None or pair.ref.core == "Loss":
             return True
@@ -90,7 +85,7 @@ class _Shapes:
     def inputs_agree(self, pair: Pair) -> bool:
         feeds, _ = self.alignment.feeds(pair)
         for theirs, mine in feeds.items():
-            a, b = self._of(mine, "ref"), self._of(theirs, "keras")
+            a, b = self.alignment.ref.shape_of(mine), self.alignment.keras.shape_of(theirs)
             if a is not None and b is not None and not same_shape(a, b):
                 return False
         return True
@@ -146,7 +141,7 @@ def _cancelled(alignment: Alignment, link: Link) -> bool:
 def _wiring(alignment: Alignment, pair: Pair) -> str:
     def names(unit: Unit, side: str) -> str:
         network = alignment.ref if side == "ref" else alignment.keras
-        return " + ".join(alignment.source(t, side) for t in unit.inputs if t not in network.labels)
+        return " + ".join(alignment.source(t, side) for t in network.data(unit.inputs))
 
     return f"reads {names(pair.ref, 'ref')} in the reference, {names(pair.keras, 'keras')} in Keras"
 

@@ -97,7 +97,7 @@ def _decays(run: Comparison, side: str) -> str:
     for link in run.links:
         key = (link.ref[0] if link.ref else "") if side == "ref" else link.keras
         param = runner.network.params.get(key)
-        if param is None or not link.linear or link.role in ("mean", "variance", "deviation"):
+        if param is None or not link.learned:
             continue
         factor = runner.recipe.weight_decay * param.decay_multiplier + 2 * param.l2
         made.setdefault(round(factor, 12), set()).add(link.role)
@@ -114,7 +114,7 @@ def _factors(run: Comparison, side: str) -> str:
     params = run.ref.network.params if side == "ref" else run.keras.network.params
     made: dict[float, set[str]] = {}
     for link in run.links:
-        if link.ref and link.keras and link.linear and link.role not in ("mean", "variance", "deviation"):
+        if link.ref and link.keras and link.learned:
             made.setdefault(params[link.ref[0] if side == "ref" else link.keras].rate_multiplier, set()).add(link.role)
     if len(made) < 2:
         return f"{next(iter(made), 1.0):g} everywhere"

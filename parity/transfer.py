@@ -14,7 +14,7 @@ import numpy as np
 
 from parity.align import Alignment, Pair
 from parity.layers import BatchNorm, Conv
-from parity.network import Network, Param
+from parity.network import STATISTICS, Network, Param
 
 __all__ = ["Link", "links", "relation", "transferred"]
 
@@ -33,7 +33,6 @@ class Link:
         to_keras: reference values (by id) → array in the Keras layout; None where it cannot be loaded.
         linear: whether `to_keras` maps gradients and updates too (a variance made of a deviation: no).
         problem: what does not fit, in words; empty where all does.
-        blocks: True where grouped filters were loaded into a denser kernel with zeros between.
     """
 
     pair: Pair
@@ -43,7 +42,11 @@ class Link:
     to_keras: Callable[[Mapping[str, Array]], Array] | None
     linear: bool = True
     problem: str = ""
-    blocks: bool = False
+
+    @property
+    def learned(self) -> bool:
+        """Whether the gradient moves it, in a layout that both sides share; not a running statistic."""
+        return self.linear and self.role not in STATISTICS
 
 
 def links(alignment: Alignment) -> tuple[Link, ...]:
@@ -125,12 +128,8 @@ def _linked(
         problem = ""
         if convert is None or blocks:
             problem = f"the reference's {role} is {_extent(piece)}, the Keras one {_extent(param.shape)}"
-        made.append(
-            Link(
-                pair, role, sources, key, None if convert is None else _joined(sources, cut, convert),
-                problem=problem, blocks=blocks,
-            )
-        )  # fmt: skip
+        to_keras = None if convert is None else _joined(sources, cut, convert)
+        made.append(Link(pair, role, sources, key, to_keras, problem=problem))
     return made
 
 

@@ -139,7 +139,7 @@ class _Grouping:
     def _softmax_loss(self, layer: Layer) -> None:
         kind = layer.kind
         assert isinstance(kind, Loss)
-        prediction = next((t for t in layer.inputs if t not in self.network.labels), None)
+        prediction = next(iter(self.network.data(layer.inputs)), None)
         before = self._producer(prediction) if prediction else None
         if before is None or not isinstance(before.kind, Softmax) or kind.function not in ("log", "softmaxlog"):
             return
@@ -184,8 +184,7 @@ def _span(network: Network, cut: Layer, tensor: str) -> tuple[str, int, int] | N
     if isinstance(cut.kind, Slice) and cut.kind.axis == -1:
         return cut.inputs[0], cut.kind.start, cut.kind.stop
     if isinstance(cut.kind, Split) and cut.kind.axis == -1:
-        maker = network.producers.get(cut.inputs[0])
-        shape = maker.shape if maker else network.inputs.get(cut.inputs[0])
+        shape = network.shape_of(cut.inputs[0])
         if not shape or shape[-1] is None:
             return None
         edges = (0, *cut.kind.bounds, shape[-1])
@@ -220,15 +219,10 @@ def _unit(network: Network, grouped: _Grouping, layer: Layer, mode: str) -> Unit
         output=layer.output,
         shape=layer.shape,
         params=params,
-        fed=_shape_of(network, inputs[0]) if inputs else None,
+        fed=network.shape_of(inputs[0]) if inputs else None,
         optional=_changes_nothing(kind, mode, layer),
         origin=known_by.origin or known_by.name,
     )
-
-
-def _shape_of(network: Network, tensor: str) -> Shape | None:
-    maker = network.producers.get(tensor)
-    return maker.shape if maker else network.inputs.get(tensor)
 
 
 def _covering(network: Network, layer: Layer, kind: Dense) -> Conv:
@@ -238,7 +232,7 @@ def _covering(network: Network, layer: Layer, kind: Dense) -> Conv:
         maker = network.producers.get(tensor)
         if maker is None or not (isinstance(maker.kind, Flatten | Reshape | Dropout | Identity)):
             break
-        shape = _shape_of(network, maker.inputs[0])
+        shape = network.shape_of(maker.inputs[0])
         if isinstance(maker.kind, Flatten) and shape is not None and len(shape) == 3:
             size = tuple(int(d or 1) for d in shape[:2])
             break
@@ -247,7 +241,7 @@ def _covering(network: Network, layer: Layer, kind: Dense) -> Conv:
 
 
 def _whole_map(network: Network, tensor: str, kind: Pool) -> Pool:
-    shape = _shape_of(network, tensor)
+    shape = network.shape_of(tensor)
     if shape is None or len(shape) < 2 or any(d is None for d in shape[:-1]):
         return kind
     size = tuple(int(d or 1) for d in shape[:-1])

@@ -205,8 +205,7 @@ def _decay(run: Comparison, ref: Recipe, keras: Recipe, severity: str) -> Iterat
 def _trained(run: Comparison) -> Iterator[Link]:
     """Parameters that the gradient moves on the reference's side and that Keras has too."""
     for link in run.links:
-        moved = link.linear and link.role not in ("mean", "variance", "deviation")
-        if link.ref and link.keras and moved and _ref(run, link).trainable:
+        if link.ref and link.keras and link.learned and _ref(run, link).trainable:
             yield link
 
 
@@ -245,7 +244,7 @@ def _frozen(run: Comparison) -> Iterator[Finding]:
     ref_frozen: list[Link] = []
     keras_frozen: list[Link] = []
     for link in run.links:
-        if not (link.ref and link.keras and link.linear) or link.role in ("mean", "variance", "deviation"):
+        if not (link.ref and link.keras and link.learned):
             continue
         mine, theirs = _ref(run, link), run.keras.network.params[link.keras]
         moves = mine.trainable and mine.rate_multiplier > 0

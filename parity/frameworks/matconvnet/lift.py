@@ -16,12 +16,10 @@ from parity.frameworks.matconvnet.tidy import LEGACY_RATES, tidy
 from parity.frameworks.matconvnet.values import Unreadable
 from parity.layers import KINDS, BatchNorm, Kind, Loss, Opaque, lookup
 from parity.layers.base import numbers
-from parity.network import Layer, Network, Param, Shape
+from parity.network import STATISTICS, Layer, Network, Param, Shape
 from parity.recipe import Recipe
 
 __all__ = ["lift", "lift_data", "with_input"]
-
-_STATISTICS = ("mean", "variance", "deviation")
 
 
 def lift(path: str | Path, input_shape: tuple[int, ...] | None = None) -> tuple[Network, Recipe]:
@@ -222,7 +220,7 @@ class _Builder:
         made: list[Param] = []
         for role, (value, j) in found.items():
             rate, decay = (1.0 if v is None else v[j] if j < len(v) else 1.0 for v in vectors.values())
-            statistic = role in _STATISTICS
+            statistic = role in STATISTICS
             if statistic and isinstance(kind, BatchNorm) and kind.momentum is None:
                 rate = 0.0
             if not np.isfinite(value).all():
