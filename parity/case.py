@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parity.align import Alignment, Pair
-from parity.judge import Bench, Verdict
+from parity.bench import Bench
+from parity.judge import Verdict
 from parity.report import Outcome, Probe
 from parity.runner import Runner
+from parity.tensors import Named
 from parity.tolerance import Distance
 from parity.transfer import Link
 from parity.updates import Course, Move
@@ -40,6 +42,7 @@ class Comparison:
         mode: `"train"` or `"eval"`.
         own: whether the Keras file's own weights were kept.
         alignment, links: who is whose partner.
+        named: reference name → the tensors of each pair.
         bench: where pairs are run alone.
         verdicts: pair name → its isolated verdicts.
         moves: the isolated updates.
@@ -47,7 +50,6 @@ class Comparison:
         probes: every compared tensor, in phase order.
         apart: (pair, tensor) → how far apart the end-to-end tensors are.
         outcome: what the predictions say.
-        notes: facts a reader should know.
         old_values: the Keras file's own parameters, before anything was loaded.
     """
 
@@ -58,6 +60,7 @@ class Comparison:
     own: bool
     alignment: Alignment
     links: tuple[Link, ...]
+    named: Mapping[str, Named]
     old_values: Mapping[str, Array]
     bench: Bench | None = None
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
@@ -67,7 +70,6 @@ class Comparison:
     apart: dict[tuple[str, str], Distance] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
     outcome: Outcome | None = None
-    notes: list[str] = field(default_factory=list)
 
     def diverged(self, pair: Pair, *phases: str) -> bool:
         """Whether a fault was born in this pair in one of these phases."""

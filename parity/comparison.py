@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from parity.align import Map, align
+from parity.bench import Bench, masks_for_ref
 from parity.case import Comparison, Data
-from parity.judge import Bench, masks_for_ref
+from parity.judge import examine
 from parity.layers import BatchNorm, Loss
+from parity.network import STATISTICS
 from parity.propagation import propagated_distances, propagated_probes
 from parity.report import Outcome, Probe
 from parity.runner import Pass, Runner
 from parity.structure import compare_inputs, compare_structure, compare_weights
+from parity.tensors import named
 from parity.transfer import links, transferred
 from parity.updates import Course, free_step, isolated_moves
 
@@ -54,13 +57,12 @@ def run_comparison(
         CannotCompare: nothing of one side has a partner on the other.
     """
     alignment = align(ref.network, keras.network, mode, mapping, labelled=data.labels_ref is not None)
-    run = Comparison(
-        ref, keras, data, mode, own, alignment, links(alignment), old_values=keras.params()
-    )  # fmt: skip
+    found = links(alignment)
+    run = Comparison(ref, keras, data, mode, own, alignment, found, named(alignment, found), old_values=keras.params())
     translate = getattr(keras, "translate", None)
     if translate is not None:
         translate(_factors(run))
-    has_loss = any(isinstance(p.ref.kind, Loss) for p in alignment.pairs)
+    has_loss = alignment.has_loss
     backward = mode == "train" and has_loss
     total = (2 * steps if backward else 2) + len(alignment.pairs) + (1 if backward else 0)
     done = 0
@@ -74,8 +76,8 @@ def run_comparison(
     first_ref, first_keras = next(iter(data.ref.values())), next(iter(data.keras.values()))
     run.probes.append(compare_inputs(first_ref, first_keras))
     run.probes += compare_structure(alignment, run.links, values, training=backward)
-    run.probes += compare_weights(run.links, values, run.old_values, own=own)
     loaded = transferred(run.links, values)
+    run.probes += compare_weights(run.links, loaded, run.old_values, own=own)
     if not own:
         keras.load(loaded)
     _run_freely(run, steps if backward else 0, tick)
@@ -87,6 +89,7 @@ def run_comparison(
         keras=keras,
         alignment=alignment,
         links=run.links,
+        named=run.named,
         observed=seen_ref,
         mode=mode,
         backward=backward,
@@ -97,7 +100,7 @@ def run_comparison(
     )
     for pair in alignment.pairs:
         tick(pair.ref.name)
-        run.verdicts[pair.ref.name] = run.bench.examine(pair)
+        run.verdicts[pair.ref.name] = examine(run.bench.trial(pair))
     run.probes += propagated_probes(run)
     if backward:
         tick("optimizer")
@@ -112,7 +115,7 @@ def _run_freely(run: Comparison, steps: int, tick: Callable[[str], None]) -> Non
     What the first step showed is compared at once, so that the Keras side's tensors can go.
     """
     ref, keras, data = run.ref, run.keras, run.data
-    has_loss = any(isinstance(pair.ref.kind, Loss) for pair in run.alignment.pairs)
+    has_loss = run.alignment.has_loss
     wanted = _wanted(run)
     if steps:
         keras.reset(_slots(run))
@@ -194,7 +197,7 @@ def _updates(run: Comparison) -> None:
         for link in run.links
         if isinstance(link.pair.ref.kind, BatchNorm) and link.pair.ref.kind.momentum is None
         for key in link.ref
-        if link.role in ("mean", "variance", "deviation")
+        if link.role in STATISTICS
     )
     run.moves = isolated_moves(
         run.alignment, run.links, run.keras, run.course, run.free, slots=_slots(run), unmoved=unmoved
@@ -261,8 +264,8 @@ def _scores(run: Comparison, ref: Pass, keras: Pass) -> tuple[Array | None, Arra
     """
     pair = next((p for p in run.alignment.pairs if isinstance(p.ref.kind, Loss)), None)
     if pair is not None:
-        mine = next((t for t in pair.ref.inputs if t not in run.ref.network.labels), "")
-        theirs = next((t for t in pair.keras.inputs if t not in run.keras.network.labels), "")
+        mine = next(iter(run.ref.network.data(pair.ref.inputs)), "")
+        theirs = next(iter(run.keras.network.data(pair.keras.inputs)), "")
         if mine in ref.outputs and theirs in keras.outputs:
             return ref.outputs[mine], keras.outputs[theirs]
     outputs = run.ref.network.outputs[:1], run.keras.network.outputs[:1]

@@ -10,10 +10,11 @@ import numpy as np
 from parity.align import Pair
 from parity.case import Comparison
 from parity.differences import differences
-from parity.judge import Verdict, gradient_names, shaped
+from parity.judge import Verdict
 from parity.layers import Activation, Opaque, Pool
 from parity.report import Probe
 from parity.runner import Pass
+from parity.tensors import Named, shaped
 from parity.tolerance import CLEAN, Distance, distance
 
 __all__ = ["propagated_distances", "propagated_probes"]
@@ -31,19 +32,19 @@ rounding alone make gradients differ by this much."""
 def propagated_distances(run: Comparison, ref: Pass, keras: Pass) -> dict[tuple[str, str], Distance]:
     """(pair, tensor) → how far apart the two end-to-end tensors are, of all that both passes saw."""
 
-    def measured(item: tuple[Pair, str]) -> Distance | None:
-        pair, name = item
-        expected, actual = _seen(run, pair, name, ref, "ref"), _seen(run, pair, name, keras, "keras")
+    def measured(item: tuple[Named, str]) -> Distance | None:
+        named, name = item
+        expected, actual = _seen(named, name, ref, "ref"), _seen(named, name, keras, "keras")
         if expected is None or actual is None:
             return None
-        fitted = shaped(actual, expected.shape)
-        return None if fitted is None else distance(fitted, expected)
+        fits = shaped(actual, expected.shape)
+        return None if fits is None else distance(fits, expected)
 
-    items = [(pair, name) for pair in run.alignment.pairs for name in _names(run, pair)]
+    items = [(named, name) for named in run.named.values() for name in named.names]
     # numpy lets go of the interpreter inside large arrays, so every processor can measure.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as workers:
         found = workers.map(measured, items)
-        return {(pair.ref.name, name): apart for (pair, name), apart in zip(items, found, strict=True) if apart}
+        return {(n.pair.ref.name, name): apart for (n, name), apart in zip(items, found, strict=True) if apart}
 
 
 def propagated_probes(run: Comparison) -> list[Probe]:
@@ -51,29 +52,11 @@ def propagated_probes(run: Comparison) -> list[Probe]:
     return _Propagation(run).probes()
 
 
-def _names(run: Comparison, pair: Pair) -> list[str]:
-    """The tensors of a pair, as reports name them."""
-    count = len(dict.fromkeys(run.alignment.feeds(pair)[0].values()))
-    inputs = [f"dx{index}" if index > 1 else "dx" for index in range(1, count + 1)]
-    return ["output", "loss", *inputs, *gradient_names(link for link in run.links if link.pair is pair)]
-
-
-def _seen(run: Comparison, pair: Pair, name: str, seen: Pass, side: str) -> Array | None:
-    """One end-to-end tensor of a pair; gradients of parameters in the Keras layout."""
-    if name == "output":
-        return seen.outputs.get(pair.ref.output if side == "ref" else pair.keras.output)
-    if name == "loss":
-        return np.asarray([seen.loss]) if pair.ref.core == "Loss" and seen.loss is not None else None
-    if name.startswith("dx"):
-        feeds, _ = run.alignment.feeds(pair)
-        source = list(dict.fromkeys(feeds.values()))[int(name[2:] or 1) - 1]
-        theirs = next(tensor for tensor, found in feeds.items() if found == source)
-        return seen.output_grads.get(source if side == "ref" else theirs)
-    link = gradient_names(link for link in run.links if link.pair is pair)[name]
-    if side == "keras":
-        return seen.param_grads.get(link.keras)
-    known = link.to_keras is not None and all(key in seen.param_grads for key in link.ref)
-    return link.to_keras(seen.param_grads) if known and link.to_keras is not None else None
+def _seen(named: Named, name: str, seen: Pass, side: str) -> Array | None:
+    """One end-to-end tensor of a pair."""
+    if name in named.sources:
+        return seen.output_grads.get(named.sources[name][0 if side == "ref" else 1])
+    return named.of(seen, side, name)
 
 
 class _Propagation:
@@ -135,7 +118,8 @@ class _Propagation:
 
     def _measure_noise(self) -> None:
         """What half an ulp in every input and weight makes of every tensor: the whole net's own amplification."""
-        run = self.run
+        run, bench = self.run, self.run.bench
+        assert bench is not None
         values = run.course.weights[0]
         rng = np.random.default_rng(0)
 
@@ -145,19 +129,18 @@ class _Propagation:
         try:
             for ties in ("column", "row") if self.rows_noted else ("column",):
                 run.ref.load({key: jittered(value) for key, value in values.items()})
-                backward = run.bench is not None and run.bench.backward
                 shaken = run.ref.run(
                     {name: jittered(value) for name, value in run.data.ref.items()},
-                    run.data.labels_ref if run.bench and run.bench.labels_ref is not None else None,
+                    bench.labels_ref,
                     mode=run.mode,
-                    backward=backward,
-                    masks=run.bench.ref_masks if run.bench else None,
+                    backward=bench.backward,
+                    masks=bench.ref_masks,
                     ties=ties,
                 )
-                for pair in run.alignment.pairs:
-                    for name in _names(run, pair):
-                        key = (pair.ref.name, name)
-                        expected, moved = _seen(run, pair, name, self.ref, "ref"), _seen(run, pair, name, shaken, "ref")
+                for layer, named in run.named.items():
+                    for name in named.names:
+                        key = (layer, name)
+                        expected, moved = _seen(named, name, self.ref, "ref"), _seen(named, name, shaken, "ref")
                         if expected is None or moved is None:
                             continue
                         noise, known = distance(moved, expected), self.noise.get(key)
@@ -173,10 +156,6 @@ class _Propagation:
         run, alignment = self.run, self.run.alignment
         own = {p.layer for p in run.probes if p.phase in ("structure", "weights") and p.status == "born"}
         lost = {unit.output for unit in (*alignment.ref_only, *alignment.keras_only)}
-        sources = {
-            "ref": {u.output: u for u in alignment.ref_units},
-            "keras": {u.output: u for u in alignment.keras_units},
-        }
         all_inputs = any(p.phase == "input" and p.status == "born" for p in run.probes)
         tainted: set[str] = set()
 
@@ -189,7 +168,7 @@ class _Propagation:
                     name = paired.ref.name
                     born = any(v.status == "born" and v.phase == "forward" for v in run.verdicts[name])
                     return born or name in tainted
-                unit = sources[side].get(tensor)
+                unit = (alignment.ref_makers if side == "ref" else alignment.keras_makers).get(tensor)
                 if unit is None or not unit.inputs:
                     return all_inputs
                 tensor = unit.inputs[0]
@@ -221,7 +200,7 @@ class _Propagation:
             status=status,
             max_abs=shown.max_abs if shown else None,
             rms_rel=shown.relative if shown else None,
-            floor=float(np.sqrt(np.mean(np.square(verdict.floor)))) if verdict.x_floor is not None else None,
+            floor=verdict.floor_rms if verdict.x_floor is not None else None,
             isolated_x_floor=verdict.x_floor,
             propagated_x_floor=x_floor,
             note=note,
@@ -230,8 +209,7 @@ class _Propagation:
     def _beyond(self, key: tuple[str, str], verdict: Verdict) -> bool:
         """Whether the whole tensor is further off than noise, not only a channel that is all but silent."""
         apart, noise = self.distances[key], self.noise.get(key)
-        floor = float(np.sqrt(np.mean(np.square(verdict.floor))))
-        return apart.rms > 2 * max(noise.rms if noise else 0.0, floor)
+        return apart.rms > 2 * max(noise.rms if noise else 0.0, verdict.floor_rms)
 
     def _unaccounted(self, key: tuple[str, str], verdict: Verdict) -> bool:
         """Whether the whole net's own noise, as measured, cannot be what makes the end-to-end values differ.
@@ -244,7 +222,7 @@ class _Propagation:
             return False
         if verdict.phase == "backward" and self._jumps():
             return False
-        return apart.rms > _CHAOS * max(noise.rms, float(np.sqrt(np.mean(np.square(verdict.floor)))))
+        return apart.rms > _CHAOS * max(noise.rms, verdict.floor_rms)
 
     def _jumps(self) -> bool:
         """Whether gradients may jump where activations move by rounding: another maximum wins, a relu switches.
@@ -274,5 +252,5 @@ class _Propagation:
     def _shape(self, pair: Pair, verdict: Verdict) -> tuple[int, ...]:
         if verdict.tensor == "loss":
             return ()
-        expected = _seen(self.run, pair, verdict.tensor, self.ref, "ref")
+        expected = _seen(self.run.named[pair.ref.name], verdict.tensor, self.ref, "ref")
         return () if expected is None else tuple(expected.shape)

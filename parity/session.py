@@ -97,7 +97,6 @@ def check(
         progress=tell,
     )
     notes += _remarks(run, used)
-    notes += run.notes
     findings = diagnose(run)
     probes = tuple(p for p in run.probes if only is None or _names(p, only))
     if only is not None:

@@ -11,7 +11,7 @@ from parity.layers import BatchNorm
 from parity.network import Shape
 from parity.report import Probe
 from parity.tolerance import ROUNDOFF, distance, rms
-from parity.transfer import Link, relation, transferred
+from parity.transfer import Link, relation
 from parity.units import Unit, same_shape
 
 __all__ = ["compare_inputs", "compare_structure", "compare_weights"]
@@ -155,15 +155,14 @@ def _text(shape: Shape | None) -> str:
 
 
 def compare_weights(
-    all_links: tuple[Link, ...], ref_values: Mapping[str, Array], keras_values: Mapping[str, Array], *, own: bool
+    all_links: tuple[Link, ...], expected: Mapping[str, Array], keras_values: Mapping[str, Array], *, own: bool
 ) -> list[Probe]:
-    """The `weights` phase: the Keras file's own values against the reference's.
+    """The `weights` phase: the Keras file's own values against the reference's in the Keras layout (`expected`).
 
     With `own` a difference is a divergence born here; otherwise the reference's values were loaded over them, and how
     the old ones stood to them is a remark.
     """
     made: list[Probe] = []
-    expected = transferred(all_links, ref_values)
     for link in all_links:
         if not (link.ref and link.keras):
             continue

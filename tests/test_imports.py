@@ -17,7 +17,7 @@ ORDER = (
     ("layers", "optimizers", "wording"),
     ("frameworks", "opening"),
     ("batch", "metrics", "tolerance", "units", "matching", "differences", "align", "transfer", "mapping"),
-    ("case", "structure", "judge", "updates", "propagation", "comparison", "compare", "trace"),
+    ("case", "structure", "tensors", "bench", "judge", "updates", "propagation", "comparison", "compare", "trace"),
     ("rules", "causes"),
     ("diagnose", "findings"),
     ("summary", "session"),

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from parity.align import Pair
+from parity.bench import Trial
 from parity.case import Comparison
 from parity.differences import Difference, differences
-from parity.judge import Trial, shaped
 from parity.layers import Activation, BatchNorm, Conv, Kind, Loss, Pad, Pool, Softmax
 from parity.report import Finding
 from parity.rules.base import finding, shown
 from parity.runner import Local
+from parity.tensors import shaped
 from parity.tolerance import CLEAN, distance
 
 __all__ = ["find"]

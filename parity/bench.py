@@ -1,0 +1,250 @@
+"""Where one pair is run alone: the reference's inputs, weights and upstream gradient on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from parity.align import Alignment, Pair
+from parity.layers import Dropout, Loss, Pool
+from parity.runner import Local, Pass, Runner
+from parity.tensors import Named, fitted
+from parity.transfer import Link, transferred
+
+__all__ = ["Bench", "Trial", "Unfit", "masks_for_ref"]
+
+Array = np.ndarray
+
+
+class Unfit(Exception):
+    """The Keras unit cannot be given the reference's tensors."""
+
+
+def masks_for_ref(alignment: Alignment, masks: Mapping[str, Array]) -> dict[str, Array]:
+    """Reference layer → the dropout mask that its Keras partner drew, in the reference's shape."""
+    made: dict[str, Array] = {}
+    for pair in alignment.pairs:
+        mask = masks.get(pair.keras.layers[-1])
+        if mask is None or not isinstance(pair.ref.kind, Dropout):
+            continue
+        own = fitted(mask, pair.ref.shape)
+        if own is not None:
+            made[pair.ref.layers[-1]] = own
+    return made
+
+
+@dataclass(eq=False)
+class Bench:
+    """Where pairs are run alone: both runners, the reference's own pass to take inputs from, and how to judge.
+
+    Attributes:
+        ref, keras: the runners, with their weights loaded.
+        alignment, links: who is whose partner.
+        named: reference name → the tensors of each pair.
+        observed: the reference's float32 pass over the batch.
+        mode: `"train"` or `"eval"`.
+        backward: whether gradients are compared.
+        labels_ref, labels_keras: class ids or one-hot.
+        masks: Keras layer → dropout mask that Keras drew.
+        limits: (rtol, atol) that replace the measured floors, or None.
+    """
+
+    ref: Runner
+    keras: Runner
+    alignment: Alignment
+    links: tuple[Link, ...]
+    named: Mapping[str, Named]
+    observed: Pass
+    mode: str
+    backward: bool
+    labels_ref: Array | None
+    labels_keras: Array | None
+    masks: Mapping[str, Array] = field(default_factory=dict)
+    limits: tuple[float, float] | None = None
+
+    def trial(self, pair: Pair) -> Trial:
+        """The pair's isolated runs."""
+        return Trial(self, pair)
+
+    @cached_property
+    def users(self) -> Mapping[str, frozenset[str]]:
+        """Parameter of the reference → the layers that use it."""
+        made: dict[str, frozenset[str]] = {}
+        for layer in self.ref.network:
+            for key in layer.params.values():
+                made[key] = made.get(key, frozenset()) | {layer.name}
+        return made
+
+    @cached_property
+    def ref_values(self) -> Mapping[str, Array]:
+        """The reference's present parameters."""
+        return self.ref.params()
+
+    @cached_property
+    def keras_values(self) -> Mapping[str, Array]:
+        """The reference's parameters as Keras holds them."""
+        return transferred(self.links, self.ref_values)
+
+    @cached_property
+    def ref_masks(self) -> Mapping[str, Array]:
+        """Reference layer → the mask that its Keras partner drew."""
+        return masks_for_ref(self.alignment, self.masks)
+
+
+class Trial:
+    """One pair on the bench. Every run is made once, and only when somebody looks."""
+
+    def __init__(self, bench: Bench, pair: Pair) -> None:
+        self.bench, self.pair = bench, pair
+        self.named = bench.named[pair.ref.name]
+        self.is_loss = isinstance(pair.ref.kind, Loss)
+        observed = bench.observed
+        self.upstream_ref = observed.output_grads.get(pair.ref.output)
+        self.backward = bench.backward and (self.is_loss or self.upstream_ref is not None)
+
+    # ---- inputs
+
+    @cached_property
+    def ref_feeds(self) -> dict[str, Array]:
+        """Reference tensor → the value the reference itself made, for what its unit reads."""
+        return {t: self.bench.observed.outputs[t] for t in self.bench.ref.network.data(self.pair.ref.inputs)}
+
+    @cached_property
+    def keras_feeds(self) -> dict[str, Array]:
+        """Keras tensor → the reference's value for it, in the shape that Keras has there. Raises Unfit."""
+        network = self.bench.keras.network
+        made: dict[str, Array] = {}
+        for tensor in network.data(self.pair.keras.inputs):
+            source = self.named.wiring.get(tensor)
+            value = self.bench.observed.outputs.get(source) if source else None
+            if value is None:
+                raise Unfit("nothing is known of its input")
+            own = fitted(value, network.shape_of(tensor))
+            if own is None:
+                raise Unfit("its input has another shape than the reference's")
+            made[tensor] = own
+        return made
+
+    def _upstream(self, side: str) -> dict[str, Array] | None:
+        if not self.backward:
+            return None
+        if self.is_loss:
+            return {}
+        assert self.upstream_ref is not None
+        if side == "ref":
+            return {self.pair.ref.output: self.upstream_ref}
+        own = fitted(self.upstream_ref, self.bench.keras.network[self.pair.keras.layers[-1]].shape)
+        if own is None:
+            raise Unfit("its output has another shape than the reference's")
+        return {self.pair.keras.output: own}
+
+    # ---- runs
+
+    def run_ref(self, *, precision: int = 32, ties: str = "column", runner: Runner | None = None) -> Local:
+        """The reference's unit on the reference's inputs."""
+        return (runner or self.bench.ref).isolate(
+            self.pair.ref.layers,
+            self.ref_feeds,
+            labels=self.bench.labels_ref,
+            upstream=self._upstream("ref"),
+            mode=self.bench.mode,
+            masks=self.bench.ref_masks,
+            ties=ties,
+            precision=precision,
+        )
+
+    def run_keras(self, *, precision: int = 32) -> Local:
+        """The Keras unit on the reference's inputs, with the reference's parameters."""
+        ids = {key for keys in self.pair.keras.params.values() for key in keys}
+        return self.bench.keras.isolate(
+            self.pair.keras.layers,
+            self.keras_feeds,
+            labels=self.bench.labels_keras,
+            upstream=self._upstream("keras"),
+            mode=self.bench.mode,
+            masks=self.bench.masks,
+            params={key: value for key, value in self.bench.keras_values.items() if key in ids},
+            precision=precision,
+        )
+
+    @cached_property
+    def ref_local(self) -> Local:
+        """The reference's float32 results: taken from its own pass where nobody else shares the unit's inputs."""
+        network, observed = self.bench.ref.network, self.bench.observed
+        data = network.data(self.pair.ref.inputs)
+        inside = set(self.pair.ref.layers)
+        shared = any(not {c.name for c in network.consumers.get(t, ())} <= inside for t in data)
+        shared |= len(set(data)) != len(data)
+        uses = {key for name in inside for key in network[name].params.values()}
+        shared |= any(not self.bench.users[key] <= inside for key in uses)
+        several = self.is_loss and sum(isinstance(layer.kind, Loss) for layer in network) > 1
+        if (self.backward and shared) or several:
+            return self.run_ref()
+        local = Local(outputs=observed.outputs, loss=observed.loss)
+        if self.backward:
+            local.input_grads = {t: observed.output_grads[t] for t in data if t in observed.output_grads}
+            local.param_grads = {k: observed.param_grads[k] for k in uses if k in observed.param_grads}
+        return local
+
+    @cached_property
+    def keras_local(self) -> Local:
+        """The Keras unit's float32 results."""
+        return self.run_keras()
+
+    @cached_property
+    def truth(self) -> Local | None:
+        """The reference in float64 on the same float32 inputs; None where it cannot be run so."""
+        try:
+            return self.run_ref(precision=64)
+        except NotImplementedError:
+            return None
+
+    @cached_property
+    def referee(self) -> Local | None:
+        """The Keras unit rebuilt in float64 on the same inputs; None where it cannot be run so."""
+        try:
+            return self.run_keras(precision=64)
+        except NotImplementedError:
+            return None
+
+    @cached_property
+    def truth_by_rows(self) -> Local | None:
+        """The reference with ties of a maximum given to the first in row-major order, as tensorflow does."""
+        if not isinstance(self.pair.ref.kind, Pool) or self.pair.ref.kind.method != "max":
+            return None
+        return self.run_ref(ties="row")
+
+    # ---- what they show
+
+    def tensor(self, local: Local, side: str, name: str) -> Array | None:
+        """One tensor of an isolated run by its name; zeros for a gradient that Keras says does not flow."""
+        if name in self.named.sources:
+            source, *theirs = self.named.sources[name]
+            if side == "ref":
+                return local.input_grads.get(source)
+            parts = [local.input_grads[t] for t in theirs if t in local.input_grads]
+            return sum(parts[1:], parts[0]) if parts else np.zeros(self.ref_feeds[source].shape, np.float32)
+        value = self.named.of(local, side, name)
+        if value is None and side == "keras" and name in self.named.gradients:
+            return np.zeros(self.bench.keras.network.params[self.named.gradients[name].keras].shape, np.float32)
+        return value
+
+    @property
+    def draws(self) -> bool:
+        """Whether a layer of either side draws random numbers and leaves no mask."""
+        sides = ((self.bench.ref, self.pair.ref), (self.bench.keras, self.pair.keras))
+        return any(
+            remark.startswith("random")
+            for runner, unit in sides
+            for name in unit.layers
+            for remark in runner.network[name].remarks
+        )
+
+    @property
+    def roles(self) -> dict[str, Array]:
+        """Role → value of the reference's parameters."""
+        values = self.bench.ref_values
+        return {role: values[keys[0]] for role, keys in self.pair.ref.params.items() if keys[0] in values}
