@@ -6,7 +6,6 @@ is one line on standard error; `PARITY_DEBUG=1` adds the traceback.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import warnings
@@ -101,10 +100,12 @@ def compare(
     ] = None,
 ) -> int:
     """Compare two files layer by layer: activations, gradients and optimizer updates."""
+    from parity.options import allowance, tolerances
     from parity.reports.output import check_target, progress_on, show, write
 
-    _check_tolerances(rtol, atol)
-    allowed = tuple(_allowance(item) for item in allow or ())
+    tolerances(rtol, atol, dashes="--")
+    for item in allow or ():
+        allowance(item, dashes="--")
     if only is not None and not only:
         raise BadUsage("--only needs a pattern, e.g. --only 'conv*'")
     if json is not None:
@@ -123,7 +124,7 @@ def compare(
             atol=atol,
             seed=seed,
             only=only,
-            allow=allowed,
+            allow=tuple(allow or ()),
             progress=progress,
         )
     if json is not None:
@@ -143,27 +144,6 @@ def inspect(file: Annotated[Path, typer.Argument(metavar="FILE", help="A MatConv
 
     show(parity.inspect(file))
     return 0
-
-
-def _check_tolerances(rtol: float | None, atol: float | None) -> None:
-    if (rtol is None) != (atol is None):
-        given, missing = ("--rtol", "--atol") if atol is None else ("--atol", "--rtol")
-        raise BadUsage(f"{given} without {missing}: give both or neither")
-    for option, value in (("--rtol", rtol), ("--atol", atol)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise BadUsage(f"{option} {value}: a tolerance is a number from 0 on")
-
-
-def _allowance(text: str) -> str:
-    from parity.report import STATUSES
-
-    status, colon, pattern = text.partition(":")
-    allowable = [word for word in STATUSES if word != "match"]
-    if not colon or not pattern:
-        raise BadUsage(f"--allow {text}: write STATUS:GLOB, e.g. --allow 'unpaired:aug_*'")
-    if status not in allowable:
-        raise BadUsage(f"--allow {text}: the status is one of {', '.join(allowable)}")
-    return text
 
 
 def _remedy(report: parity.Report) -> str:

@@ -17,16 +17,16 @@ import numpy as np
 from parity import batch as batches
 from parity.align import Map
 from parity.batch import Batch
-from parity.case import Comparison, Data
+from parity.case import Comparison
 from parity.comparison import run_comparison
 from parity.diagnose import diagnose, first_divergence
 from parity.errors import BadFile, BadUsage, CannotCompare
 from parity.layers import Loss
 from parity.mapping import read_map
-from parity.network import Network, Shape
-from parity.opening import framework_of
+from parity.options import allowance, tolerances
 from parity.report import PHASES, Finding, Probe, Report
 from parity.runner import Runner
+from parity.sides import open_sides
 from parity.summary import layer_rows, recipe_rows
 
 __all__ = ["check"]
@@ -77,12 +77,12 @@ def check(
         ParityError: a file cannot be read or run, options do not go together, or nothing can be compared.
     """
     limits = _checked(mode, weights, steps, rtol, atol)
-    allowed = tuple(_allowance(item) for item in allow)
+    allowed = tuple(allowance(item) for item in allow)
     mapping = _mapping(map)
     tell = progress or _quiet
     tell("reading files", 0, 1)
     given = batches.load(batch) if batch is not None else None
-    ref_runner, keras_runner, data, used = _sides(ref, keras, given, custom_objects, seed, mode)
+    ref_runner, keras_runner, data, used = open_sides(ref, keras, given, custom_objects, seed, mode)
     notes = [*used.notes]
     notes += _adopted(ref_runner, keras_runner)
     run = run_comparison(
@@ -98,7 +98,7 @@ def check(
     )
     notes += _remarks(run, used)
     findings = diagnose(run)
-    probes = tuple(p for p in run.probes if only is None or _names(p, only))
+    probes = tuple(p for p in run.probes if only is None or p.phase == "input" or _fits(p, only))
     if only is not None:
         findings = tuple(f for f in findings if not f.layer or fnmatchcase(f.layer, only))
         notes.append(f"Only layers that fit {only!r} are shown and judged.")
@@ -152,9 +152,7 @@ def _checked(mode: str, weights: str, steps: int, rtol: float | None, atol: floa
         raise BadUsage(f"weights is 'ref' or 'own', not {weights!r}")
     if steps < 1:
         raise BadUsage(f"steps is at least 1, not {steps}")
-    if (rtol is None) != (atol is None):
-        raise BadUsage("rtol and atol go together: give both or neither")
-    return None if rtol is None or atol is None else (float(rtol), float(atol))
+    return tolerances(rtol, atol)
 
 
 def _mapping(given: str | PathLike[str] | Mapping[str, str] | None) -> Map | None:
@@ -163,22 +161,13 @@ def _mapping(given: str | PathLike[str] | Mapping[str, str] | None) -> Map | Non
     return Map(layers=dict(given)) if isinstance(given, Mapping) else read_map(Path(fspath(given)))
 
 
-def _allowance(text: str) -> tuple[str, str]:
-    status, _, pattern = text.partition(":")
-    if not pattern:
-        raise BadUsage(f"allow {text!r}: write STATUS:GLOB, e.g. 'unpaired:aug_*'")
-    return status, pattern
-
-
-def _names(probe: Probe, pattern: str) -> bool:
-    return probe.phase == "input" or any(n and fnmatchcase(n, pattern) for n in (probe.layer, probe.keras_layer))
+def _fits(probe: Probe, pattern: str) -> bool:
+    """Whether one of its layers' names fits the pattern."""
+    return any(name and fnmatchcase(name, pattern) for name in (probe.layer, probe.keras_layer))
 
 
 def _allowed(probe: Probe, allowed: Sequence[tuple[str, str]]) -> bool:
-    return any(
-        probe.status == status and any(n and fnmatchcase(n, pattern) for n in (probe.layer, probe.keras_layer))
-        for status, pattern in allowed
-    )
+    return any(probe.status == status and _fits(probe, pattern) for status, pattern in allowed)
 
 
 def _permitted(probes: Sequence[Probe], allowed: Sequence[tuple[str, str]]) -> list[str]:
@@ -204,115 +193,6 @@ def _softened(finding: Finding, probes: Sequence[Probe], allowed: Sequence[tuple
         and (p.layer, p.keras_layer) == (finding.layer, finding.keras_layer)
     ]
     return replace(finding, severity="note") if here and all(_allowed(p, allowed) for p in here) else finding
-
-
-# ---------------------------------------------------------------------------------------------------------------- sides
-
-
-def _sides(
-    ref: Any, keras: Any, given: Batch | None, custom: str | PathLike[str] | None, seed: int, mode: str
-) -> tuple[Runner, Runner, Data, Batch]:
-    """Both runners, and the batch as each takes it."""
-    mine, theirs = _Side(ref, "the reference", custom), _Side(keras, "the Keras model", custom)
-    shapes = mine.shape(), theirs.shape()
-    if given is None:
-        shape = shapes[0] if shapes[0] and None not in shapes[0] else shapes[1]
-        if not shape or None in shape:
-            raise CannotCompare(
-                "neither file says how large its input is, so no probe batch can be made; give images with --batch"
-            )
-        classes = mine.classes() or theirs.classes()
-        given = batches.probe(tuple(int(d) for d in shape if d is not None), classes, seed)
-    for side, shape, name in ((mine, shapes[0], "ref"), (theirs, shapes[1], "keras")):
-        if shape:
-            given = batches.fit(given, _compatible(shape, getattr(given, f"x_{name}")), side.classes(), name)
-    ref_runner = mine.open(given.x_ref)
-    keras_runner = theirs.open(given.x_keras)
-    data = Data(
-        ref={_image_input(ref_runner.network): given.x_ref},
-        keras={_image_input(keras_runner.network): given.x_keras},
-        labels_ref=given.y_ref,
-        labels_keras=given.y_keras,
-    )
-    if mode == "train" and given.y_ref is None and any(isinstance(n.kind, Loss) for n in ref_runner.network):
-        note = "The batch has no labels: loss, backward and update could not be compared."
-        given = replace(given, notes=(*given.notes, note))
-    return ref_runner, keras_runner, data, given
-
-
-def _compatible(shape: Shape, x: np.ndarray) -> Shape:
-    """What a side takes, where a flat input is as good as a map of as many values."""
-    count = int(np.prod(x.shape[1:]))
-    if None not in shape and len(shape) == 1 and len(x.shape) == 4 and shape[0] == count:
-        return tuple(x.shape[1:])
-    return shape
-
-
-def _image_input(network: Network) -> str:
-    names = [name for name in network.inputs if name not in network.labels]
-    if len(names) != 1:
-        raise CannotCompare(
-            f"{network.name} has {len(names)} data inputs ({', '.join(names)}); parity feeds one so far"
-        )
-    return names[0]
-
-
-class _Side:
-    """One of the two sides before it is opened: a path, a live Keras model, or a runner."""
-
-    def __init__(self, given: Any, what: str, custom: str | PathLike[str] | None) -> None:
-        self.given, self.what = given, what
-        self.custom = None if custom is None else fspath(custom)
-        self.path = Path(fspath(given)) if isinstance(given, str | PathLike) else None
-        self.framework = framework_of(self.path) if self.path else ""
-        self._lifted: Network | None = None
-
-    def lifted(self) -> Network | None:
-        """The network as the file has it, read and not run."""
-        if self.path is None:
-            return getattr(self.given, "network", None)
-        if self._lifted is None:
-            from parity.opening import lift
-
-            self._lifted, _ = lift(self.path)
-        return self._lifted
-
-    def shape(self) -> Shape | None:
-        """Shape of its one data input, without batch axis."""
-        network = self.lifted()
-        if network is not None:
-            shapes = [shape for name, shape in network.inputs.items() if name not in network.labels]
-            return shapes[0] if shapes else None
-        inputs = getattr(self.given, "inputs", None)
-        return tuple(inputs[0].shape[1:]) if inputs else None
-
-    def classes(self) -> int | None:
-        """How many classes its predictions tell apart, or None."""
-        network = self.lifted()
-        if network is None:
-            outputs = getattr(self.given, "outputs", None)
-            shape: Shape | None = tuple(outputs[0].shape[1:]) if outputs else None
-        else:
-            maker = network.producers.get(network.outputs[0]) if network.outputs else None
-            shape = maker.shape if maker else None
-        return shape[-1] if shape else None
-
-    def open(self, example: np.ndarray) -> Runner:
-        """A runner for it; `example` are images as it takes them."""
-        if self.framework == "matconvnet":
-            from parity.frameworks.matconvnet.runner import MatConvNetRunner
-
-            assert self.path is not None
-            return MatConvNetRunner.open(self.path, tuple(example.shape[1:]))
-        from parity.frameworks.keras.runner import KerasRunner
-
-        if self.path is not None:
-            return KerasRunner.open(self.path, example[:2], self.custom)
-        if all(hasattr(self.given, name) for name in ("network", "isolate", "run", "update")):
-            return self.given
-        if hasattr(self.given, "get_config") and callable(self.given):
-            return KerasRunner(self.given, example[:2])
-        raise BadUsage(f"{self.what} is a path, a Keras model or a runner, not {type(self.given).__name__}")
 
 
 def _adopted(ref: Runner, keras: Runner) -> list[str]:

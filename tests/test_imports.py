@@ -20,7 +20,7 @@ ORDER = (
     ("case", "structure", "tensors", "bench", "judge", "updates", "propagation", "comparison", "compare", "trace"),
     ("rules", "causes"),
     ("diagnose", "findings"),
-    ("summary", "session"),
+    ("options", "sides", "summary", "session"),
     ("inspection", "reports"),
     ("cli", "pytest_plugin", "debugger"),
     ("__main__", "__init__"),
