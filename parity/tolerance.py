@@ -173,10 +173,15 @@ def gradient_floor(kind: Kind, upstream: Array | None, params: Mapping[str, Arra
     own = channel_rms(expected)
     if isinstance(kind, Conv | Dense) and "kernel" in params and upstream is not None:
         kernel = params["kernel"].astype(np.float64)
-        depth, groups = kernel.shape[-2], getattr(kind, "groups", 1)
-        terms = math.prod(kernel.shape[:-2]) * kernel.shape[-1] / max(1, groups)
+        # `h w c m` of a depthwise convolution: every input channel has outputs of its own.
+        depthwise = kernel.shape[-2] == own.size
+        groups = 1 if depthwise else getattr(kind, "groups", 1)
+        depth, outputs = kernel.shape[-2:]
+        if outputs % groups:
+            return ROUNDOFF * 4 * own
+        terms = math.prod(kernel.shape[:-2]) * outputs / groups
         moved = np.moveaxis(kernel, -2, -1).reshape(*kernel.shape[:-2], groups, -1, depth)
-        norm = np.sqrt((moved**2).sum(axis=tuple(range(kernel.ndim - 2)) + (-2,))).reshape(-1)
+        norm = np.sqrt((moved**2).sum(axis=(*range(kernel.ndim - 2), -2))).reshape(-1)
         if norm.shape == own.shape:
             return ROUNDOFF * (_sum_of(terms) * rms(upstream) * norm + 2 * own)
     return ROUNDOFF * (16 if isinstance(kind, BatchNorm) else 4) * own

@@ -174,3 +174,36 @@ def test_without_a_batch_a_seeded_one_is_made(plain):
     assert [p.propagated_x_floor for p in report.probes if p.phase == "forward"] == [
         p.propagated_x_floor for p in again.probes if p.phase == "forward"
     ]
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_a_depthwise_convolution_is_one_group_per_channel(tmp_path, multiplier):
+    import keras
+
+    rng = np.random.default_rng(5)
+    layers = [
+        twins.conv("dw", rng, (3, 3, 1, 3 * multiplier), pad=np.ones(4)),
+        twins.relu("relu1"),
+        twins.conv("fc", rng, (8, 8, 3 * multiplier, 4)),
+        {"type": "softmaxloss", "name": "loss"},
+    ]
+    mat = twins.save(tmp_path / "net.mat", layers, (8, 8, 3))
+    penalty = keras.regularizers.L2(twins.DECAY / 2)
+    options = {"bias_regularizer": penalty}
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.DepthwiseConv2D(
+                3, padding="same", depth_multiplier=multiplier, depthwise_regularizer=penalty, name="dw", **options
+            ),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, activation="softmax", kernel_regularizer=penalty, name="fc", **options),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(twins.RATE, momentum=0.9), loss="sparse_categorical_crossentropy")
+    data = twins.batch(0, (8, 8, 3))
+    report = parity.compare(ref=mat, keras=model, batch=data)
+    assert report.verdict == "match", explain(report)
+    again = parity.compare(ref=model, keras=model, batch=data)
+    assert again.verdict == "match", explain(again)
