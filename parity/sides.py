@@ -39,6 +39,10 @@ def open_sides(
     Raises:
         ParityError: a file cannot be read, or the batch does not fit it.
     """
+    if ref is keras and hasattr(ref, "get_config"):
+        from parity.frameworks.keras.live import copied
+
+        ref = copied(keras)  # two runners must not step the same weights
     mine, theirs = _Side(ref, "the reference", custom), _Side(keras, "the Keras model", custom)
     shapes = mine.shape(), theirs.shape()
     if given is None:

@@ -1,18 +1,18 @@
-"""What a live model was compiled with, and the reference's loss as a Keras object."""
+"""What a live model was compiled with, the reference's loss as a Keras object, and a copy of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from parity.errors import CannotCompare
-from parity.frameworks.keras.engine import Engine
+from parity.errors import BadUsage, CannotCompare
+from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.recipes import metric_names, recipe_of
 from parity.layers import Loss, Softmax
 from parity.network import Layer
 from parity.recipe import Recipe
 
-__all__ = ["live_recipe", "loss_from_kind"]
+__all__ = ["copied", "live_recipe", "loss_from_kind"]
 
 
 def live_recipe(engine: Engine, model: Any, losses: Sequence[Loss]) -> Recipe:
@@ -66,3 +66,24 @@ def loss_from_kind(engine: Engine, kind: Loss, last: Layer | None) -> Any:
         f"the Keras model is not compiled, and the reference's loss {kind.function} has no Keras counterpart; "
         "compile the model with its loss"
     )
+
+
+def copied(model: Any) -> Any:
+    """A model of its own with the same layers, weights and compilation, for comparing a live model with itself.
+
+    Raises:
+        BadUsage: Keras cannot clone it (a subclassed model).
+    """
+    engine = engine_of(model)
+    try:
+        clone = engine.keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+        compiled = model.get_compile_config() if getattr(model, "optimizer", None) is not None else None
+        if compiled:
+            clone.compile_from_config(compiled)
+    except Exception as error:
+        text = " ".join(str(error).split())[:160]
+        raise BadUsage(
+            f"both sides are one model, and Keras cannot copy it ({type(error).__name__}: {text}); build it twice"
+        ) from error
+    return clone
