@@ -1,6 +1,8 @@
-"""What holds for every test."""
+"""What holds for every test, and the tables of measured errors at the end of a run."""
 
 import pytest
+
+from tests import recording
 
 
 @pytest.fixture(autouse=True)
@@ -8,3 +10,26 @@ def as_a_user(monkeypatch):
     """No switch of the developer's own environment may change what a user is told."""
     for name in ("PARITY_DEBUG", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def measured(request):
+    """What a test recorded goes with its report."""
+    recording.drain()
+    yield
+    request.node.user_properties.extend(recording.drain())
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The tables, in quiet mode too."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    found = [
+        item
+        for report in reports
+        if getattr(report, "when", "") == "teardown"
+        for item in getattr(report, "user_properties", ())
+    ]
+    for title, lines in recording.tables(found).items():
+        terminalreporter.write_sep("-", title)
+        for line in lines:
+            terminalreporter.write_line(line)

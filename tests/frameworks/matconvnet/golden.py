@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.frameworks.matconvnet.matfile import read
+from tests import recording
 
 TRACES = Path(__file__).parents[3] / "traces" / "matconvnet"
 
@@ -47,3 +48,8 @@ def relative(actual: np.ndarray, expected: np.ndarray) -> float:
     difference = np.asarray(actual, np.float64) - np.asarray(expected, np.float64)
     size = np.sqrt(np.mean(np.square(expected, dtype=np.float64))) if expected.size else 0.0
     return float(np.sqrt(np.mean(difference**2)) / size) if size else float(np.abs(difference).max(initial=0))
+
+
+def record(family: str, error: float) -> None:
+    """Note one case held against MatConvNet; the end of a test run shows how many there are and the worst error."""
+    recording.record("held against MatConvNet's own runs", family, error)
