@@ -104,6 +104,8 @@ class Network:
         layers: in topological order.
         params: id → `Param`.
         labels: names of input tensors that hold labels, not data.
+        objectives: name → weight of the tensors whose weighted sum is differentiated (MatConvNet's derOutputs, Keras'
+            loss_weights); empty where every layer that reads labels counts once.
         meta: what else the file says (normalization, class names, versions), for reports.
         remarks: facts about the file that a reader should know.
     """
@@ -115,6 +117,7 @@ class Network:
     layers: tuple[Layer, ...]
     params: Mapping[str, Param]
     labels: tuple[str, ...] = ()
+    objectives: Mapping[str, float] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
@@ -139,6 +142,21 @@ class Network:
     def data(self, tensors: Iterable[str]) -> list[str]:
         """Those of these tensors that do not hold labels."""
         return [tensor for tensor in tensors if tensor not in self.labels]
+
+    @property
+    def losses(self) -> tuple[Layer, ...]:
+        """The layers whose outputs are the objectives, in order."""
+        if self.objectives:
+            return tuple(layer for layer in self.layers if layer.output in self.objectives)
+        return tuple(layer for layer in self.layers if not set(self.labels).isdisjoint(layer.inputs))
+
+    def weight(self, loss: Layer) -> float:
+        """How often a loss counts in the sum of the objectives."""
+        return self.objectives.get(loss.output, 1.0)
+
+    def label_of(self, loss: Layer) -> str:
+        """The label tensor that a loss reads; empty where it reads none."""
+        return next((tensor for tensor in loss.inputs if tensor in self.labels), "")
 
     def shape_of(self, tensor: str) -> Shape | None:
         """Shape of a layer's output or of an input, without batch axis; None where it is not known."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,32 @@ if TYPE_CHECKING:
     from parity.network import Network
     from parity.recipe import Recipe
 
-__all__ = ["Local", "Pass", "Runner"]
+__all__ = ["Labels", "Local", "Pass", "Runner", "Targets"]
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What the losses of one network are held against.
+
+    Attributes:
+        values: label tensor → class ids from 0 (n,) or per pixel (n, h, w), -1 ignored; one-hot (n, c); or, for losses
+            of attributes and regressions, the targets in the prediction's shape.
+        weights: label tensor → weight of each image (n,) or pixel (n, h, w); absent where all count once.
+    """
+
+    values: Mapping[str, np.ndarray]
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, labels: Labels, network: Network) -> Targets | None:
+        """The targets of a network; an array stands for each of its label tensors."""
+        if labels is None or isinstance(labels, Targets):
+            return labels
+        return cls(dict.fromkeys(network.labels, labels))
+
+
+Labels: TypeAlias = "Targets | np.ndarray | None"
+"""Targets, or one array for every loss of a network, or None without labels."""
 
 
 @dataclass
@@ -30,7 +55,8 @@ class Pass:
             absent (a softmax output whose loss takes the logits behind it).
         param_grads: param id → derivative of the mean data loss, in the param's axes.
         penalty_grads: param id → what regularizers add to its gradient; absent where they add nothing.
-        loss: the mean data loss, or None without a loss.
+        loss: the mean data loss (the weighted sum of all objectives), or None without a loss.
+        losses: loss layer → its share of that sum.
         penalty: what regularizers add to the loss.
         masks: layer name → 0/1 array of what a dropout layer kept, in its output's shape.
         statistics: layer name → {"mean", "variance"}: the batch statistics (biased variance) that a batch
@@ -42,6 +68,7 @@ class Pass:
     param_grads: dict[str, np.ndarray] = field(default_factory=dict)
     penalty_grads: dict[str, np.ndarray] = field(default_factory=dict)
     loss: float | None = None
+    losses: dict[str, float] = field(default_factory=dict)
     penalty: float = 0.0
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     statistics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -56,7 +83,8 @@ class Local:
         input_grads: tensor name → derivative with respect to each fed tensor, given the upstream gradients.
         param_grads: param id → derivative.
         statistics: as in `Pass`.
-        loss: where a loss layer is among them, its mean.
+        loss: where loss layers are among them, their weighted sum.
+        losses: loss layer → its share of that sum.
     """
 
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
@@ -64,6 +92,7 @@ class Local:
     param_grads: dict[str, np.ndarray] = field(default_factory=dict)
     statistics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     loss: float | None = None
+    losses: dict[str, float] = field(default_factory=dict)
 
 
 class Runner(Protocol):
@@ -94,7 +123,7 @@ class Runner(Protocol):
     def run(
         self,
         inputs: Mapping[str, np.ndarray],
-        labels: np.ndarray | None,
+        labels: Labels,
         *,
         mode: str = "train",
         backward: bool = True,
@@ -108,7 +137,7 @@ class Runner(Protocol):
 
         Args:
             inputs: name → n h w c, float32.
-            labels: class ids from 0 (n,), or one-hot (n, c); None where there is no loss.
+            labels: what the losses are held against, or one array for all of them; None leaves the losses out.
             mode: `"train"` or `"eval"`.
             backward: whether to compute gradients (only where there is a loss).
             observe: False keeps only params' gradients, masks, statistics and the loss.
@@ -124,7 +153,7 @@ class Runner(Protocol):
         layers: Sequence[str],
         feeds: Mapping[str, np.ndarray],
         *,
-        labels: np.ndarray | None = None,
+        labels: Labels = None,
         upstream: Mapping[str, np.ndarray] | None = None,
         mode: str = "train",
         masks: Mapping[str, np.ndarray] | None = None,
@@ -138,8 +167,8 @@ class Runner(Protocol):
             layers: names in topological order.
             feeds: tensor name → value, for every tensor that they read and do not make themselves.
             labels: for a loss layer.
-            upstream: tensor name → derivative of the loss with respect to that output; None runs forward only. Where a
-                loss layer is among `layers` its own derivative (1) is upstream.
+            upstream: tensor name → derivative of the objective with respect to that output; None runs forward only.
+                Where a loss layer is among `layers` its weight in the objective is upstream.
             mode: `"train"` or `"eval"`.
             masks: layer name → 0/1 mask for dropout layers; needed there in train mode.
             params: param id → value to use instead of the present one.

@@ -28,9 +28,10 @@ __all__ = ["Graph", "Node", "Term", "graph_of", "loss_kind"]
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One loss of the model: which output it reads, the loss object, its weight in the sum."""
+    """One loss of the model: which output and labels it reads, the loss object, its weight in the sum."""
 
     name: str
+    label: str
     output: int
     prediction: str
     loss: Any
@@ -138,12 +139,12 @@ def graph_of(
         outputs.append(name)
     kinds = [loss_kind(loss) for _, loss, _ in terms]
     found = tuple(
-        Term("loss" if len(terms) == 1 else f"loss:{outputs[i]}", i, outputs[i], loss, weight, kind)
+        Term(*_loss_names(outputs[i], len(terms)), i, outputs[i], loss, weight, kind)
         for (i, loss, weight), kind in zip(terms, kinds, strict=True)
     )
     for term in found:
         remark = (f"counts {term.weight:g} times",) if term.weight != 1 else ()
-        layer = Layer(term.name, term.kind, (term.prediction, "labels"), (term.name,), {}, (), "loss", "loss", remark)
+        layer = Layer(term.name, term.kind, (term.prediction, term.label), (term.name,), {}, (), "loss", "loss", remark)
         nodes[term.name] = Node(layer, "loss", term=term)
     network = Network(
         name=model.name,
@@ -152,11 +153,17 @@ def graph_of(
         outputs=tuple(outputs),
         layers=tuple(node.layer for node in nodes.values()),
         params=params,
-        labels=("labels",) if found else (),
+        labels=tuple(term.label for term in found),
+        objectives={term.name: term.weight for term in found},
         meta=dict(engine.description),
         remarks=remarks,
     )
     return Graph(network, nodes, variables, found, owners)
+
+
+def _loss_names(output: str, count: int) -> tuple[str, str]:
+    """What a model's loss on this output, and the labels that it reads, are called."""
+    return ("loss", "labels") if count == 1 else (f"loss:{output}", f"labels:{output}")
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:

@@ -91,12 +91,15 @@ def _network(file: KerasFile, walked: Walk, recipe: Recipe) -> Network:
             shapes[activation.output] = activation.shape
             final[call.name] = activation.output
     outputs = tuple(_behind(final, name) for name in walked.outputs)
+    labels: list[str] = []
     losses = losses_of((file.training_config or {}).get("loss"))
     if len(losses) == 1 and len(outputs) > 1:
         losses *= len(outputs)
     for i, (kind, output) in enumerate(zip(losses, outputs, strict=False)):
         name = "loss" if len(losses) == 1 else f"loss:{output}"
-        layers.append(Layer(name, kind, (output, "labels"), (name,), {}, (), "loss", "loss"))
+        label = "labels" if len(losses) == 1 else f"labels:{output}"
+        layers.append(Layer(name, kind, (output, label), (name,), {}, (), "loss", "loss"))
+        labels.append(label)
         if i == 0 and recipe.loss is None:
             break
     remarks: list[str] = []
@@ -111,7 +114,7 @@ def _network(file: KerasFile, walked: Walk, recipe: Recipe) -> Network:
         outputs=outputs,
         layers=tuple(layers),
         params=params,
-        labels=("labels",) if losses and outputs else (),
+        labels=tuple(labels),
         meta={"keras": file.version or "unknown", "backend": file.backend or "unknown", "format": file.format},
         remarks=tuple(remarks),
     )

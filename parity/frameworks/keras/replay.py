@@ -12,6 +12,7 @@ import numpy as np
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.graph import Graph, Node
 from parity.frameworks.keras.observe import DROPOUTS, Place, Recorder, fill
+from parity.runner import Targets
 
 __all__ = ["Replay", "Replayed"]
 
@@ -25,6 +26,7 @@ class Replayed:
     param_gradients: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     loss: float | None = None
+    losses: dict[str, float] = field(default_factory=dict)
 
 
 class Replay:
@@ -33,7 +35,7 @@ class Replay:
     Args:
         engine: whose model it is.
         graph: its graph.
-        labels: (labels, predictions) → y_true as a loss wants it, by the loss's number.
+        labels: (term, targets, prediction) → a loss's arguments: y_true, y_pred, and the sample weights if there are.
     """
 
     def __init__(self, engine: Engine, graph: Graph, labels: Callable[[Any, Any, Any], Any]) -> None:
@@ -46,7 +48,7 @@ class Replay:
         names: Sequence[str],
         feeds: Mapping[str, np.ndarray],
         *,
-        labels: np.ndarray | None,
+        labels: Targets | None,
         upstream: Mapping[str, np.ndarray] | None,
         mode: str,
         masks: Mapping[str, np.ndarray],
@@ -87,11 +89,12 @@ class Replay:
                 if node.step == "loss":
                     losses.append(self._loss(node, tensors, labels, precision))
                     tensors[node.layer.output] = losses[-1]
+                    found.losses[node.layer.name] = float(losses[-1])
                 else:
                     tensors.update(self._node(node, layers, tensors, mode, masks, found, dtype))
         found.tensors = {name: tensor for name, tensor in tensors.items() if name not in fed}
         if losses:
-            found.loss = float(sum(float(loss) for loss in losses))
+            found.loss = sum(found.losses.values())
         if upstream is None and not losses:
             return found
         targets, seeds = list(losses), [tf.ones_like(loss) for loss in losses]
@@ -222,11 +225,11 @@ class Replay:
         finally:
             object.__setattr__(layer, "activation", before)
 
-    def _loss(self, node: Node, tensors: Mapping[str, Any], labels: np.ndarray | None, precision: int) -> Any:
+    def _loss(self, node: Node, tensors: Mapping[str, Any], labels: Targets | None, precision: int) -> Any:
         """The loss on the very tensor that the softmax made, so that Keras finds the logits behind it."""
         term = node.term
         assert term is not None
-        if labels is None:
+        if labels is None or term.label not in labels.values:
             raise ValueError(f"{term.name} needs labels")
         loss = term.loss
         if precision == 64:
@@ -234,5 +237,5 @@ class Replay:
                 self._losses[term.name] = self.engine.loss_in_double(loss)
             loss = self._losses[term.name]
         prediction = tensors[term.prediction]
-        value = loss(self.labels(term, labels, prediction), prediction)
+        value = loss(*self.labels(term, labels, prediction))
         return value * self.engine.tf.cast(term.weight, value.dtype) if term.weight != 1 else value

@@ -23,7 +23,7 @@ from parity.layers import Loss
 from parity.network import Network
 from parity.optimizers.updater import Updater
 from parity.recipe import Recipe
-from parity.runner import Local, Pass
+from parity.runner import Labels, Local, Pass, Targets
 
 __all__ = ["KerasRunner"]
 
@@ -198,7 +198,7 @@ class KerasRunner:
     def run(
         self,
         inputs: Mapping[str, np.ndarray],
-        labels: np.ndarray | None,
+        labels: Labels,
         *,
         mode: str = "train",
         backward: bool = True,
@@ -214,8 +214,9 @@ class KerasRunner:
         raises NotImplementedError.
         """
         arrays = match_inputs(inputs, self._names, self._shapes)
+        targets = Targets.of(labels, self.network)
         if precision == 64:
-            return self._run_double(arrays, labels, mode, backward, masks or {})
+            return self._run_double(arrays, targets, mode, backward, masks or {})
         engine, tf = self._engine, self._engine.tf
         tensors, structure = self._tensors(arrays)
         variables = self._graph.variables
@@ -226,7 +227,7 @@ class KerasRunner:
             with tf.GradientTape() as tape:
                 tape.watch([*tensors.values(), *moving.values()])
                 predictions = self.model(structure, training=mode == "train")
-                terms = self._terms(predictions, labels)
+                terms = self._terms(predictions, targets)
                 added = [tf.cast(value, tf.float32) for value in engine.added_losses(self.model)]
                 total = tf.add_n([tf.cast(value, tf.float32) for _, value in terms] + added) if terms else None
         seen = self._seen(recorder, tensors, predictions) if observe else {}
@@ -235,6 +236,7 @@ class KerasRunner:
         recorder.forget()
         if total is not None:
             found.loss = float(total)
+            found.losses = {term.name: float(value) for term, value in terms}
             if observe:
                 found.outputs.update({term.name: np.asarray(float(value), np.float32) for term, value in terms})
             if backward:
@@ -268,29 +270,34 @@ class KerasRunner:
             seen.setdefault(name, tensor)
         return seen
 
-    def _terms(self, predictions: Any, labels: np.ndarray | None) -> list[tuple[Term, Any]]:
-        """Each loss with its weighted value."""
-        if labels is None:
+    def _terms(self, predictions: Any, targets: Targets | None) -> list[tuple[Term, Any]]:
+        """Each loss that has labels, with its weighted value."""
+        if targets is None:
             return []
         flat = self._engine.tf.nest.flatten(predictions)
         found: list[tuple[Term, Any]] = []
         for term in self._graph.terms:
-            prediction = flat[term.output]
-            value = term.loss(self._labels(term, labels, prediction), prediction)
+            if term.label not in targets.values:
+                continue
+            value = term.loss(*self._labels(term, targets, flat[term.output]))
             found.append((term, value * term.weight if term.weight != 1 else value))
         return found
 
-    def _labels(self, term: Term, labels: np.ndarray, prediction: Any) -> Any:
-        kind = term.kind
-        array = labels_for(kind.function, kind.sparse, labels, prediction.shape)
-        return self._engine.tf.constant(array if kind.sparse else array.astype(prediction.dtype.as_numpy_dtype))
+    def _labels(self, term: Term, targets: Targets, prediction: Any) -> tuple[Any, ...]:
+        """A loss's arguments: y_true, y_pred, and the sample weights if the batch has some."""
+        kind, constant = term.kind, self._engine.tf.constant
+        dtype = prediction.dtype.as_numpy_dtype
+        array = labels_for(kind.function, kind.sparse, targets.values[term.label], prediction.shape)
+        arguments = (constant(array if kind.sparse else array.astype(dtype)), prediction)
+        weights = targets.weights.get(term.label)
+        return arguments if weights is None else (*arguments, constant(np.asarray(weights, dtype)))
 
     def isolate(
         self,
         layers: Sequence[str],
         feeds: Mapping[str, np.ndarray],
         *,
-        labels: np.ndarray | None = None,
+        labels: Labels = None,
         upstream: Mapping[str, np.ndarray] | None = None,
         mode: str = "train",
         masks: Mapping[str, np.ndarray] | None = None,
@@ -300,8 +307,8 @@ class KerasRunner:
     ) -> Local:
         """Only these layers, with the model's own layer objects (float64 copies of them for `precision=64`)."""
         found = self._replay.run(
-            layers, feeds, labels=labels, upstream=upstream, mode=mode, masks=masks or {}, params=params or {},
-            precision=precision,
+            layers, feeds, labels=Targets.of(labels, self.network), upstream=upstream, mode=mode, masks=masks or {},
+            params=params or {}, precision=precision,
         )  # fmt: skip
         return Local(
             outputs={name: _array(t) for name, t in found.tensors.items()},
@@ -309,17 +316,20 @@ class KerasRunner:
             param_grads={pid: _array(t) for pid, t in found.param_gradients.items()},
             statistics=found.statistics,
             loss=found.loss,
+            losses=found.losses,
         )
 
     def _run_double(
         self,
         arrays: Mapping[str, np.ndarray],
-        labels: np.ndarray | None,
+        labels: Targets | None,
         mode: str,
         backward: bool,
         masks: Mapping[str, np.ndarray],
     ) -> Pass:
-        names = [layer.name for layer in self.network.layers if labels is not None or not isinstance(layer.kind, Loss)]
+        known = labels.values if labels else {}
+        network = self.network
+        names = [n.name for n in network if not isinstance(n.kind, Loss) or network.label_of(n) in known]
         replayed: Replayed = self._replay.run(
             names, arrays, labels=labels, upstream=None, mode=mode, masks=masks, params={}, precision=64, inner=True
         )
@@ -329,6 +339,7 @@ class KerasRunner:
             output_grads={n: _array(t) for n, t in grads.items() if not n.startswith("loss")},
             param_grads={p: _array(t) for p, t in replayed.param_gradients.items()} if backward else {},
             loss=replayed.loss,
+            losses=replayed.losses,
             masks=dict(masks),
             statistics=replayed.statistics,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,20 @@ import numpy as np
 
 from parity.errors import CannotCompare, Refused
 from parity.frameworks.matconvnet.lift import lift, with_input
-from parity.frameworks.matconvnet.tensors import from_torch, label_tensor, to_torch, weight_tensor
+from parity.frameworks.matconvnet.tensors import (
+    from_torch,
+    label_tensor,
+    label_weights,
+    target_tensor,
+    to_torch,
+    weight_tensor,
+)
 from parity.layers import BatchNorm, Context, Dropout, Kind, Loss, Opaque
 from parity.network import Layer, Network
 from parity.optimizers.base import OpaqueRule
 from parity.optimizers.updater import Updater
 from parity.recipe import Recipe
-from parity.runner import Local, Pass
+from parity.runner import Labels, Local, Pass, Targets
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +107,7 @@ class MatConvNetRunner:
     def run(
         self,
         inputs: Mapping[str, np.ndarray],
-        labels: np.ndarray | None,
+        labels: Labels,
         *,
         mode: str = "train",
         backward: bool = True,
@@ -115,21 +121,24 @@ class MatConvNetRunner:
 
         `keep` is ignored: every tensor is a view of what autograd holds anyway.
         """
-        layers = [item for item in self.network.layers if labels is not None or not isinstance(item.kind, Loss)]
-        losses = [item.output for item in layers if isinstance(item.kind, Loss)]
+        network, targets = self.network, Targets.of(labels, self.network)
+        layers = [item for item in network.layers if _has_labels(network, item, targets)]
+        losses = [item for item in network.losses if item in layers]
         backward = backward and bool(losses)
         for name, value in inputs.items():
             self._check_input(name, value)
         feeds = {name: to_torch(value, precision, backward and observe) for name, value in inputs.items()}
-        execution = _Execution(self, layers, feeds, labels, mode, masks, ties, precision, {}, backward)
-        tensors = execution.forward(None if observe else {*losses})
+        execution = _Execution(self, layers, feeds, targets, mode, masks, ties, precision, {}, backward)
+        tensors = execution.forward(None if observe else {item.output for item in losses})
         result = Pass(statistics=execution.statistics, masks=execution.masks)
-        loss = functools.reduce(lambda a, b: a + b, [tensors[name] for name in losses]) if losses else None
-        if loss is not None:
-            result.loss = float(loss.detach())
-        if backward and loss is not None:
+        shares = {item.name: _share(network, item, tensors) for item in losses}
+        result.losses = {name: float(share.detach()) for name, share in shares.items()}
+        if shares:
+            result.loss = sum(result.losses.values())
+        if backward:
             watched = dict(tensors) if observe else {}
-            result.output_grads, result.param_grads = execution.gradients([loss], [None], watched)
+            sources = [*shares.values()]
+            result.output_grads, result.param_grads = execution.gradients(sources, [None] * len(sources), watched)
         if observe:
             result.outputs = {name: from_torch(tensor) for name, tensor in tensors.items()}
         return result
@@ -139,7 +148,7 @@ class MatConvNetRunner:
         layers: Sequence[str],
         feeds: Mapping[str, np.ndarray],
         *,
-        labels: np.ndarray | None = None,
+        labels: Labels = None,
         upstream: Mapping[str, np.ndarray] | None = None,
         mode: str = "train",
         masks: Mapping[str, np.ndarray] | None = None,
@@ -151,18 +160,21 @@ class MatConvNetRunner:
         chosen = [self.network[name] for name in layers]
         backward = upstream is not None
         fed = {name: to_torch(value, precision, backward) for name, value in feeds.items()}
-        execution = _Execution(self, chosen, fed, labels, mode, masks, ties, precision, params or {}, backward)
+        targets = Targets.of(labels, self.network)
+        execution = _Execution(self, chosen, fed, targets, mode, masks, ties, precision, params or {}, backward)
         tensors = execution.forward(None)
         made = {name: tensor for name, tensor in tensors.items() if name not in fed}
         result = Local(statistics=execution.statistics)
-        losses = [item.output for item in chosen if isinstance(item.kind, Loss)]
+        losses = [item for item in self.network.losses if item in chosen]
+        shares = {item.output: _share(self.network, item, tensors) for item in losses}
+        result.losses = {item.name: float(shares[item.output].detach()) for item in losses}
         if losses:
-            result.loss = sum(float(tensors[name].detach()) for name in losses)
+            result.loss = sum(result.losses.values())
         if upstream is not None:
             above = {name: to_torch(value, precision) for name, value in upstream.items() if name in made}
-            sources = [*above, *(name for name in losses if name not in above)]
+            sources = {name: made[name] for name in above} | {n: s for n, s in shares.items() if n not in above}
             result.input_grads, result.param_grads = execution.gradients(
-                [made[name] for name in sources], [above.get(name) for name in sources], fed
+                [*sources.values()], [above.get(name) for name in sources], fed
             )
         result.outputs = {name: from_torch(tensor) for name, tensor in made.items()}
         return result
@@ -228,7 +240,7 @@ class _Execution:
         runner: MatConvNetRunner,
         layers: Sequence[Layer],
         feeds: Mapping[str, torch.Tensor],
-        labels: np.ndarray | None,
+        labels: Targets | None,
         mode: str,
         masks: Mapping[str, np.ndarray] | None,
         ties: str,
@@ -278,7 +290,7 @@ class _Execution:
             raise CannotCompare(f"{network.name}: layer {layer.name} lacks its input {error.args[0]!r}") from None
         context = Context(mode=self.mode, ties=self.ties)
         if isinstance(layer.kind, Loss):
-            context.labels = _labels(network.name, layer, self.labels, inputs[0])
+            context.labels, context.weights = _labels(network, layer, self.labels, inputs[0])
         if isinstance(layer.kind, Dropout) and self.mode == "train":
             context.mask = self._mask(layer, inputs[0])
         params = {role: self.leaves[id_] for role, id_ in layer.params.items()}
@@ -325,11 +337,47 @@ class _Execution:
         )
 
 
-def _labels(name: str, layer: Layer, labels: np.ndarray | None, x: torch.Tensor) -> torch.Tensor:
-    """The labels for a loss on predictions `x` (n c h w), checked: ids from 0, -1 ignored; raises CannotCompare."""
-    if labels is None:
+def _has_labels(network: Network, layer: Layer, targets: Targets | None) -> bool:
+    """Whether a layer reads no labels, or these hold what it reads."""
+    label = network.label_of(layer)
+    return not label or (targets is not None and label in targets.values)
+
+
+def _share(network: Network, loss: Layer, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What a loss adds to the sum of the objectives."""
+    value, weight = tensors[loss.output], network.weight(loss)
+    return value if weight == 1 else value * weight
+
+
+def _labels(
+    network: Network, layer: Layer, targets: Targets | None, x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Labels and instance weights of a loss on predictions `x` (n c h w): ids from 0, -1 ignored.
+
+    Raises CannotCompare for labels that do not fit.
+    """
+    from parity.layers._losses import BINARY
+
+    name, label = network.name, network.label_of(layer)
+    if targets is None or label not in targets.values:
         raise CannotCompare(f"{name}: the loss {layer.name} needs labels")
-    given = np.asarray(labels)
+    values = np.asarray(targets.values[label])
+    weights = targets.weights.get(label)
+    weighing = None if weights is None else label_weights(weights, x)
+    function = getattr(layer.kind, "function", "")
+    if function in BINARY:
+        weighing = None if weighing is None else weighing.unsqueeze(1)
+        return target_tensor(_signs(values), x), weighing
+    return _label_ids(name, layer, values, x), weighing
+
+
+def _signs(values: np.ndarray) -> np.ndarray:
+    """Labels of attributes as -1 and +1, 0 ignored: a batch may hold them so, or as 0 and 1."""
+    return values if values.size and values.min() < 0 else 2 * values - 1
+
+
+def _label_ids(name: str, layer: Layer, given: np.ndarray, x: torch.Tensor) -> torch.Tensor:
+    """Class ids from 0, -1 ignored, checked against the predictions `x` (n c h w)."""
     images, classes, *extents = x.shape
     if given.ndim in (3, 4) and given.shape[1:] not in ((*extents,), (*extents, 1)):
         raise CannotCompare(

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["from_torch", "label_tensor", "to_torch", "weight_tensor"]
+__all__ = ["from_torch", "label_tensor", "label_weights", "target_tensor", "to_torch", "weight_tensor"]
 
 
 def to_torch(array: np.ndarray, precision: int, grad: bool = False) -> torch.Tensor:
@@ -48,3 +48,22 @@ def label_tensor(labels: np.ndarray) -> torch.Tensor:
 
     ids = np.argmax(labels, axis=1) if labels.ndim == 2 else labels
     return torch.from_numpy(np.ascontiguousarray(ids, np.int64))
+
+
+def target_tensor(values: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """Targets (n h w c), (n c) or (n,) as a torch tensor n c h w of the type of predictions `like`."""
+    import torch
+
+    array = np.asarray(values)
+    array = array.reshape(array.shape[0], *(1,) * (4 - array.ndim), *array.shape[1:]) if array.ndim > 1 else array
+    array = array.reshape(-1, 1, 1, 1) if array.ndim == 1 else np.moveaxis(array, -1, 1)
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
+
+
+def label_weights(weights: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """Weights (n,) or (n, h, w) of labels, as they broadcast against (n, h, w), of the type of `like`."""
+    import torch
+
+    array = np.asarray(weights)
+    array = array.reshape(*array.shape, *(1,) * (3 - array.ndim))
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
