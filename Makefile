@@ -1,6 +1,7 @@
 # make demo   compare the example pair in traces/seed/ and explain what came out
 # make test   run the tests            make lint   ruff and pyright
 # make bench  time and memory          make picture  draw docs/compare.svg anew
+# make fuzz   damaged files by the thousand (COUNT=10000 in each suite, SEED=0)
 # make clean  remove what the other targets made
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,10 @@ STAMP := $(VENV)/.parity-installed
 PIP_FLAGS ?=
 SEED := traces/seed
 
-.PHONY: demo test lint bench picture clean install
+COUNT ?= 10000
+SEED ?= 0
+
+.PHONY: demo test lint bench fuzz picture clean install
 
 install: $(STAMP)
 
@@ -45,6 +49,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.compare
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz all --count $(COUNT) --seed $(SEED)
 
 picture: $(STAMP)
 	$(BIN)/python docs/picture.py

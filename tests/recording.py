@@ -33,7 +33,7 @@ def drain() -> list[tuple[str, list[Any]]]:
 
 
 def tables(properties: Iterable[tuple[str, Any]]) -> Mapping[str, list[str]]:
-    """Title → lines of each table: a row's name, number of cases and greatest error; what is not a number is greatest."""
+    """Title → lines of each table: a row's name, number of cases and greatest error (NaN is the greatest)."""
     rows: dict[str, dict[str, list[float]]] = {}
     for mark, value in properties:
         if mark == _MARK:
