@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.errors import BadUsage, CannotCompare
+from parity.feeds import data_inputs, matched_inputs
 from parity.layers import Loss, Merge, Softmax
 from parity.matching import follow, is_linear, likeness, pairing, with_neighbours
 from parity.network import Network
@@ -110,11 +111,8 @@ class Alignment:
 
     @cached_property
     def inputs(self) -> Mapping[str, str]:
-        """Keras input tensor → reference input tensor, by name where names agree, else by order."""
-        ref, keras = self.ref.data(self.ref.inputs), self.keras.data(self.keras.inputs)
-        if set(ref) == set(keras):
-            return {t: t for t in keras}
-        return dict(zip(keras, ref, strict=False))
+        """Keras input tensor → reference input tensor."""
+        return matched_inputs(data_inputs(self.ref), data_inputs(self.keras))
 
     def feeds(self, pair: Pair) -> tuple[dict[str, str], bool]:
         """Keras input tensor → the reference's tensor to put there, and whether the wiring agrees.
@@ -164,7 +162,7 @@ def align(
         CannotCompare: no layer of one has a partner in the other.
         BadUsage: the map names a layer that does not exist.
     """
-    both = labelled and any(isinstance(n.kind, Loss) for n in ref) and any(isinstance(n.kind, Loss) for n in keras)
+    both = labelled and bool(ref.losses) and bool(keras.losses)
     left = units(ref, mode, join_loss=both, with_loss=both)
     right = units(keras, mode, join_loss=both, with_loss=both)
     if not both:

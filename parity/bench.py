@@ -10,7 +10,7 @@ import numpy as np
 
 from parity.align import Alignment, Pair
 from parity.layers import Dropout, Loss, Pool
-from parity.runner import Local, Pass, Runner
+from parity.runner import Local, Pass, Runner, Targets
 from parity.tensors import Named, fitted
 from parity.transfer import Link, transferred
 
@@ -47,7 +47,7 @@ class Bench:
         observed: the reference's float32 pass over the batch.
         mode: `"train"` or `"eval"`.
         backward: whether gradients are compared.
-        labels_ref, labels_keras: class ids or one-hot.
+        labels_ref, labels_keras: what the losses are held against.
         masks: Keras layer → dropout mask that Keras drew.
         limits: (rtol, atol) that replace the measured floors, or None.
     """
@@ -60,8 +60,8 @@ class Bench:
     observed: Pass
     mode: str
     backward: bool
-    labels_ref: Array | None
-    labels_keras: Array | None
+    labels_ref: Targets | None
+    labels_keras: Targets | None
     masks: Mapping[str, Array] = field(default_factory=dict)
     limits: tuple[float, float] | None = None
 
@@ -180,10 +180,9 @@ class Trial:
         shared |= len(set(data)) != len(data)
         uses = {key for name in inside for key in network[name].params.values()}
         shared |= any(not self.bench.users[key] <= inside for key in uses)
-        several = self.is_loss and sum(isinstance(layer.kind, Loss) for layer in network) > 1
-        if (self.backward and shared) or several:
+        if self.backward and shared:
             return self.run_ref()
-        local = Local(outputs=observed.outputs, loss=observed.loss)
+        local = Local(outputs=observed.outputs, loss=observed.loss, losses=observed.losses)
         if self.backward:
             local.input_grads = {t: observed.output_grads[t] for t in data if t in observed.output_grads}
             local.param_grads = {k: observed.param_grads[k] for k in uses if k in observed.param_grads}

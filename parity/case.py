@@ -11,7 +11,7 @@ from parity.align import Alignment, Pair
 from parity.bench import Bench
 from parity.judge import Verdict
 from parity.report import Outcome, Probe
-from parity.runner import Runner
+from parity.runner import Runner, Targets
 from parity.tensors import Named
 from parity.tolerance import Distance
 from parity.transfer import Link
@@ -24,12 +24,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """The batch as each side takes it: tensor name → n h w c, and labels (ids from 0, or one-hot)."""
+    """The batch as each side takes it: input → n h w c, and what the losses are held against."""
 
     ref: Mapping[str, Array]
     keras: Mapping[str, Array]
-    labels_ref: Array | None
-    labels_keras: Array | None
+    labels_ref: Targets | None
+    labels_keras: Targets | None
 
 
 @dataclass(eq=False)

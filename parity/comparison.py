@@ -17,7 +17,7 @@ from parity.layers import BatchNorm, Loss
 from parity.network import STATISTICS
 from parity.propagation import propagated_distances, propagated_probes
 from parity.report import Outcome, Probe
-from parity.runner import Pass, Runner
+from parity.runner import Pass, Runner, Targets
 from parity.structure import compare_inputs, compare_structure, compare_weights
 from parity.tensors import named
 from parity.transfer import links, transferred
@@ -73,8 +73,7 @@ def run_comparison(
         done += 1
 
     values = ref.params()
-    first_ref, first_keras = next(iter(data.ref.values())), next(iter(data.keras.values()))
-    run.probes.append(compare_inputs(first_ref, first_keras))
+    run.probes += compare_inputs(alignment, data.ref, data.keras)
     run.probes += compare_structure(alignment, run.links, values, training=backward)
     loaded = transferred(run.links, values)
     run.probes += compare_weights(run.links, loaded, run.old_values, own=own)
@@ -143,7 +142,7 @@ def _look(
     runner: Runner,
     course: Course,
     inputs: Mapping[str, Array],
-    labels: Array | None,
+    labels: Targets | None,
     mode: str,
     keep: frozenset[str] | None = None,
     masks: Mapping[str, Array] | None = None,
@@ -243,17 +242,18 @@ def _outcome(run: Comparison, ref: Pass, keras: Pass) -> Outcome | None:
         return None
     top_a, top_b = a.argmax(axis=1), b.argmax(axis=1)
 
-    def right(top: Array, labels: Array | None) -> int | None:
-        if labels is None:
+    def right(top: Array, targets: Targets | None, runner: Runner) -> int | None:
+        network = runner.network
+        labels = targets.values.get(network.label_of(network.losses[0])) if targets and network.losses else None
+        if labels is None or labels.size != images or labels.dtype.kind not in "iu":
             return None
-        ids = labels.argmax(axis=-1) if labels.ndim == 2 and labels.shape[1] > 1 else labels
-        return int(np.count_nonzero(top == ids.reshape(images, -1)[:, 0])) if ids.size == images else None
+        return int(np.count_nonzero(top == labels.reshape(images)))
 
     return Outcome(
         images=images,
         differ=int(np.count_nonzero(top_a != top_b)),
-        ref_correct=right(top_a, run.data.labels_ref),
-        keras_correct=right(top_b, run.data.labels_keras),
+        ref_correct=right(top_a, run.data.labels_ref, run.ref),
+        keras_correct=right(top_b, run.data.labels_keras, run.keras),
     )
 
 

@@ -90,7 +90,9 @@ class _Judge:
         return self._judge("forward", "output", floor)
 
     def _loss(self) -> Verdict:
-        expected, actual = self.trial.ref_local.loss, self.trial.keras_local.loss
+        values = [self.trial.tensor(self.trial.ref_local, "ref", "loss")]
+        values.append(self.trial.tensor(self.trial.keras_local, "keras", "loss"))
+        expected, actual = (None if value is None else float(value[0]) for value in values)
         if expected is None or actual is None:
             return Verdict("loss", "loss", "unverified", note="no loss value")
         logits = next(iter(self.trial.ref_feeds.values()))

@@ -16,12 +16,10 @@ import numpy as np
 
 from parity import batch as batches
 from parity.align import Map
-from parity.batch import Batch
 from parity.case import Comparison
 from parity.comparison import run_comparison
 from parity.diagnose import diagnose, first_divergence
 from parity.errors import BadFile, BadUsage, CannotCompare
-from parity.layers import Loss
 from parity.mapping import read_map
 from parity.options import allowance, tolerances
 from parity.report import PHASES, Finding, Probe, Report
@@ -82,13 +80,12 @@ def check(
     tell = progress or _quiet
     tell("reading files", 0, 1)
     given = batches.load(batch) if batch is not None else None
-    ref_runner, keras_runner, data, used = open_sides(ref, keras, given, custom_objects, seed, mode)
-    notes = [*used.notes]
-    notes += _adopted(ref_runner, keras_runner)
+    sides = open_sides(ref, keras, given, custom_objects, seed, mode)
+    used, notes = sides.batch, [*sides.notes]
     run = run_comparison(
-        ref_runner,
-        keras_runner,
-        data,
+        sides.ref,
+        sides.keras,
+        sides.data,
         mode=mode,
         own=weights == "own",
         steps=steps,
@@ -96,7 +93,7 @@ def check(
         limits=limits,
         progress=tell,
     )
-    notes += _remarks(run, used)
+    notes += _remarks(run)
     findings = diagnose(run)
     probes = tuple(p for p in run.probes if only is None or p.phase == "input" or _fits(p, only))
     if only is not None:
@@ -122,10 +119,10 @@ def check(
         recipe=recipe_rows(run) if mode == "train" else (),
         outcome=run.outcome,
         notes=tuple(dict.fromkeys(note for note in notes if note)),
-        environment=_environment(ref_runner, keras_runner, seed),
+        environment=_environment(sides.ref, sides.keras, seed),
         inputs={
-            "ref": {**_identity(ref), "framework": ref_runner.network.framework},
-            "keras": {**_identity(keras), "framework": keras_runner.network.framework},
+            "ref": {**_identity(ref), "framework": sides.ref.network.framework},
+            "keras": {**_identity(keras), "framework": sides.keras.network.framework},
             "batch": _identity(batch) or {"source": used.source},
         },
         options={
@@ -195,31 +192,15 @@ def _softened(finding: Finding, probes: Sequence[Probe], allowed: Sequence[tuple
     return replace(finding, severity="note") if here and all(_allowed(p, allowed) for p in here) else finding
 
 
-def _adopted(ref: Runner, keras: Runner) -> list[str]:
-    """An uncompiled Keras model takes the reference's loss and recipe; and the report says so."""
-    if keras.recipe.optimizer is not None and keras.recipe.loss is not None:
-        return []
-    loss = next((layer.kind for layer in ref.network if isinstance(layer.kind, Loss)), None)
-    adopt = getattr(keras, "adopt", None)
-    if loss is None or adopt is None:
-        return []
-    adopt(ref.recipe, loss)
-    note = (
-        "The Keras model is not compiled: it is compared with the reference's loss and a translation of its recipe, so "
-        "nothing is said about its own training."
-    )
-    return [note]
-
-
 # ------------------------------------------------------------------------------------------------------ the small print
 
 
-def _remarks(run: Comparison, used: Batch) -> list[str]:
+def _remarks(run: Comparison) -> list[str]:
     """Facts about the files that a reader should know."""
     notes = [*run.ref.network.remarks, *run.keras.network.remarks, *run.ref.recipe.notes, *run.keras.recipe.notes]
     notes += getattr(run.ref, "remarks", [])
     notes += getattr(run.keras, "remarks", [])
-    both = [any(isinstance(n.kind, Loss) for n in side.network) for side in (run.ref, run.keras)]
+    both = [bool(side.network.losses) for side in (run.ref, run.keras)]
     if not all(both) and run.mode == "train":
         who = "Neither side has" if not any(both) else "The reference has" if not both[0] else "The Keras model has"
         notes.append(f"{who} no loss: loss, backward and update do not apply.")
@@ -230,7 +211,7 @@ def _remarks(run: Comparison, used: Batch) -> list[str]:
         mean = np.asarray(average, np.float64)
         what = "The file's averageImage"
         try:
-            note = batches.mean_note(used.x_ref, mean, what)
+            note = batches.mean_note(next(iter(run.data.ref.values())), mean, what)
         except (ValueError, TypeError):
             note = ""
         if note:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
@@ -10,28 +11,49 @@ from typing import Any
 
 import numpy as np
 
-from parity import batch as batches
 from parity.batch import Batch
 from parity.case import Data
 from parity.errors import BadUsage, CannotCompare
-from parity.layers import Loss
+from parity.feeds import Side, data_inputs, inputs_for, matched_inputs, targets_for
 from parity.network import Network, Shape
 from parity.opening import framework_of, lift
+from parity.probes import open_extents, probe_inputs, with_targets
 from parity.recipe import Recipe
 from parity.runner import Runner
 
-__all__ = ["open_sides"]
+__all__ = ["Sides", "open_sides"]
+
+_REF = Side("ref", "the reference")
+_KERAS = Side("keras", "the Keras model")
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """Both sides, ready to be compared.
+
+    Attributes:
+        ref, keras: the runners.
+        data: the batch as each takes it.
+        batch: the batch itself.
+        notes: what a reader should know of how they were opened.
+    """
+
+    ref: Runner
+    keras: Runner
+    data: Data
+    batch: Batch
+    notes: tuple[str, ...] = ()
 
 
 def open_sides(
     ref: Any, keras: Any, given: Batch | None, custom: str | PathLike[str] | None, seed: int, mode: str
-) -> tuple[Runner, Runner, Data, Batch]:
+) -> Sides:
     """Both runners, and the batch as each takes it.
 
     Args:
         ref: path, Keras model or runner of the reference.
         keras: the same of the Keras side.
-        given: the batch; None makes a seeded one of the shape that the files name.
+        given: the batch; None makes a seeded one of the shapes that the files name.
         custom: a Python file with the model's custom classes, or None.
         seed: of the probe batch.
         mode: `"train"` or `"eval"`.
@@ -43,55 +65,81 @@ def open_sides(
         from parity.frameworks.keras.live import copied
 
         ref = copied(keras)  # two runners must not step the same weights
-    mine, theirs = _Side(ref, "the reference", custom), _Side(keras, "the Keras model", custom)
-    shapes = mine.shape(), theirs.shape()
+    mine, theirs = _Opening(ref, _REF, custom), _Opening(keras, _KERAS, custom)
+    keras_to_ref = matched_inputs(mine.inputs, theirs.inputs)
+    ref_to_keras = {b: a for a, b in keras_to_ref.items()}
+    rng = np.random.default_rng(seed)
+    generated = given is None
     if given is None:
-        shape = shapes[0] if shapes[0] and None not in shapes[0] else shapes[1]
-        if not shape or None in shape:
+        given = probe_inputs(mine.network, _shapes(mine, theirs, ref_to_keras), rng)
+        given = replace(given, source=f"a probe batch (seed {seed})")
+    feeds_ref = inputs_for(given, _REF, mine.inputs, ref_to_keras)
+    feeds_keras = inputs_for(given, _KERAS, theirs.inputs, keras_to_ref)
+    ref_runner, keras_runner = mine.open(feeds_ref), theirs.open(feeds_keras)
+    notes = _adopted(ref_runner, keras_runner)
+    networks = ref_runner.network, keras_runner.network
+    if generated:
+        given = with_targets(given, networks[0] if networks[0].losses else networks[1], rng)
+    labels_ref, remarks_ref = targets_for(given, _REF, *networks)
+    labels_keras, remarks_keras = targets_for(given, _KERAS, *reversed(networks))
+    if mode == "train" and labels_ref is None and networks[0].losses:
+        notes.append("The batch has no labels: loss, backward and update could not be compared.")
+    data = Data(
+        ref=_named(feeds_ref, networks[0]),
+        keras=_named(feeds_keras, networks[1]),
+        labels_ref=labels_ref,
+        labels_keras=labels_keras,
+    )
+    notes += [*given.notes, *remarks_ref, *remarks_keras]
+    return Sides(ref_runner, keras_runner, data, given, tuple(dict.fromkeys(notes)))
+
+
+def _shapes(mine: _Opening, theirs: _Opening, partners: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """Input → shape of what is generated: every input of the reference, then what only Keras has."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in mine.inputs.items():
+        own = open_extents(shape or None) or open_extents(theirs.inputs.get(partners.get(name, "")) or None)
+        if own is None:
             raise CannotCompare(
                 "neither file says how large its input is, so no probe batch can be made; give images with --batch"
             )
-        classes = mine.classes() or theirs.classes()
-        given = batches.probe(tuple(int(d) for d in shape if d is not None), classes, seed)
-    for side, shape, name in ((mine, shapes[0], "ref"), (theirs, shapes[1], "keras")):
-        if shape:
-            given = batches.fit(given, _compatible(shape, getattr(given, f"x_{name}")), side.classes(), name)
-    ref_runner = mine.open(given.x_ref)
-    keras_runner = theirs.open(given.x_keras)
-    data = Data(
-        ref={_image_input(ref_runner.network): given.x_ref},
-        keras={_image_input(keras_runner.network): given.x_keras},
-        labels_ref=given.y_ref,
-        labels_keras=given.y_keras,
+        shapes[name] = own
+    for name in theirs.inputs:
+        own = open_extents(theirs.inputs[name] or None)
+        if own is not None and name not in partners.values():
+            shapes[name] = own
+    return shapes
+
+
+def _named(feeds: Mapping[str, np.ndarray], network: Network) -> dict[str, np.ndarray]:
+    """The arrays by the names that the opened network has for its inputs."""
+    own = network.data(network.inputs)
+    if set(own) == set(feeds) or len(own) != len(feeds):
+        return dict(feeds)
+    return dict(zip(own, feeds.values(), strict=True))
+
+
+def _adopted(ref: Runner, keras: Runner) -> list[str]:
+    """An uncompiled Keras model takes the reference's loss and recipe; and the report says so."""
+    if keras.recipe.optimizer is not None and keras.recipe.loss is not None:
+        return []
+    losses = ref.network.losses
+    adopt = getattr(keras, "adopt", None)
+    if not losses or adopt is None:
+        return []
+    adopt(ref.recipe, losses[0].kind)
+    note = (
+        "The Keras model is not compiled: it is compared with the reference's loss and a translation of its recipe, so "
+        "nothing is said about its own training."
     )
-    if mode == "train" and given.y_ref is None and any(isinstance(n.kind, Loss) for n in ref_runner.network):
-        note = "The batch has no labels: loss, backward and update could not be compared."
-        given = replace(given, notes=(*given.notes, note))
-    return ref_runner, keras_runner, data, given
+    return [note]
 
 
-def _compatible(shape: Shape, x: np.ndarray) -> Shape:
-    """What a side takes, where a flat input is as good as a map of as many values."""
-    count = int(np.prod(x.shape[1:]))
-    if None not in shape and len(shape) == 1 and len(x.shape) == 4 and shape[0] == count:
-        return tuple(x.shape[1:])
-    return shape
-
-
-def _image_input(network: Network) -> str:
-    names = network.data(network.inputs)
-    if len(names) != 1:
-        raise CannotCompare(
-            f"{network.name} has {len(names)} data inputs ({', '.join(names)}); parity feeds one so far"
-        )
-    return names[0]
-
-
-class _Side:
+class _Opening:
     """One of the two sides before it is opened: a path, a live Keras model, or a runner."""
 
-    def __init__(self, given: Any, what: str, custom: str | PathLike[str] | None) -> None:
-        self.given, self.what = given, what
+    def __init__(self, given: Any, side: Side, custom: str | PathLike[str] | None) -> None:
+        self.given, self.side = given, side
         self.custom = None if custom is None else fspath(custom)
         self.path = Path(fspath(given)) if isinstance(given, str | PathLike) else None
         self.framework = framework_of(self.path) if self.path else ""
@@ -106,39 +154,35 @@ class _Side:
         """What is known of the network before it is opened."""
         return self.read[0] if self.read else getattr(self.given, "network", None)
 
-    def shape(self) -> Shape | None:
-        """Shape of its one data input, without batch axis."""
-        network = self.network
-        if network is not None:
-            return next((network.inputs[name] for name in network.data(network.inputs)), None)
-        inputs = getattr(self.given, "inputs", None)
-        return tuple(inputs[0].shape[1:]) if inputs else None
+    @cached_property
+    def inputs(self) -> Mapping[str, Shape]:
+        """Data input → shape without batch axis; () where nothing is known."""
+        if self.network is not None:
+            return data_inputs(self.network) or {"input": ()}
+        tensors = getattr(self.given, "inputs", None)
+        if not tensors:
+            return {"input": ()}
+        names = getattr(self.given, "input_names", None) or [f"input{i or ''}" for i in range(len(tensors))]
+        return {str(name): tuple(t.shape[1:]) for name, t in zip(names, tensors, strict=True)}
 
-    def classes(self) -> int | None:
-        """How many classes its predictions tell apart, or None."""
-        network = self.network
-        if network is None:
-            outputs = getattr(self.given, "outputs", None)
-            shape: Shape | None = tuple(outputs[0].shape[1:]) if outputs else None
-        else:
-            shape = network.shape_of(network.outputs[0]) if network.outputs else None
-        return shape[-1] if shape else None
-
-    def open(self, example: np.ndarray) -> Runner:
-        """A runner for it; `example` are images as it takes them."""
+    def open(self, example: Mapping[str, np.ndarray]) -> Runner:
+        """A runner for it; `example` are its inputs by name."""
         if self.framework == "matconvnet":
             from parity.frameworks.matconvnet.lift import with_input
             from parity.frameworks.matconvnet.runner import MatConvNetRunner
 
             assert self.read is not None
             network, recipe = self.read
-            return MatConvNetRunner(with_input(network, example.shape[1:], str(self.path)), recipe)
+            shapes = {name: x.shape[1:] for name, x in example.items()}
+            shape = next(iter(shapes.values()))
+            return MatConvNetRunner(with_input(network, shape, str(self.path)), recipe)
         from parity.frameworks.keras.runner import KerasRunner
 
+        small = {name: x[:2] for name, x in example.items()}
         if self.path is not None:
-            return KerasRunner.open(self.path, example[:2], self.custom)
+            return KerasRunner.open(self.path, small, self.custom)
         if all(hasattr(self.given, name) for name in ("network", "isolate", "run", "update")):
             return self.given
         if hasattr(self.given, "get_config") and callable(self.given):
-            return KerasRunner(self.given, example[:2])
-        raise BadUsage(f"{self.what} is a path, a Keras model or a runner, not {type(self.given).__name__}")
+            return KerasRunner(self.given, small)
+        raise BadUsage(f"{self.side.words} is a path, a Keras model or a runner, not {type(self.given).__name__}")

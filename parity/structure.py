@@ -19,17 +19,26 @@ __all__ = ["compare_inputs", "compare_structure", "compare_weights"]
 Array = np.ndarray
 
 
-def compare_inputs(x_ref: Array, x_keras: Array) -> Probe:
-    """The `input` phase: whether both sides are given the same images (n h w c)."""
+def compare_inputs(alignment: Alignment, ref: Mapping[str, Array], keras: Mapping[str, Array]) -> list[Probe]:
+    """The `input` phase: whether both sides are given the same images (input → n h w c)."""
+    made: list[Probe] = []
+    for theirs, mine in alignment.inputs.items():
+        if mine in ref and theirs in keras:
+            names = ("input", "input") if len(ref) == len(keras) == 1 else (mine, theirs)
+            made.append(_compare_input(*names, ref[mine], keras[theirs]))
+    return made
+
+
+def _compare_input(name: str, keras_name: str, x_ref: Array, x_keras: Array) -> Probe:
     if x_ref.shape[0] != x_keras.shape[0] or x_ref.size != x_keras.size:
         note = f"x_ref is {x_ref.shape}, x_keras {x_keras.shape}"
-        return Probe("input", "input", "input", "x", shape=x_ref.shape, status="born", note=note)
+        return Probe(name, keras_name, "input", "x", shape=x_ref.shape, status="born", note=note)
     apart = distance(x_keras.reshape(x_ref.shape), x_ref)
     floor = 2 * ROUNDOFF * max(rms(x_ref), float(np.finfo(np.float32).tiny))
     x_floor = apart.x_floor(np.asarray(floor))
     return Probe(
-        "input",
-        "input",
+        name,
+        keras_name,
         "input",
         "x",
         shape=x_ref.shape,

@@ -54,7 +54,9 @@ class Named:
         if name == "output":
             return seen.outputs.get(self.pair.ref.output if side == "ref" else self.pair.keras.output)
         if name == "loss":
-            return np.asarray([seen.loss]) if self.pair.ref.core == "Loss" and seen.loss is not None else None
+            unit = self.pair.ref if side == "ref" else self.pair.keras
+            share = seen.losses.get(unit.layers[-1])
+            return None if share is None else np.asarray([share])
         link = self.gradients[name]
         if side == "keras":
             return seen.param_grads.get(link.keras)

@@ -76,15 +76,15 @@ def units(network: Network, mode: str, *, join_loss: bool = True, with_loss: boo
         network: either side's.
         mode: `"train"` or `"eval"`, which decides what changes nothing.
         join_loss: whether softmax followed by a logarithmic loss is one unit (both sides have a loss).
-        with_loss: False leaves loss layers out (only one side has one).
+        with_loss: False leaves losses out (only one side has one).
     """
     grouped = _Grouping(network, join_loss=join_loss)
     made: list[Unit] = []
     for layer in network:
         if layer.name in grouped.absorbed:
             continue
-        if isinstance(layer.kind, Loss) and not with_loss:
-            continue
+        if isinstance(layer.kind, Loss) and not (with_loss and layer in network.losses):
+            continue  # what is counted and not differentiated, such as a top-1 error, is the recipe's metric
         made.append(_unit(network, grouped, layer, mode))
     return tuple(made)
 

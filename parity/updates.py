@@ -14,7 +14,7 @@ import numpy as np
 
 from parity.align import Alignment
 from parity.layers import BatchNorm
-from parity.runner import Pass, Runner
+from parity.runner import Pass, Runner, Targets
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance, rms
 from parity.transfer import Link, transferred
 
@@ -70,7 +70,7 @@ def free_step(
     runner: Runner,
     course: Course,
     inputs: Mapping[str, Array],
-    labels: Array | None,
+    labels: Targets | None,
     *,
     masks: Mapping[str, Array] | None = None,
     keep: frozenset[str] | None = None,
@@ -81,7 +81,7 @@ def free_step(
         runner: either side.
         course: its steps so far; only the first step's pass has every layer's tensors.
         inputs: name → n h w c.
-        labels: class ids or one-hot.
+        labels: what the losses are held against.
         masks: layer → dropout mask to use.
         keep: tensors to observe in the first step; None for all.
     """

@@ -8,8 +8,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from parity.batch import IMDB_IMAGES, Batch, fit, load, mean_note, probe
+from parity.batch import IMDB_IMAGES, Batch, class_ids, load, mean_note
 from parity.errors import BadFile, BadUsage
+from parity.feeds import Side, inputs_for, matched_inputs, targets_for
+from parity.layers import Loss
+from parity.network import Layer, Network
+from parity.probes import probe
 
 rng = np.random.default_rng(7)
 X = rng.standard_normal((6, 5, 4, 3)).astype(np.float32)
@@ -29,16 +33,37 @@ def refusal(path) -> str:
     return line
 
 
+REF, KERAS = Side("ref", "the reference"), Side("keras", "the Keras model")
+
+
+def classifier(classes: int | None = 3, function: str = "softmaxlog", *, names=("loss",)) -> Network:
+    """A network whose inputs are its predictions, with a loss on each."""
+    shape = (classes,)
+    labels = ["labels" if len(names) == 1 else f"labels:{name}" for name in names]
+    layers = tuple(
+        Layer(f"loss:{name}", Loss(function), (name, label), (f"loss:{name}",), shape=())
+        for name, label in zip(names, labels, strict=True)
+    )
+    inputs = {**dict.fromkeys(names, shape), **dict.fromkeys(labels, ())}
+    return Network("net", "matconvnet", inputs, tuple(names), layers, {}, labels=tuple(labels))
+
+
+def fed(arrays, shape, classes=None, side=REF):
+    """The input and the labels as a network of one input and one loss takes them."""
+    batch = load(arrays)
+    network = classifier(classes)
+    x = inputs_for(batch, side, {"input": shape}, {})["input"]
+    targets, notes = targets_for(batch, side, network, network)
+    return x, None if targets is None else targets.values["labels"], notes
+
+
 def test_an_archive_of_images_and_ids(tmp_path):
     batch = load(save(tmp_path / "b.npz", x=X, y=Y))
     assert np.array_equal(batch.x_ref, X)
     assert batch.x_ref.dtype == np.float32
-    assert batch.one_for_both
-    assert batch.y_ref is not None
-    assert batch.y_ref.tolist() == Y.tolist()
-    assert batch.y_ref.dtype == np.int64
+    assert batch.x_ref is batch.x_keras
+    assert batch.arrays["y"].tolist() == Y.tolist()
     assert len(batch) == 6
-    assert batch.classes is None
     assert batch.notes == ()
 
 
@@ -55,43 +80,110 @@ def test_compressed_archives_and_fortran_order(tmp_path):
 
 def test_one_hot_labels_become_ids_and_tell_the_number_of_classes(tmp_path):
     batch = load(save(tmp_path / "b.npz", x=X, y=np.eye(4, dtype=np.float32)[Y]))
-    assert batch.y_ref is not None
-    assert batch.y_ref.tolist() == Y.tolist()
-    assert batch.classes == 4
+    ids, classes = class_ids(batch.arrays["y"], "y", batch.source)
+    assert ids.tolist() == Y.tolist()
+    assert classes == 4
 
 
 def test_a_column_of_ids_and_whole_floats_are_ids(tmp_path):
     batch = load(save(tmp_path / "b.npz", x=X, y=Y.astype(np.float64)[:, None]))
-    assert batch.y_ref is not None
-    assert batch.y_ref.tolist() == Y.tolist()
+    ids, classes = class_ids(batch.arrays["y"], "y", batch.source)
+    assert ids.tolist() == Y.tolist()
+    assert ids.dtype == np.int64
+    assert classes is None
 
 
 def test_each_side_may_bring_its_own_input(tmp_path):
     batch = load(save(tmp_path / "b.npz", x_ref=X, x_keras=X / 255, y=Y))
+    assert batch.x_keras is not None
     assert np.array_equal(batch.x_keras, (X / 255).astype(np.float32))
-    assert not batch.one_for_both
-    assert batch.y_ref is batch.y_keras
     batch = load(save(tmp_path / "c.npz", x=X, y_ref=Y, y_keras=Y[::-1].copy()))
-    assert batch.y_keras is not None
-    assert batch.y_keras.tolist() == Y[::-1].tolist()
+    for side, expected in ((REF, Y), (KERAS, Y[::-1])):
+        targets, _ = targets_for(batch, side, classifier(), classifier())
+        assert targets is not None
+        assert targets.values["labels"].tolist() == expected.tolist()
 
 
 def test_labels_are_optional_and_other_types_are_cast(tmp_path):
     batch = load(save(tmp_path / "b.npz", x=np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)))
-    assert batch.y_ref is None
+    assert set(batch.arrays) == {"x"}
+    assert batch.x_ref is not None
     assert batch.x_ref.dtype == np.float32
     assert batch.x_ref.max() == 23
+    assert targets_for(batch, REF, classifier(), classifier()) == (None, ())
 
 
-def test_a_missing_channel_axis_is_added_and_noted(tmp_path):
-    batch = load(save(tmp_path / "b.npz", x=X[..., 0], y=Y))
-    assert batch.x_ref.shape == (6, 5, 4, 1)
-    assert "no channel axis" in batch.notes[0]
+def test_a_missing_channel_axis_is_added_where_a_network_takes_maps():
+    assert fed({"x": X[..., 0]}, (5, 4, 1))[0].shape == (6, 5, 4, 1)
+    assert fed({"x": X[..., 0]}, (None, None, 1))[0].shape == (6, 5, 4, 1)
+    assert fed({"x": X[..., 0]}, (5, 4))[0].shape == (6, 5, 4)  # a sequence of vectors stays one
 
 
-def test_labels_that_may_count_from_one_are_noted(tmp_path):
-    batch = load(save(tmp_path / "b.npz", x=X, y=Y + 1))
-    assert any("count from 0" in note for note in batch.notes)
+def test_labels_that_may_count_from_one_are_noted():
+    assert any("count from 0" in note for note in fed({"x": X, "y": Y + 1}, (5, 4, 3), 4)[2])
+    assert not fed({"x": X, "y": Y}, (5, 4, 3), 4)[2]
+
+
+def test_ignored_labels_become_weights_of_zero_on_the_keras_side_alone():
+    batch = load({"x": X, "y": Y - 1, "w": np.arange(6.0)})
+    network = classifier()
+    ref, _ = targets_for(batch, REF, network, network)
+    keras, notes = targets_for(batch, KERAS, network, network)
+    assert ref is not None
+    assert keras is not None
+    assert ref.values["labels"].tolist() == (Y - 1).tolist()
+    assert ref.weights["labels"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert keras.values["labels"].tolist() == [0, 0, 1, 0, 0, 1]
+    assert keras.weights["labels"].tolist() == [0, 1, 2, 0, 4, 5]
+    assert "ignored" in notes[0]
+
+
+def test_several_inputs_are_found_by_the_names_of_either_side():
+    batch = load({"x_left": X, "x_keras_right": X[..., :1], "x_ref_right": X[..., :2], "y": Y})
+    shapes = {"left": (5, 4, 3), "right": (5, 4, 2)}
+    found = inputs_for(batch, REF, shapes, {})
+    assert [found[name].shape[3] for name in shapes] == [3, 2]
+    keras = {"input_1": (5, 4, 3), "right": (5, 4, 1)}
+    found = inputs_for(batch, KERAS, keras, {"input_1": "left", "right": "right"})
+    assert [found[name].shape[3] for name in keras] == [3, 1]
+    with pytest.raises(BadFile, match=r"no array for the input a of the reference .* name the arrays x_a, x_b"):
+        inputs_for(batch, REF, {"a": (5, 4, 3), "b": (5, 4, 3)}, {})
+
+
+def test_inputs_are_matched_by_name_then_by_shape_then_in_order():
+    ref = {"data": (8, 8, 3), "mask": (8, 8, 1), "aux": (4,)}
+    assert matched_inputs(ref, {"in_1": (4,), "in_2": (1, 8, 8), "Data:0": (8, 8, 3)}) == {
+        "in_1": "aux",
+        "in_2": "mask",
+        "Data:0": "data",
+    }
+    assert matched_inputs({"a": (4,), "b": (4,)}, {"x": (4,), "y": (4,)}) == {"x": "a", "y": "b"}
+
+
+def test_several_losses_take_labels_of_their_own_or_the_same():
+    ref, keras = classifier(names=("fine", "coarse")), classifier(names=("out_1", "out_2"))
+    batch = load({"x": X, "y_fine": Y, "y_out_2": Y[::-1].copy()})
+    for side, network, other in ((REF, ref, keras), (KERAS, keras, ref)):
+        targets, _ = targets_for(batch, side, network, other)
+        assert targets is not None
+        assert [v.tolist() for v in targets.values.values()] == [Y.tolist(), Y[::-1].tolist()]
+    both, _ = targets_for(load({"x": X, "y": Y}), REF, ref, keras)
+    assert both is not None
+    assert len(both.values) == 2
+    with pytest.raises(BadFile, match="no labels for the loss on coarse"):
+        targets_for(load({"x": X, "y_fine": Y}), REF, ref, keras)
+
+
+def test_a_loss_of_values_takes_them_as_they_are():
+    values = rng.standard_normal((6, 3)).astype(np.float32)
+    network = classifier(3, "mean_squared_error")
+    targets, _ = targets_for(load({"x": X, "y": values}), KERAS, network, network)
+    assert targets is not None
+    assert np.array_equal(targets.values["labels"], values)
+    one = classifier(1, "mean_squared_error")
+    targets, _ = targets_for(load({"x": X, "y": np.arange(6) * 10}), KERAS, one, one)
+    assert targets is not None
+    assert targets.values["labels"].tolist() == [0, 10, 20, 30, 40, 50]
 
 
 def test_arrays_in_memory_and_batches_pass():
@@ -109,17 +201,11 @@ BAD = {
     "Inf": ({"x": np.full((2, 2, 2, 1), np.inf)}, "8 values that are NaN or Inf"),
     "too large for float32": ({"x": np.full((2, 2, 2, 1), 1e300)}, "NaN or Inf"),
     "rank": ({"x": X[0, 0, 0]}, "x has the shape 3"),
-    "rank five": ({"x": X[None]}, "1×6×5×4×3"),
+    "rank six": ({"x": X[None, None]}, "1×1×6×5×4×3"),
     "empty": ({"x": X[:0]}, "0×5×4×3"),
     "complex": ({"x": X * 1j}, "complex"),
     "text": ({"x": np.array([["a"]])}, "<U1"),
     "fewer labels": ({"x": X, "y": Y[:5]}, "5 labels for 6 images"),
-    "negative label": ({"x": X, "y": Y - 1}, "the label -1"),
-    "half a label": ({"x": X, "y": Y / 2}, "not whole numbers"),
-    "NaN label": ({"x": X, "y": np.full(6, np.nan)}, "not whole numbers"),
-    "giant label": ({"x": X, "y": np.full(6, 1e12)}, "1000000000000"),
-    "two hot": ({"x": X, "y": np.ones((6, 3))}, "row 0 of y is not one-hot"),
-    "soft": ({"x": X, "y": np.full((6, 2), 0.5)}, "not one-hot"),
     "objects": ({"x": np.array([{}], dtype=object)}, "Python objects"),
 }
 
@@ -130,6 +216,23 @@ def test_bad_archives_are_one_clear_line(tmp_path, case):
     line = refusal(save(tmp_path / "b.npz", **arrays))
     assert words in line
     assert line.startswith(str(tmp_path / "b.npz"))
+
+
+BAD_LABELS = {
+    "negative label": (Y - 2, "the label -2"),
+    "half a label": (Y / 2, "not whole numbers"),
+    "NaN label": (np.full(6, np.nan), "not whole numbers"),
+    "giant label": (np.full(6, 1e12), "1000000000000"),
+    "two hot": (np.ones((6, 3)), "row 0 of y is not one-hot"),
+    "soft": (np.full((6, 2), 0.5), "not one-hot"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_labels_that_are_no_classes_are_one_clear_line(case):
+    labels, words = BAD_LABELS[case]
+    with pytest.raises(BadFile, match=words):
+        fed({"x": X, "y": labels}, (5, 4, 3), 3)
 
 
 def test_what_is_no_batch(tmp_path):
@@ -187,7 +290,7 @@ def test_a_directory_that_lies_about_sizes_is_refused(tmp_path):
 
 
 def test_arrays_may_be_written_to(tmp_path):
-    assert load(save(tmp_path / "b.npz", x=X, y=Y)).x_ref.flags.writeable
+    assert load(save(tmp_path / "b.npz", x=X, y=Y)).arrays["x"].flags.writeable
 
 
 def fake_imdb(monkeypatch, tmp_path, **images):
@@ -205,8 +308,8 @@ def test_an_imdb_is_turned_and_its_labels_counted_from_zero(monkeypatch, tmp_pat
     path = fake_imdb(monkeypatch, tmp_path, data=data, labels=(Y + 1.0)[None, :], set=np.array([[1, 1, 3, 1, 1, 3]]))
     batch = load(path)
     assert np.array_equal(batch.x_ref, X[[0, 1, 3, 4]])
-    assert batch.y_ref is not None
-    assert batch.y_ref.tolist() == [0, 1, 0, 1]
+    assert batch.arrays["y"].tolist() == [0, 1, 0, 1]
+    assert batch.counted_from_zero
     assert any("the first 4 training images of 6" in note for note in batch.notes)
 
 
@@ -217,9 +320,9 @@ def test_an_imdb_gives_its_first_images_only(monkeypatch, tmp_path):
 
 def test_an_imdb_without_channels_or_with_a_single_image(monkeypatch, tmp_path):
     grey = load(fake_imdb(monkeypatch, tmp_path, data=np.moveaxis(X[..., 0], 0, 2), labels=(Y + 1)[None, :]))
-    assert grey.x_ref.shape == (6, 5, 4, 1)
+    assert grey.arrays["x"].shape == (6, 5, 4, 1)
     one = load(fake_imdb(monkeypatch, tmp_path, data=X[0], labels=np.array([[1]])))
-    assert one.x_ref.shape == (1, 5, 4, 3)
+    assert one.arrays["x"].shape == (1, 5, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +330,7 @@ def test_an_imdb_without_channels_or_with_a_single_image(monkeypatch, tmp_path):
     [
         ({}, "no images.data"),
         ({"data": np.moveaxis(X, 0, 3), "labels": np.ones((1, 5))}, "5 labels for 6"),
-        ({"data": np.moveaxis(X, 0, 3), "labels": np.zeros((1, 6))}, "count from 1"),
+        ({"data": np.moveaxis(X, 0, 3), "labels": np.full((1, 6), -1)}, "count from 1"),
         ({"data": X[None], "labels": np.ones((1, 6))}, "1×6×5×4×3"),
     ],
 )
@@ -252,12 +355,13 @@ def test_means_per_channel_per_pixel_and_of_another_size():
         assert mean_note(X, mean, "averageImage") == ""
 
 
-def test_fit_gives_vectors_their_map_and_back():
-    vectors = load({"x": X.reshape(6, 60), "y": Y})
-    assert fit(vectors, (1, 1, 60), 3).x_keras.shape == (6, 1, 1, 60)
-    assert fit(vectors, (60,), 3) is vectors
-    assert fit(load({"x": X.reshape(6, 1, 1, 60), "y": Y}), (60,), 3).x_ref.shape == (6, 60)
-    assert fit(load({"x": X, "y": Y}), (None, None, 3), 3).x_ref.shape == X.shape
+def test_vectors_are_given_their_map_and_back():
+    vectors = {"x": X.reshape(6, 60), "y": Y}
+    assert fed(vectors, (1, 1, 60))[0].shape == (6, 1, 1, 60)
+    assert fed(vectors, (60,))[0].shape == (6, 60)
+    assert fed({"x": X.reshape(6, 1, 1, 60), "y": Y}, (60,))[0].shape == (6, 60)
+    assert fed({"x": X, "y": Y}, (60,))[0].shape == (6, 60)
+    assert fed({"x": X, "y": Y}, (None, None, 3))[0].shape == X.shape
 
 
 @pytest.mark.parametrize(
@@ -269,32 +373,32 @@ def test_fit_gives_vectors_their_map_and_back():
         ({"x": X, "y": Y}, (5, 4, 3), 2, "the label 2, but the network has 2 classes; labels in a batch count from 0"),
         ({"x": X, "y": Y + 1}, (5, 4, 3), 3, "seem to count from 1"),
         ({"x": X, "y": np.eye(4)[Y]}, (5, 4, 3), 3, "one-hot labels of 4 classes, but the network has 3"),
-        ({"x": X}, (60,), None, "takes 60"),
+        ({"x": X}, (61,), None, "takes 61"),
     ],
 )
 def test_what_does_not_fit_is_one_line(arrays, shape, classes, words):
     with pytest.raises(BadFile) as caught:
-        fit(load(arrays), shape, classes)
+        fed(arrays, shape, classes)
     assert words in str(caught.value)
 
 
-def test_fit_judges_one_side_alone():
-    batch = load({"x_ref": X, "x_keras": X[..., :1], "y": Y})
-    assert fit(batch, (5, 4, 1), 3, "keras") is batch
+def test_each_side_is_judged_alone():
+    arrays = {"x_ref": X, "x_keras": X[..., :1], "y": Y}
+    assert fed(arrays, (5, 4, 1), 3, KERAS)[0].shape == (6, 5, 4, 1)
     with pytest.raises(BadFile, match="the Keras model takes 5×4×3"):
-        fit(batch, (5, 4, 3), 3, "keras")
+        fed(arrays, (5, 4, 3), 3, KERAS)
 
 
 def test_one_logit_tells_two_classes_apart():
-    assert fit(load({"x": X, "y": Y % 2}), (5, 4, 3), 1)
+    assert fed({"x": X, "y": Y % 2}, (5, 4, 3), 1)[1].tolist() == (Y % 2).tolist()
     with pytest.raises(BadFile):
-        fit(load({"x": X, "y": Y}), (5, 4, 3), 1)
+        fed({"x": X, "y": Y}, (5, 4, 3), 1)
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (9, 7, 5), (1, 1, 64), (40,), (64, 48, 3)])
+@pytest.mark.parametrize("shape", [(28, 28, 1), (9, 7, 5), (1, 1, 64), (40,), (64, 48, 3), (30, 6), (6, 7, 8, 2)])
 def test_a_probe_batch_hides_nothing(shape):
     batch = probe(shape, 10, seed=3)
-    x = batch.x_ref
+    x = batch.arrays["x"]
     assert x.shape == (16, *shape)
     assert x.dtype == np.float32
     assert np.sqrt(np.mean(x**2)) == pytest.approx(1, abs=0.01)
@@ -302,13 +406,13 @@ def test_a_probe_batch_hides_nothing(shape):
     assert not np.any(x == 0)
     planes = np.moveaxis(x.reshape(16, -1, shape[-1]), 2, 1).reshape(16 * shape[-1], -1)
     assert all(len(np.unique(plane)) == plane.size for plane in planes)
-    assert set(batch.y_ref.tolist()) == set(range(10))  # pyright: ignore[reportOptionalMemberAccess]
-    assert np.array_equal(x, probe(shape, 10, seed=3).x_ref)
-    assert not np.array_equal(x, probe(shape, 10, seed=4).x_ref)
+    assert set(batch.arrays["y"].tolist()) == set(range(10))
+    assert np.array_equal(x, probe(shape, 10, seed=3).arrays["x"])
+    assert not np.array_equal(x, probe(shape, 10, seed=4).arrays["x"])
 
 
 def test_a_probe_batch_tells_channels_borders_and_directions_apart():
-    x = probe((32, 24, 4), 10, seed=0, n=64).x_ref.astype(np.float64)
+    x = probe((32, 24, 4), 10, seed=0, n=64).arrays["x"].astype(np.float64)
     channels = x.mean(axis=(0, 1, 2))
     spreads = x.std(axis=(0, 1, 2))
     assert np.diff(np.sort(channels)).min() > 0.02
@@ -321,10 +425,10 @@ def test_a_probe_batch_tells_channels_borders_and_directions_apart():
 
 
 def test_a_probe_batch_of_a_binary_network_has_both_labels_and_may_have_none():
-    assert set(probe((4, 4, 1), 1, 0).y_ref.tolist()) == {0, 1}  # pyright: ignore[reportOptionalMemberAccess]
-    assert probe((4, 4, 1), None, 0).y_ref is None
+    assert set(probe((4, 4, 1), 1, 0).arrays["y"].tolist()) == {0, 1}
+    assert "y" not in probe((4, 4, 1), None, 0).arrays
 
 
 def test_batches_are_values():
     with pytest.raises(AttributeError):
-        Batch(X, X).source = "other"  # pyright: ignore[reportAttributeAccessIssue]
+        Batch({"x": X}).source = "other"  # pyright: ignore[reportAttributeAccessIssue]

@@ -16,7 +16,7 @@ ORDER = (
     ("errors", "axes", "network", "recipe", "report", "runner", "npz"),
     ("layers", "optimizers", "wording"),
     ("frameworks", "opening"),
-    ("batch", "metrics", "tolerance", "units", "matching", "differences", "align", "transfer", "mapping"),
+    ("batch", "feeds", "probes", "metrics", "tolerance", "units", "matching", "differences", "align", "transfer", "mapping"),
     ("case", "structure", "tensors", "bench", "judge", "updates", "propagation", "comparison", "compare", "trace"),
     ("rules", "causes"),
     ("diagnose", "findings"),
