@@ -22,6 +22,7 @@ class Schedule:
             (rate / (1 + decay·t), t = updates done: Keras' legacy `decay`), or a framework's own name for another law.
         values: the rate, or the rates per epoch.
         decay: of inverse-time, per update.
+        start: which of the rates per epoch is in force: the epochs that a checkpoint has behind it. The last one stays.
         config: settings of another law, for display.
     """
 
@@ -29,11 +30,12 @@ class Schedule:
     values: tuple[float, ...] = (0.001,)
     decay: float = 0.0
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    start: int = 0
 
     @property
     def first(self) -> float:
-        """The rate of the first update."""
-        return self.values[0] if self.values else float("nan")
+        """The rate of the first update from here."""
+        return self.values[min(self.start, len(self.values) - 1)] if self.values else float("nan")
 
     def __str__(self) -> str:
         if self.kind == "inverse-time":
@@ -63,11 +65,13 @@ class Recipe:
         clip: name → value of gradient clipping (`clipnorm`, `clipvalue`, `global_clipnorm`).
         metrics: what is counted, e.g. `("top-1 error",)`.
         batch_size: images per update; None where unknown.
+        sub_batches: parts of a batch that are run one after the other, their gradients added up, before an update.
         epochs: passes over the data; None where unknown.
         steps_done: updates the optimizer has behind it, as the file says.
         slots: param id → slot name → array as the file holds it (a training checkpoint).
         defaults: names of the fields above that the file does not hold: the trainer's own default stands in.
         origin: where the recipe comes from, e.g. `"meta.trainOpts"` or `"compile()"`.
+        version: the trainer's release, where releases differ: `"beta25"` or `"head"` of MatConvNet; empty otherwise.
         notes: facts a reader should know.
     """
 
@@ -79,9 +83,11 @@ class Recipe:
     clip: Mapping[str, float] = field(default_factory=dict, hash=False)
     metrics: tuple[str, ...] = ()
     batch_size: int | None = None
+    sub_batches: int = 1
     epochs: int | None = None
     steps_done: int = 0
     slots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     defaults: frozenset[str] = frozenset()
     origin: str = ""
+    version: str = ""
     notes: tuple[str, ...] = ()

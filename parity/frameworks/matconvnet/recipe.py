@@ -1,68 +1,132 @@
-"""How a MatConvNet network is trained: `meta.trainOpts`, and what examples/cnn_train.m does where it says nothing."""
+"""How a MatConvNet network is trained: a recipe file, `meta.trainOpts`, and what its trainers do by default."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from parity.errors import BadFile
+from parity.frameworks.matconvnet.recipe_file import VERSIONS, Overrides, read_recipe
+from parity.frameworks.matconvnet.solver_state import SOLVERS, lift_slots, solver_of
 from parity.frameworks.matconvnet.values import Unreadable
 from parity.layers import Loss
 from parity.layers.base import numbers
-from parity.optimizers import SGD, Adadelta, Adagrad, Adam, OpaqueRule, RMSprop, UpdateRule
+from parity.network import Network
+from parity.optimizers import SGD, OpaqueRule, UpdateRule
 from parity.recipe import Recipe, Schedule
 
-if TYPE_CHECKING:
-    from parity.network import Param
+__all__ = ["VERSIONS", "Overrides", "der_outputs", "lift_recipe", "read_recipe"]
 
-__all__ = ["lift_recipe", "lift_slots"]
-
-_DEFAULTS = {"learningRate": 0.001, "momentum": 0.9, "weightDecay": 0.0005, "batchSize": 256.0, "numEpochs": 300.0}
-"""cnn_train.m:20-50."""
-
-_SOLVERS: dict[str, tuple[UpdateRule, dict[str, str], dict[str, str]]] = {
-    "adagrad": (Adagrad(), {"epsilon": "epsilon", "rho": "rho"}, {"": "square"}),
-    "rmsprop": (RMSprop(), {"epsilon": "epsilon", "rho": "rho"}, {"": "square"}),
-    "adadelta": (Adadelta(), {"epsilon": "epsilon", "rho": "rho"}, {"g_sqr": "square", "delta_sqr": "delta"}),
-    "adam": (
-        Adam(),
-        {"beta1": "beta1", "beta2": "beta2", "eps": "epsilon"},
-        {"m": "mean", "v": "square", "t": "step"},
-    ),
+_DEFAULTS = {
+    "learningRate": 0.001,
+    "momentum": 0.9,
+    "weightDecay": 0.0005,
+    "batchSize": 256.0,
+    "numEpochs": 300.0,
+    "numSubBatches": 1.0,
 }
-"""examples/+solver: name → rule with its defaults, option → the rule's field, the state's field → the rule's slot."""
+"""cnn_train.m:20-50, cnn_train_dag.m:16-40."""
+
+_NAMES = {
+    "learningRate": "learning_rate",
+    "momentum": "optimizer",
+    "weightDecay": "weight_decay",
+    "batchSize": "batch_size",
+    "numEpochs": "epochs",
+}
+"""Option → the recipe's field, where a default that stands in is worth a word."""
 
 
-class Cell(Protocol):
-    """Where the parameters of one layer come from."""
+def lift_recipe(
+    network: Network,
+    places: Mapping[str, tuple[int, ...]],
+    checkpoint: Mapping[str, Any],
+    overrides: Overrides | None = None,
+    *,
+    trainer: str = "cnn_train",
+) -> Recipe:
+    """The recipe of a network.
 
-    @property
-    def layer(self) -> int:
-        """The layer's position, from 1."""
-        ...
-
-    @property
-    def params(self) -> Mapping[str, tuple[str, int]]:
-        """Role → (param id, index in the layer's `weights` cell)."""
-        ...
-
-
-def lift_recipe(meta: Mapping[str, Any], loss: Loss | None, stats: Any = None, state: Any = None) -> Recipe:
-    """The recipe of a tidied network's `meta`.
-
-    Fields that the file does not hold are the trainer's own defaults, and named in `defaults`.
+    Fields that nothing says are the trainer's own defaults, and named in `defaults`. A checkpoint's `stats` say how
+    many epochs lie behind it, and so which entry of the schedule comes next (cnn_train.m: `learningRate(min(epoch,
+    numel(learningRate)))`); its `state.solverState` is where the updates start from.
 
     Args:
-        meta: the network's `meta`.
-        loss: the kind of its loss layer.
-        stats: a checkpoint's `stats`, for the number of epochs done.
-        state: a checkpoint's `state`, which tells some solvers.
+        network: the lifted network, with its `meta`.
+        places: param id → where `state.solverState` keeps what belongs to it.
+        checkpoint: the variables of the file; `stats` and `state` are read.
+        overrides: a recipe file, which takes precedence.
+        trainer: whose defaults stand in.
+
+    Raises:
+        ValueError: a part of the solver's state does not have its parameter's shape.
     """
-    found = meta.get("trainOpts")
-    options = found if isinstance(found, Mapping) else {}
+    found = network.meta.get("trainOpts")
+    written = found if isinstance(found, Mapping) else {}
+    options = {**written, **(overrides.options if overrides else {})}
     notes: list[str] = []
+    values = _numbers(options, notes)
+    state = checkpoint.get("state")
+    solver = _solver(options, notes) or (None if "solver" in options else _solver_of(state, notes))
+    missing = {_NAMES[key] for key in _NAMES if not values[key] and not (key == "momentum" and solver)}
+    first = {key: value[0] if value else _DEFAULTS[key] for key, value in values.items()}
+    rates = tuple(values["learningRate"]) or (_DEFAULTS["learningRate"],)
+    done = _epochs_done(checkpoint.get("stats"))
+    if done:
+        notes.append(f"the file is a checkpoint after epoch {done}")
+    start = overrides.epoch - 1 if overrides and overrides.epoch else done
+    if len(rates) > 1 and start:
+        notes.append(f"the learning rate is that of epoch {start + 1}")
+    rule = solver or SGD(first["momentum"], _flag(options.get("nesterovUpdate")))
+    slots = lift_slots(state, rule, places, network.params)
+    if state is not None and not slots and _touched(state):
+        notes.append(f"the checkpoint's state is not of {rule.name}, which starts from nothing")
+    losses = [layer for layer in network.losses if isinstance(layer.kind, Loss)]
+    sources = [overrides.path] if overrides and overrides.options else []
+    sources += ["meta.trainOpts"] if written else []
+    return Recipe(
+        loss=next((layer.kind for layer in losses if isinstance(layer.kind, Loss)), None),
+        optimizer=rule,
+        learning_rate=Schedule("epochs" if len(rates) > 1 else "constant", rates, start=start if len(rates) > 1 else 0),
+        weight_decay=first["weightDecay"],
+        metrics=_metrics(network),
+        batch_size=_whole(first["batchSize"]),
+        sub_batches=_whole(first["numSubBatches"]) or 1,
+        epochs=_whole(first["numEpochs"]),
+        slots=slots,
+        defaults=frozenset(missing),
+        origin=", then ".join(sources) or f"{trainer}'s defaults",
+        version=overrides.version if overrides else "",
+        notes=tuple(notes),
+    )
+
+
+def der_outputs(meta: Mapping[str, Any], overrides: Overrides | None, file: str) -> dict[str, float] | None:
+    """Variable → weight of what is differentiated, as the recipe file or `meta.trainOpts` says; None for the default.
+
+    Raises BadFile where `meta.trainOpts.derOutputs` is not a cell of names and numbers.
+    """
+    if overrides and "derOutputs" in overrides.options:
+        return dict(overrides.options["derOutputs"])
+    options = meta.get("trainOpts")
+    cell = options.get("derOutputs") if isinstance(options, Mapping) else None
+    if cell is None or (isinstance(cell, (list, np.ndarray)) and not len(cell)):
+        return None
+    try:
+        pairs = list(zip(cell[::2], cell[1::2], strict=True)) if isinstance(cell, list) else [(None, None)]
+        made = {name: numbers(value)[0] for name, value in pairs if isinstance(name, str)}
+    except (ValueError, IndexError):
+        made = {}
+    if len(made) * 2 != len(cell):
+        raise BadFile(file, "its meta.trainOpts.derOutputs is not a cell of names and numbers")
+    return made
+
+
+def _numbers(options: Mapping[str, Any], notes: list[str]) -> dict[str, list[float]]:
+    """Option → its numbers; empty where it is missing or is none."""
     values: dict[str, list[float]] = {}
     for key in _DEFAULTS:
         try:
@@ -70,101 +134,49 @@ def lift_recipe(meta: Mapping[str, Any], loss: Loss | None, stats: Any = None, s
         except ValueError:
             values[key] = []
             notes.append(f"meta.trainOpts.{key} is not a number; the trainer's default is assumed")
-        if key in options and values[key] and not np.isfinite(values[key]).all():
+        if values[key] and not np.isfinite(values[key]).all():
             notes.append(f"meta.trainOpts.{key} is not finite")
-    names = {
-        "learningRate": "learning_rate",
-        "momentum": "optimizer",
-        "weightDecay": "weight_decay",
-        "batchSize": "batch_size",
-        "numEpochs": "epochs",
-    }
-    solver = _solver(options, notes) or _solver_of(state, notes)
-    missing = {names[key] for key, value in values.items() if not value and not (key == "momentum" and solver)}
-    first = {key: value[0] if value else _DEFAULTS[key] for key, value in values.items()}
-    rates = tuple(values["learningRate"]) or (_DEFAULTS["learningRate"],)
+    return values
+
+
+def _epochs_done(stats: Any) -> int:
+    """How many epochs a checkpoint's `stats` cover."""
     epochs = stats.get("train") if isinstance(stats, Mapping) else None
-    if isinstance(epochs, (list, Mapping)) and epochs:
-        notes.append(f"the file is a checkpoint after epoch {len(epochs) if isinstance(epochs, list) else 1}")
-    return Recipe(
-        loss=loss,
-        optimizer=solver or SGD(first["momentum"], _flag(options.get("nesterovUpdate"))),
-        learning_rate=Schedule("epochs" if len(rates) > 1 else "constant", rates),
-        weight_decay=first["weightDecay"],
-        metrics=("top-1 error", "top-5 error") if loss else (),
-        batch_size=_whole(first["batchSize"]),
-        epochs=_whole(first["numEpochs"]),
-        defaults=frozenset(missing),
-        origin="meta.trainOpts" if options else "cnn_train's defaults",
-        notes=tuple(notes),
-    )
+    return len(epochs) if isinstance(epochs, list) else int(isinstance(epochs, Mapping) and bool(epochs))
 
 
-def lift_slots(
-    state: Any, rule: UpdateRule | None, cells: Sequence[Cell], params: Mapping[str, Param]
-) -> dict[str, dict[str, np.ndarray]]:
-    """Param id → slot → array (in the param's axes) of a checkpoint's `state.solverState`; empty without one.
-
-    SGD's `momentum` is MatConvNet's m, which points downhill and does not hold the rate. A state of 0 is one that no
-    update has touched; batch moments have none.
-
-    Raises:
-        ValueError: a slot's shape is not its parameter's.
-    """
-    fields = next((slots for kind, _, slots in _SOLVERS.values() if type(kind) is type(rule)), {"": "momentum"})
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for cell in cells:
-        for role, (id_, j) in cell.params.items():
-            part = _part(state, cell.layer, j)
-            if role in ("mean", "deviation") or part is None:
-                continue
-            arrays = part if isinstance(part, Mapping) else {"": part}
-            slots = {slot: arrays[field] for field, slot in fields.items() if isinstance(arrays.get(field), np.ndarray)}
-            if any(value.size > 1 or value.any() for value in slots.values()):
-                where = f"state.solverState{{{cell.layer}}}{{{j + 1}}}"
-                found[id_] = {slot: _shaped(value, slot, params[id_], where) for slot, value in slots.items()}
-    return found
+def _metrics(network: Network) -> tuple[str, ...]:
+    """What the trainer counts: the losses that are no objective, or what cnn_train.m counts for every SimpleNN."""
+    if not network.objectives:
+        return ("top-1 error", "top-5 error") if network.losses else ()
+    counted: list[str] = []
+    for layer in network.layers:
+        if isinstance(layer.kind, Loss) and layer not in network.losses:
+            top = getattr(layer.kind, "top", 5)
+            words = {"classerror": "top-1 error", "topkerror": f"top-{top} error"}
+            counted.append(words.get(layer.kind.function, layer.name))
+    return tuple(dict.fromkeys(counted))
 
 
-def _part(state: Any, layer: int, cell: int) -> Any:
-    """`state.solverState{layer}{cell + 1}` (releases before it call it `momentum`), or None."""
-    if isinstance(state, list):  # one per graphics card
-        state = state[0] if state else None
-    kept = state.get("solverState", state.get("momentum")) if isinstance(state, Mapping) else None
-    parts = kept[layer - 1] if isinstance(kept, list) and layer <= len(kept) else None
-    return parts[cell] if isinstance(parts, list) and cell < len(parts) else None
-
-
-def _shaped(value: np.ndarray, slot: str, param: Param, where: str) -> np.ndarray:
-    """A slot in its parameter's axes: vectors flat, kernels with the trailing axes that MATLAB drops."""
-    if value.dtype.kind != "f":
-        raise ValueError(f"{where} is of class {value.dtype}, not single or double")
-    if slot == "step":
-        if value.size != 1:
-            raise ValueError(f"{where} has {value.size} step counts, not one")
-        return np.asarray(float(value.flat[0]))
-    flat = len(param.shape) == 1
-    shaped = (
-        value.reshape(-1, order="F") if flat else value.reshape(value.shape + (1,) * (len(param.shape) - value.ndim))
-    )
-    if shaped.shape != param.shape:
-        raise ValueError(f"{where} has shape {shaped.shape}, but {param.source} has {param.shape}")
-    return np.ascontiguousarray(shaped)
+def _touched(state: Any) -> bool:
+    """Whether any array of a checkpoint's state is more than the 0 that every state starts from."""
+    if isinstance(state, np.ndarray):
+        return state.dtype.kind == "f" and state.size > 1
+    items: Iterable[Any] = state.values() if isinstance(state, Mapping) else state if isinstance(state, list) else ()
+    return any(_touched(item) for item in items)
 
 
 def _solver_of(state: Any, notes: list[str]) -> UpdateRule | None:
-    """The solver whose state a checkpoint holds, where `trainOpts` names none: Adam and AdaDelta keep structs."""
-    for layer in range(1, 1000):
-        part = _part(state, layer, 0)
-        for name, (rule, _, fields) in _SOLVERS.items():
-            if isinstance(part, Mapping) and set(part) == set(fields):
-                notes.append(f"state.solverState is that of solver.{name}, which meta.trainOpts does not name")
-                return rule
-    return None
+    """The solver whose state a checkpoint holds, where nothing names one."""
+    name = solver_of(state)
+    if not name:
+        return None
+    notes.append(f"state.solverState is that of solver.{name}, which meta.trainOpts does not name")
+    return SOLVERS[name].rule
 
 
 def _solver(options: Mapping[str, Any], notes: list[str]) -> UpdateRule | None:
-    """The rule of `trainOpts.solver` with `solverOpts`; None for the built-in momentum."""
+    """The rule of the option `solver` with `solverOpts`; None for the built-in momentum."""
     solver = options.get("solver")
     name = solver.name if isinstance(solver, Unreadable) else solver if isinstance(solver, str) else ""
     if isinstance(solver, Unreadable) and not name:
@@ -172,18 +184,18 @@ def _solver(options: Mapping[str, Any], notes: list[str]) -> UpdateRule | None:
     if not name:
         return None
     word = name.lstrip("@").removeprefix("solver.")
-    if word not in _SOLVERS:
+    if word not in SOLVERS:
         notes.append(f"meta.trainOpts.solver is {name!r}, a function that parity does not know")
         return OpaqueRule(word)
-    rule, fields, _ = _SOLVERS[word]
+    known = SOLVERS[word]
     given = options.get("solverOpts")
     changes: dict[str, float] = {}
     for option, value in given.items() if isinstance(given, Mapping) else ():
         try:
-            changes[fields[option]] = numbers(value)[0]
+            changes[known.options[option]] = numbers(value)[0]
         except (KeyError, ValueError, IndexError):
             notes.append(f"meta.trainOpts.solverOpts.{option} is not understood")
-    return replace(rule, **changes)
+    return replace(known.rule, **changes)
 
 
 def _flag(value: Any) -> bool:
