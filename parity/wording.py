@@ -11,6 +11,7 @@ from parity.layers import (
     Activation,
     BatchNorm,
     Conv,
+    ConvTranspose,
     Crop,
     Dense,
     Dropout,
@@ -36,6 +37,12 @@ def kind_words(kind: Kind) -> str:
     match kind:
         case Conv():
             parts = [f"conv {_by(kind.size)}, {kind.filters} filters", *_window(kind.stride, kind.pad)]
+            parts += [f"dilate {_same(kind.dilate)}"] if set(kind.dilate) != {1} else []
+            parts += [f"{kind.groups} groups"] if kind.groups != 1 else []
+            parts += [] if kind.bias else ["no bias"]
+        case ConvTranspose():
+            parts = [f"transposed conv {_by(kind.size)}, {kind.filters} filters, upsample {_same(kind.upsample)}"]
+            parts += [f"crop {_same(kind.crop)}"] if any(kind.crop) else []
             parts += [f"dilate {_same(kind.dilate)}"] if set(kind.dilate) != {1} else []
             parts += [f"{kind.groups} groups"] if kind.groups != 1 else []
             parts += [] if kind.bias else ["no bias"]
@@ -66,7 +73,7 @@ def kind_words(kind: Kind) -> str:
         case Pad():
             parts = [f"pad {_same(kind.pad)}", *([f"with {kind.value:g}"] if kind.value else [])]
         case Crop():
-            parts = [f"crop {_same(kind.crop)}"]
+            parts = ["crop to the size of its second input" if kind.crop is None else f"crop {_same(kind.crop)}"]
         case Reshape():
             parts = [f"reshape to {_by(kind.target)}"]
         case Merge():

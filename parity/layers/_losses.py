@@ -7,13 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from parity.layers.loss_words import BINARY, CATEGORICAL
+
 __all__ = ["BINARY", "CATEGORICAL", "VECTOR", "cost"]
-
-CATEGORICAL = ("softmaxlog", "log", "mhinge", "mshinge", "classerror", "topkerror")
-"""Losses of class ids: one label per image or pixel."""
-
-BINARY = ("hinge", "logistic", "binarylog", "binaryerror")
-"""Losses of attributes: labels -1 and +1 in the predictions' shape; 0 is ignored."""
 
 VECTOR = (
     "binary_crossentropy",
@@ -35,6 +31,7 @@ def cost(
     weights: torch.Tensor | None = None,
     smoothing: float = 0.0,
     top: int = 5,
+    threshold: float = 0.0,
 ) -> torch.Tensor:
     """Σ weight·cost over images and pixels.
 
@@ -46,6 +43,7 @@ def cost(
         weights: instance weights that broadcast against (n, h, w), or against `x` for `BINARY`.
         smoothing: share of the label's mass spread over all classes.
         top: K of `topkerror` (vl_nnloss.m's `topK`).
+        threshold: of `binaryerror`.
 
     Raises:
         NotImplementedError: a function that parity does not know.
@@ -53,7 +51,7 @@ def cost(
     if x.dim() == 2:
         x = x[:, :, None, None]
     if function in BINARY:
-        return _binary(function, x, labels, weights)
+        return _binary(function, x, labels, weights, threshold)
     if function not in CATEGORICAL + VECTOR:
         raise NotImplementedError(f"the loss {function!r} cannot run on torch")
     ids = (labels.reshape(-1, 1, 1) if labels.dim() == 1 else labels).expand(x.shape[0], *x.shape[2:])
@@ -88,7 +86,9 @@ def _categorical(function: str, x: torch.Tensor, classes: torch.Tensor, top: int
     return F.relu(1 - own + others.gather(1, _first_maximum(others.detach()))).squeeze(1)
 
 
-def _binary(function: str, x: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+def _binary(
+    function: str, x: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, threshold: float
+) -> torch.Tensor:
     c = labels.to(x.dtype)
     c = c.reshape(*c.shape, *(1 for _ in range(4 - c.dim())))
     mass = (c != 0).to(x.dtype)
@@ -101,7 +101,7 @@ def _binary(function: str, x: torch.Tensor, labels: torch.Tensor, weights: torch
     elif function == "binarylog":
         each = -torch.log(c * (x - 0.5) + 0.5)
     else:
-        each = (torch.sign(x.detach()) != c).to(x.dtype) + _nothing(x).unsqueeze(1)
+        each = (torch.sign(x.detach() - threshold) != c).to(x.dtype) + _nothing(x).unsqueeze(1)
     return (mass * torch.where(mass == 0, torch.zeros_like(each), each)).sum()
 
 

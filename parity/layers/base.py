@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from parity.network import Shape
 
-__all__ = ["Context", "Kind", "Opaque", "four", "numbers", "pair", "scalar", "torch_axis"]
+__all__ = ["Context", "Kind", "Opaque", "Reach", "by", "flag", "four", "numbers", "pair", "scalar", "torch_axis"]
 
 
 @dataclass
@@ -41,6 +41,21 @@ class Context:
     weights: torch.Tensor | None = None
     ties: str = "column"
     statistics: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The receptive field of one layer along each spatial axis, in cells of its input (dagnn/Layer.m).
+
+    Attributes:
+        size: cells that one output cell sees.
+        stride: input cells from one output cell to the next; a fraction where the layer enlarges the map.
+        offset: centre of what the first output cell sees, counted from 1 as MatConvNet does.
+    """
+
+    size: tuple[float, ...] = (1.0, 1.0)
+    stride: tuple[float, ...] = (1.0, 1.0)
+    offset: tuple[float, ...] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,22 @@ class Kind:
         """The kind of a Keras layer: class name, its config, and its input shapes (without batch axis)."""
         raise NotImplementedError
 
+    @classmethod
+    def input_channels(cls, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """How many channels its parameters (role → shape, in the axes of `roles`) want of its input; None for any.
+
+        A grouped convolution of MatConvNet takes a multiple of it.
+        """
+        return None
+
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know of every layer of this kind in a MatConvNet network."""
+        return ()
+
+    def reach(self) -> Reach | None:
+        """What one cell of its output sees of its first input; None where that is the whole map or cannot be said."""
+        return Reach()
+
     def keras_line(self, field_name: str) -> str:
         """The Keras constructor argument that gives this field its present value, e.g. `groups=2`; empty if none."""
         return ""
@@ -143,6 +174,15 @@ class Opaque(Kind):
     type: str = ""
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
     runs_code: bool = False
+
+    def reach(self) -> Reach | None:
+        """Unknown."""
+        return None
+
+
+def by(shape: Sequence[int | None]) -> str:
+    """Extents in words, e.g. `28×28×?`."""
+    return "×".join("?" if n is None else str(n) for n in shape)
 
 
 def pair(value: Any) -> tuple[int, int]:
@@ -181,6 +221,11 @@ def scalar(value: Any) -> float:
     if len(items) != 1:
         raise ValueError(f"expected one number, got {len(items)}")
     return items[0]
+
+
+def flag(value: Any) -> bool:
+    """`value` as a logical, of a logical or number of one element; raises ValueError for anything else."""
+    return bool(scalar(value))
 
 
 def torch_axis(rank: int, axis: int) -> int:

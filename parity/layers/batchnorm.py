@@ -102,10 +102,15 @@ class BatchNorm(Kind):
             momentum = 1.0 - float(numbers(rates)[2]) if len(numbers(rates)) > 2 else None
         return cls(scalar(layer["epsilon"]), momentum, "deviation")
 
+    @classmethod
+    def input_channels(cls, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """As many as it has scales."""
+        return next((shape[0] for shape in shapes.values()), None)
+
     def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> BatchNorm:
         """The same, if its parameters have as many channels as its input."""
         channels = inputs[0][-1] if inputs and inputs[0] else None
-        own = next((shape[0] for shape in shapes.values()), None)
+        own = self.input_channels(shapes)
         if None not in (channels, own) and channels != own:
             raise ValueError(f"it normalises {own} channels, but its input has {channels}")
         return self

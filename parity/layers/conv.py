@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, four, pair
-from parity.layers.geometry import pads_of, window_shape
+from parity.layers.base import Context, Kind, Reach, four, pair
+from parity.layers.geometry import pads_of, window_reach, window_shape
 from parity.layers.keras_fields import extents, padding, require_channels_last
 
 if TYPE_CHECKING:
@@ -54,6 +54,15 @@ class Conv(Kind):
         """(h, w, c) → (h', w', filters), any number of spatial axes; ValueError where the filter does not fit."""
         *extents, _ = inputs[0]
         return (*window_shape(extents, self.size, self.stride, self.pad, self.dilate), self.filters)
+
+    def reach(self) -> Reach:
+        """The filter, dilated."""
+        return window_reach(self.size, self.stride, self.pad, self.dilate)
+
+    @classmethod
+    def input_channels(cls, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """The filters' depth."""
+        return shapes["kernel"][2] if "kernel" in shapes else None
 
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context

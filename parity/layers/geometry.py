@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parity.layers.base import Reach
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["out_extent", "pads_of", "same_pads", "window_shape"]
+__all__ = ["grown_extent", "out_extent", "pads_of", "same_pads", "window_reach", "window_shape"]
 
 
 def out_extent(extent: int | None, size: int, stride: int, before: int, after: int, dilate: int = 1) -> int | None:
@@ -83,3 +85,38 @@ def window_shape(
         return tuple(None if n is None else -(-n // s) for n, s in zip(extents, stride, strict=True))
     dilate = dilate or (1,) * rank
     return tuple(out_extent(extents[a], size[a], stride[a], pad[2 * a], pad[2 * a + 1], dilate[a]) for a in range(rank))
+
+
+def grown_extent(extent: int | None, size: int, upsample: int, before: int, after: int, dilate: int = 1) -> int | None:
+    """Cells along one axis behind a transposed convolution: (n - 1)·upsample + reach - before - after.
+
+    Source: vl_nnconvt.cu:291-294.
+
+    Args:
+        extent: cells of the map; None where unknown.
+        size: cells of the filter.
+        upsample: cells between the places of two input cells.
+        before: cells cropped before; negative ones are added.
+        after: cells cropped after.
+        dilate: distance between two cells of the filter.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    if extent is None:
+        return None
+    whole = (extent - 1) * upsample + (size - 1) * dilate + 1
+    if whole - before - after < 1:
+        raise ValueError(f"a crop of {before + after} cells leaves nothing of {whole}")
+    return whole - before - after
+
+
+def window_reach(
+    size: Sequence[int], stride: Sequence[int], pad: Sequence[int] | None, dilate: Sequence[int] | None = None
+) -> Reach:
+    """The receptive field of a window (dagnn/Filter.m, `getReceptiveFields`); `same` (None) counts as centred."""
+    rank = len(size)
+    spans = [(k - 1) * d + 1 for k, d in zip(size, dilate or (1,) * rank, strict=True)]
+    befores = [(span - 1) // 2 for span in spans] if pad is None else [pad[2 * a] for a in range(rank)]
+    offsets = tuple(1 - before + (span - 1) / 2 for span, before in zip(spans, befores, strict=True))
+    return Reach(tuple(map(float, spans)), tuple(map(float, stride)), offsets)

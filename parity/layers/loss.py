@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind
+from parity.layers.base import Context, Kind, Reach, numbers, scalar
+from parity.layers.loss_words import BINARY, CATEGORICAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +30,9 @@ class Loss(Kind):
             update is the same.
         label_smoothing: share of the label's mass spread over all classes.
         sparse: whether the framework's loss wants class ids (True) or one-hot vectors (False).
+        top: K of `topkerror`.
+        threshold: what `binaryerror` cuts the predictions at.
+        factor: what the file multiplies every cost by (MatConvNet's `instanceWeights`).
     """
 
     causes: ClassVar = {
@@ -42,6 +46,41 @@ class Loss(Kind):
     reduction: str = "mean"
     label_smoothing: float = 0.0
     sparse: bool = True
+    top: int = 5
+    threshold: float = 0.0
+    factor: float = 1.0
+
+    @property
+    def target(self) -> str:
+        """What its labels are: `"ids"` (class ids from 0), `"signs"` (-1 and +1, 0 ignored) or `"values"`."""
+        return "signs" if self.function in BINARY else "ids"
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether a gradient comes out of it; an error rate has none."""
+        return not self.function.endswith("error") or self.function.startswith("mean_")
+
+    def raw_value(self, value: float, images: int, version: str) -> float:
+        """The loss as MatConvNet itself shows it (`res(end).x`, a Loss block's output).
+
+        Args:
+            value: what `forward` gives.
+            images: of the batch.
+            version: `"head"` (since 2018, commit 23699180: the sum divided by the images, vl_nnloss.m:269) or
+                `"beta25"` (the last release and older: the sum).
+
+        Raises:
+            ValueError: another version.
+        """
+        if version not in ("head", "beta25"):
+            raise ValueError(f"the version is 'head' or 'beta25', not {version!r}")
+        total = value * images if self.reduction == "mean" else value
+        return total / images if version == "head" and self.divides else total
+
+    @property
+    def divides(self) -> bool:
+        """Whether MatConvNet since 2018 divides the sum by the images: in every loss of vl_nnloss."""
+        return True
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Loss:
@@ -76,6 +115,10 @@ class Loss(Kind):
         """A single number."""
         return ()
 
+    def reach(self) -> Reach | None:
+        """All of it."""
+        return None
+
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
     ) -> torch.Tensor:
@@ -84,10 +127,40 @@ class Loss(Kind):
 
         if context.labels is None:
             raise ValueError("a loss needs labels")
-        total = cost(self.function, inputs[0], context.labels, context.weights, self.label_smoothing)
+        total = cost(
+            self.function,
+            inputs[0],
+            context.labels,
+            context.weights,
+            self.label_smoothing,
+            top=self.top,
+            threshold=self.threshold,
+        )
+        total = total * self.factor if self.factor != 1 else total
         return total / inputs[0].shape[0] if self.reduction == "mean" else total
 
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Loss:
-        """`softmaxloss`, and `loss`, which calls vl_nnloss with its default and so is the same (vl_simplenn.m)."""
-        return cls("softmaxlog")
+        """`softmaxloss`, and `loss`, which calls vl_nnloss with its default and so is the same (vl_simplenn.m).
+
+        A `dagnn.Loss` block names its loss, and may give vl_nnloss' topK, threshold and one instance weight.
+        """
+        function = layer.get("loss", "softmaxlog")
+        if function not in CATEGORICAL + BINARY:
+            raise ValueError(f"its loss is {function!r}; vl_nnloss knows {', '.join(CATEGORICAL + BINARY)}")
+        top, threshold = scalar(layer.get("topK", 5)), scalar(layer.get("threshold", 0.0))
+        if top < 1 or top != int(top):
+            raise ValueError(f"its topK is {top:g}, not a whole number from 1 on")
+        weights = numbers(layer.get("instanceWeights", []))
+        if len(weights) > 1:
+            raise ValueError(
+                "its instanceWeights are those of one batch; remove them, and give weights with the labels"
+            )
+        return cls(function, top=int(top), threshold=threshold, factor=weights[0] if weights else 1.0)
+
+    def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> Loss:
+        """The same, if there are as many classes as it ranks (vl_nnloss.m stops otherwise)."""
+        classes = inputs[0][-1] if inputs and inputs[0] else None
+        if self.function == "topkerror" and classes is not None and classes < self.top:
+            raise ValueError(f"it looks for the best {self.top} of {classes} classes")
+        return self

@@ -32,6 +32,12 @@ class LRN(Kind):
     alpha: float = 0.0001 / 5
     beta: float = 0.75
 
+    def remarks(self) -> tuple[str, ...]:
+        """MatConvNet's own numbers depend on where it runs."""
+        return (
+            "powers are exact here and on a GPU; MatConvNet's CPU build approximates them by up to a few per mille",
+        )
+
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
     ) -> torch.Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, four, pair
-from parity.layers.geometry import pads_of, window_shape
+from parity.layers.base import Context, Kind, Reach, four, pair
+from parity.layers.geometry import pads_of, window_reach, window_shape
 from parity.layers.keras_fields import extents, padding, require_channels_last
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ class Pool(Kind):
         shape = (*window_shape(extents, self.size, self.stride, self.pad), channels)
         return (channels,) if self.squeeze else shape
 
+    def reach(self) -> Reach | None:
+        """The window."""
+        return None if self.size is None else window_reach(self.size, self.stride, self.pad)
+
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
     ) -> torch.Tensor:
@@ -80,21 +84,11 @@ class Pool(Kind):
         size = extents if self.size is None else self.size
         stride = (1, 1) if self.size is None else self.stride
         pad = (0, 0, 0, 0) if self.size is None else pads_of(self.pad, extents, size, stride, (1, 1))
-        y = _maximum(x, size, stride, pad, context.ties) if self.method == "max" else self._mean(x, size, stride, pad)
+        if self.method == "max":
+            y = _maximum(x, size, stride, pad, context.ties)
+        else:
+            y = window_mean(x, size, stride, pad, count_pad=self.count_pad)
         return y.flatten(1) if self.squeeze else y
-
-    def _mean(self, x: torch.Tensor, size: Sequence[int], stride: Sequence[int], pad: Sequence[int]) -> torch.Tensor:
-        import torch
-        import torch.nn.functional as F
-
-        top, bottom, left, right = pad
-        if not any(pad):
-            return F.avg_pool2d(x, tuple(size), tuple(stride))
-        total = F.avg_pool2d(F.pad(x, (left, right, top, bottom)), tuple(size), tuple(stride), divisor_override=1)
-        if self.count_pad:
-            return total / (size[0] * size[1])
-        cells = F.pad(torch.ones(1, 1, *x.shape[2:], dtype=x.dtype), (left, right, top, bottom))
-        return total / F.avg_pool2d(cells, tuple(size), tuple(stride), divisor_override=1)
 
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Pool:
@@ -133,6 +127,31 @@ class Pool(Kind):
             return 'padding="valid"' if not any(self.pad or (1,)) else 'padding="same", or a ZeroPadding2D before it'
         names = {"size": "pool_size", "stride": "strides"}
         return f"{names[field_name]}={getattr(self, field_name)}" if field_name in names else ""
+
+
+def window_mean(
+    x: torch.Tensor, size: Sequence[int], stride: Sequence[int], pad: Sequence[int], *, count_pad: bool = False
+) -> torch.Tensor:
+    """The mean of each window of `x` (n, c, h, w), over the map's own cells or, with `count_pad`, over all of them.
+
+    Args:
+        x: the map.
+        size: (h, w) of the window.
+        stride: (y, x).
+        pad: (top, bottom, left, right).
+        count_pad: whether padded cells count in the divisor.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    top, bottom, left, right = pad
+    if not any(pad):
+        return F.avg_pool2d(x, tuple(size), tuple(stride))
+    total = F.avg_pool2d(F.pad(x, (left, right, top, bottom)), tuple(size), tuple(stride), divisor_override=1)
+    if count_pad:
+        return total / (size[0] * size[1])
+    cells = F.pad(torch.ones(1, 1, *x.shape[2:], dtype=x.dtype), (left, right, top, bottom))
+    return total / F.avg_pool2d(cells, tuple(size), tuple(stride), divisor_override=1)
 
 
 def _maximum(

@@ -1,4 +1,4 @@
-"""Layers that only move values about: flatten, reshape, pad, crop, slice, identity."""
+"""Layers that only move values about: flatten, reshape, pad, slice, identity."""
 
 from __future__ import annotations
 
@@ -140,47 +140,6 @@ class Pad(Kind):
 
         top, bottom, left, right = self.pad
         return F.pad(inputs[0], (left, right, top, bottom), value=self.value)
-
-
-@dataclass(frozen=True)
-class Crop(Kind):
-    """Cells taken off the map.
-
-    Attributes:
-        crop: (top, bottom, left, right).
-    """
-
-    keras: ClassVar = ("Cropping2D", "Cropping1D", "Cropping3D")
-
-    crop: tuple[int, ...] = (0, 0, 0, 0)
-
-    @classmethod
-    def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
-        """Cropping1D, 2D, 3D."""
-        require_channels_last(config)
-        rank = int(class_name[-2])
-        raw = config.get("cropping", 1)
-        pairs = [raw] * rank if isinstance(raw, int) else ([raw] if rank == 1 else list(raw))
-        return cls(tuple(cell for pair in pairs for cell in extents(pair, 2)))
-
-    def keras_line(self, field_name: str) -> str:
-        """The layer with these cells."""
-        sides = ", ".join(f"({self.crop[i]}, {self.crop[i + 1]})" for i in range(0, len(self.crop), 2))
-        return f"Cropping2D(({sides}))" if field_name == "crop" else ""
-
-    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
-        """Each spatial extent shrinks by its two crops."""
-        *extents, channels = inputs[0]
-        shrunk = (n if n is None else n - self.crop[2 * a] - self.crop[2 * a + 1] for a, n in enumerate(extents))
-        return (*shrunk, channels)
-
-    def forward(
-        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
-    ) -> torch.Tensor:
-        """The inside of the map."""
-        x = inputs[0]
-        top, bottom, left, right = self.crop
-        return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from parity.layers import Activation, Conv, Dense, Merge, Opaque, Slice, Softmax, Split, lookup
+from parity.layers import Activation, Conv, ConvTranspose, Dense, Merge, Opaque, Slice, Softmax, Split, lookup
 from parity.layers.keras_fields import axis_from_end, function_name
 
 if TYPE_CHECKING:
@@ -180,9 +180,13 @@ def axes_of(kind: Kind, role: str, shape: Sequence[int], class_name: str = "") -
     """Names of a parameter's axes, one for each extent."""
     rank = len(shape)
     if rank == 1:
-        return "o" if isinstance(kind, Conv | Dense) else "c"
+        return "o" if isinstance(kind, Conv | ConvTranspose | Dense) else "c"
     if role == "kernel" and isinstance(kind, Dense) and rank == 2:
         return "i o"
+    if role == "kernel" and isinstance(kind, ConvTranspose):
+        spatial = {3: "w", 4: "h w", 5: "d h w"}.get(rank)
+        if spatial:  # Keras 1 had the other order (keras/src/legacy/saving, `preprocess_weights_for_loading`)
+            return f"{spatial} i o" if class_name.startswith("Deconvolution") else f"{spatial} o i"
     if role == "kernel" and isinstance(kind, Conv):
         spatial = {3: "w", 4: "h w", 5: "d h w"}.get(rank)
         if spatial:

@@ -1,0 +1,11 @@
+"""The losses of vl_nnloss.m by what their labels are."""
+
+from __future__ import annotations
+
+__all__ = ["BINARY", "CATEGORICAL"]
+
+CATEGORICAL = ("softmaxlog", "log", "mhinge", "mshinge", "classerror", "topkerror")
+"""Losses of class ids: one label per image or pixel."""
+
+BINARY = ("hinge", "logistic", "binarylog", "binaryerror")
+"""Losses of attributes: labels -1 and +1 in the predictions' shape; 0 is ignored."""

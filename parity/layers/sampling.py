@@ -1,0 +1,165 @@
+"""Sampling a map at the points of a grid, and layers that make grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from parity.layers.base import Context, Kind, Reach, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from parity.network import Shape
+
+
+@dataclass(frozen=True)
+class BilinearSampler(Kind):
+    """A map (h, w, c) at the points of grids (2, h', w'), bilinearly; (-1, -1) is its first cell, (1, 1) its last.
+
+    The grid's first row is y, its second x (vl_nnbilinearsampler.m). As MatConvNet's CPU build computes it
+    (nnbilinearsampler.cu:79-115): a point just before the first row or column is 0 in value and derivatives, one just
+    behind the last row or column is interpolated with 0. k grids per image follow each other.
+    """
+
+    matconvnet: ClassVar = ("dagnn.BilinearSampler",)
+
+    def reach(self) -> Reach | None:
+        """It depends on the grid."""
+        return None
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """The grid's extents and the map's channels."""
+        x, grid = inputs
+        return (grid[1], grid[2], x[-1])
+
+    def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> BilinearSampler:
+        """The same, if the second input is a grid."""
+        if len(inputs) > 1 and (len(inputs[1]) != 3 or inputs[1][0] not in (None, 2)):
+            raise ValueError("its second input is no grid of 2×h×w")
+        return self
+
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
+        """Four cells around each point, weighted; x (n, c, h, w), grid (k·n, w', 2, h'), result (k·n, c, h', w')."""
+        import torch
+
+        x, grid = inputs
+        images, channels, height, width = x.shape
+        if grid.shape[0] % images:
+            raise ValueError(f"{grid.shape[0]} grids cannot be shared by {images} images")
+        y = (grid[:, :, 0].transpose(1, 2) + 1) * (0.5 * (height - 1))
+        across = (grid[:, :, 1].transpose(1, 2) + 1) * (0.5 * (width - 1))
+        flat = x.flatten(2).repeat_interleave(grid.shape[0] // images, 0)
+        top, left = y.detach().floor(), across.detach().floor()
+        down, right = y - top, across - left
+        inside = (top >= 0) & (left >= 0)
+        total = x.new_zeros(())
+        for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            row, column = top + dy, left + dx
+            seen = inside & (row < height) & (column < width)
+            weight = (down if dy else 1 - down) * (right if dx else 1 - right)
+            at = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).nan_to_num(0).to(torch.int64)
+            index = at.flatten(1).unsqueeze(1).expand(-1, channels, -1)
+            cell = flat.gather(2, index).reshape(grid.shape[0], channels, *y.shape[1:])
+            total = total + cell * torch.where(seen, weight, torch.zeros_like(weight)).unsqueeze(1)
+        return total
+
+    @classmethod
+    def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> BilinearSampler:
+        """A `dagnn.BilinearSampler` block has no fields."""
+        return cls()
+
+
+@dataclass(frozen=True)
+class _Grid(Kind):
+    height: int = 0
+    width: int = 0
+
+    numbers_needed: ClassVar[int] = 0
+
+    def reach(self) -> Reach | None:
+        """The whole input."""
+        return None
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
+        """(2, height, width)."""
+        return (2, self.height, self.width)
+
+    def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> Kind:
+        """The same, if its input holds as many numbers per image as the transformation has."""
+        extents = inputs[0] if inputs else (None,)
+        if None not in extents and tuple(extents) not in ((1, 1, self.numbers_needed), (self.numbers_needed,)):
+            raise ValueError(f"it takes 1×1×{self.numbers_needed}")
+        return self
+
+    @classmethod
+    def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Kind:
+        """A grid generator with its extents Ho and Wo."""
+        height, width = scalar(layer["Ho"]), scalar(layer["Wo"])
+        if not (1 <= height <= _MOST and 1 <= width <= _MOST and height == int(height) and width == int(width)):
+            raise ValueError(f"its grid is {height:g}×{width:g}, not of whole cells")
+        return cls(int(height), int(width))
+
+    def points(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Y (1, 1, height) and x (1, width, 1) from -1 to 1, as they broadcast to (n, width, height)."""
+        import torch
+
+        y = torch.linspace(-1, 1, self.height, dtype=torch.float64).to(like.dtype)
+        x = torch.linspace(-1, 1, self.width, dtype=torch.float64).to(like.dtype)
+        return y.reshape(1, 1, -1), x.reshape(1, -1, 1)
+
+
+@dataclass(frozen=True)
+class AffineGridGenerator(_Grid):
+    """Grids (2, height, width) by six numbers per image: y' = a1·y + a2·x + a5, x' = a3·y + a4·x + a6.
+
+    Source: dagnn/AffineGridGenerator.m.
+
+    Attributes:
+        height: rows.
+        width: columns.
+    """
+
+    matconvnet: ClassVar = ("dagnn.AffineGridGenerator",)
+    numbers_needed: ClassVar[int] = 6
+
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
+        """(n, 6, 1, 1) → (n, width, 2, height)."""
+        import torch
+
+        a = inputs[0].reshape(inputs[0].shape[0], 6, 1, 1).unbind(1)
+        y, x = self.points(inputs[0])
+        return torch.stack([a[0] * y + a[1] * x + a[4], a[2] * y + a[3] * x + a[5]], 2)
+
+
+@dataclass(frozen=True)
+class UniformScalingGridGenerator(_Grid):
+    """Grids (2, height, width) by three numbers per image: s·(y, x) + (ty, tx) (dagnn/UniformScalingGridGenerator.m).
+
+    Attributes:
+        height: rows.
+        width: columns.
+    """
+
+    matconvnet: ClassVar = ("dagnn.UniformScalingGridGenerator",)
+    numbers_needed: ClassVar[int] = 3
+
+    def forward(
+        self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
+    ) -> torch.Tensor:
+        """(n, 3, 1, 1) → (n, width, 2, height)."""
+        import torch
+
+        scale, down, right = inputs[0].reshape(inputs[0].shape[0], 3, 1, 1).unbind(1)
+        y, x = self.points(inputs[0])
+        zero = torch.zeros_like(y + x)
+        return torch.stack([scale * (y + zero) + down, scale * (x + zero) + right], 2)
+
+
+_MOST = 100_000
