@@ -382,10 +382,33 @@ def test_a_batch_that_does_not_fit(shape: tuple[int, ...]) -> None:
         runner.run({"input": np.zeros(shape, np.float32)}, y)
 
 
-def test_what_cannot_run_says_so() -> None:
-    runner = tiny([("mystery", Opaque("custom", runs_code=True), {}), ("loss", Loss(), {})], (1, 1, 2))
+def test_what_cannot_run_is_passed_over() -> None:
+    """What stands before a custom layer is observed, what stands behind it is absent, and the runner says so."""
+    runner = tiny(
+        [
+            ("before", Activation("sigmoid"), {}),
+            ("mystery", Opaque("custom", runs_code=True), {}),
+            ("after", Activation("relu"), {}),
+            ("loss", Loss(), {}),
+        ],
+        (1, 1, 2),
+    )
+    found = runner.run({"input": np.zeros((1, 1, 1, 2), np.float32)}, np.array([0]))
+    assert set(found.outputs) == {"input", "before"}
+    assert found.loss is None
+    assert not found.losses
+    assert not found.output_grads
+    (remark,) = runner.remarks
+    assert "mystery" in remark
+    assert "2 layers" in remark
     with pytest.raises(Refused, match="mystery"):
-        runner.run({"input": np.zeros((1, 1, 1, 2), np.float32)}, np.array([0]))
+        runner.isolate(["mystery"], {"before": np.zeros((1, 1, 1, 2), np.float32)})
+
+
+def test_what_cannot_be_done_says_so() -> None:
+    runner = tiny([("loss", Loss(), {})], (1, 1, 2))
+    with pytest.raises(CannotCompare, match="none of its inputs"):
+        runner.run({}, np.array([0]))
     with pytest.raises(ParityError, match="update rule"):
         runner.update({}, {})
     with pytest.raises(CannotCompare, match="no parameter"):
