@@ -1,28 +1,86 @@
-"""Checks a batch against a model, and turns labels into what its losses want."""
+"""Checks a batch against a model, and turns inputs and labels into what the model and its losses take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from parity.errors import BadUsage, CannotCompare
 
-__all__ = ["labels_for", "match_inputs"]
+if TYPE_CHECKING:
+    from parity.frameworks.keras.engine import Engine
+    from parity.frameworks.keras.graph import Term
+    from parity.runner import Targets
+
+__all__ = ["Feeder", "labels_for", "match_inputs"]
+
+
+class Feeder:
+    """Turns arrays into what a model is called with.
+
+    Args:
+        engine: whose model it is.
+        model: the model.
+        example: the inputs that it is first shown; they name and order those of a subclassed model.
+    """
+
+    def __init__(self, engine: Engine, model: Any, example: Mapping[str, np.ndarray]) -> None:
+        self._engine, self._model = engine, model
+        self._names = engine.input_names(model) or list(example)
+        self._shapes = engine.input_shapes(model) or [() for _ in self._names]
+        self._types = engine.input_types(model)
+
+    def arrays(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The batch's arrays by input (see `match_inputs`), in the types that the inputs have."""
+        matched = match_inputs(given, self._names, self._shapes)
+        types = self._types or [self._type(array) for array in matched.values()]
+        return {n: np.ascontiguousarray(a, t) for (n, a), t in zip(matched.items(), types, strict=True)}
+
+    def _type(self, array: np.ndarray) -> str:
+        """What an input that has no type of its own is fed as: whole numbers stay whole numbers."""
+        return "int32" if array.dtype.kind in "iu" else "bool" if array.dtype.kind == "b" else "float32"
+
+    def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Tensors by name."""
+        return {name: self._engine.backend.constant(arrays[name]) for name in self._names}
+
+    def structure(self, tensors: Mapping[str, Any]) -> Any:
+        """The structure of tensors that the model is called with."""
+        values = [tensors[name] for name in self._names]
+        if len(values) == 1:
+            return values[0]
+        try:
+            form = self._model._inputs_struct if self._engine.modern else self._model.input
+            return self._engine.pack(form, values)
+        except (AttributeError, ValueError, TypeError):
+            return values
+
+    def labels(self, term: Term, targets: Targets, prediction: Any) -> tuple[Any, ...]:
+        """A loss's arguments: y_true, y_pred, and the sample weights if the batch has some.
+
+        Keras' class weights are sample weights too: each sample has that of its class.
+        """
+        kind, backend = term.kind, self._engine.backend
+        dtype = backend.dtype(prediction)
+        array = labels_for(kind.function, kind.sparse, targets.values[term.label], prediction.shape)
+        arguments = (backend.constant(array, None if kind.sparse else dtype), prediction)
+        weights = targets.weights.get(term.label)
+        return arguments if weights is None else (*arguments, backend.constant(np.asarray(weights), dtype))
 
 
 def match_inputs(
     given: Mapping[str, np.ndarray], names: Sequence[str], shapes: Sequence[Sequence[int | None]]
 ) -> dict[str, np.ndarray]:
-    """The batch's arrays by the model's input names; a single array may have any name.
+    """The batch's arrays by the model's input names; where none of the names agree, in the model's order.
 
     Raises:
         BadUsage: an input is missing.
         CannotCompare: an array's shape does not fit.
     """
-    if len(names) == 1 and len(given) == 1:
-        given = {names[0]: next(iter(given.values()))}
+    if len(names) == len(given) and not set(names) & set(given):
+        given = dict(zip(names, given.values(), strict=True))
     missing = [name for name in names if name not in given]
     if missing:
         raise BadUsage(

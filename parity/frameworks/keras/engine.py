@@ -1,7 +1,8 @@
-"""The two Kerases that parity runs, behind one face: Keras 3 on tensorflow, and Keras 2 (`tf_keras`) on the same one.
+"""The two Kerases that parity runs, behind one face: Keras 3 on any of its backends, and Keras 2 (`tf_keras`).
 
 Files of Keras 1 and 2 run under Keras 2, with its own layers and optimizers (`decay`, Bessel's correction in its fused
-batch normalisation); files of Keras 3 under Keras 3. Everything that differs between the two lives here.
+batch normalisation); files of Keras 3 under Keras 3. Everything that differs between the two lives here; what differs
+between tensorflow, torch and jax in `backends`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from parity.errors import CannotCompare
+from parity.frameworks.keras.backends import BACKENDS, Backend, backend_of
 
 __all__ = ["Engine", "engine_of", "quiet", "tensorflow"]
 
@@ -65,15 +65,16 @@ class Engine:
     """
 
     def __init__(self, name: str) -> None:
-        self.tf = tensorflow()
         self.name = name
+        if self.modern:
+            self.keras = _keras_3()
+            self.backend: Backend = backend_of(self.keras.config.backend())
+            self._masks = importlib.import_module("keras.src.backend")
+            return
+        tensorflow()
         with quiet():
             self.keras = importlib.import_module(name)
-        if name == "keras" and self.keras.config.backend() != "tensorflow":
-            raise CannotCompare(
-                f"Keras runs on {self.keras.config.backend()} here, and parity observes it on tensorflow; "
-                "set KERAS_BACKEND=tensorflow before keras is imported"
-            )
+        self.backend = backend_of("tensorflow")
 
     @property
     def modern(self) -> bool:
@@ -83,7 +84,34 @@ class Engine:
     @cached_property
     def description(self) -> dict[str, str]:
         """Name and version of what executes the model, for the report."""
-        return {"framework": self.name, "version": self.keras.__version__, "tensorflow": self.tf.__version__}
+        return {"framework": self.name, "version": self.keras.__version__, self.backend.name: self.backend.version}
+
+    # Nested structures ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _tree(self) -> Any:
+        return self.keras.tree if self.modern else importlib.import_module("tensorflow").nest
+
+    def flatten(self, structure: Any) -> list[Any]:
+        """The leaves of nested lists, tuples and dicts, in this Keras' order."""
+        return list(self._tree.flatten(structure))
+
+    def pack(self, structure: Any, leaves: Sequence[Any]) -> Any:
+        """Leaves in the form of a structure."""
+        return self._tree.pack_sequence_as(structure, list(leaves))
+
+    # Masks ----------------------------------------------------------------------------------------------------------
+
+    def mask_of(self, tensor: Any) -> Any:
+        """The mask that Keras has put on a tensor (Masking, `mask_zero`), or None."""
+        return self._masks.get_keras_mask(tensor) if self.modern else getattr(tensor, "_keras_mask", None)
+
+    def set_mask(self, tensor: Any, mask: Any) -> None:
+        """Puts a mask on a tensor, where layers and losses look for it."""
+        if self.modern:
+            self._masks.set_keras_mask(tensor, mask)
+        else:
+            tensor._keras_mask = mask
 
     # Structure ----------------------------------------------------------------------------------------------------
 
@@ -104,6 +132,14 @@ class Engine:
                 return list(operations)
         return list(model.layers)
 
+    def submodels(self, model: Any) -> list[Any]:
+        """The models inside a model, at any depth."""
+        found: list[Any] = []
+        for item in self.parts(model):
+            if self.is_model(item):
+                found += [item, *self.submodels(item)]
+        return found
+
     def is_input(self, item: Any) -> bool:
         """Whether it is an InputLayer, which is never called."""
         return type(item).__name__ == "InputLayer"
@@ -112,16 +148,31 @@ class Engine:
         """Names of the model's inputs, in order; empty for a subclassed model."""
         with contextlib.suppress(AttributeError, ValueError):
             if self.modern:
-                return [t.name for t in self.tf.nest.flatten(model.inputs)]
+                return [t.name for t in self.flatten(model.inputs)]
             return list(model.input_names)
         return []
 
     def input_shapes(self, model: Any) -> list[tuple[int | None, ...]]:
         """Shapes of its inputs without the batch axis; empty for a subclassed model."""
         with contextlib.suppress(AttributeError, ValueError, TypeError):
-            tensors = self.tf.nest.flatten(model.inputs)
-            return [tuple(None if n is None else int(n) for n in t.shape[1:]) for t in tensors]
+            return [
+                tuple(None if n is None else int(n) for n in tensor.shape[1:]) for tensor in self.flatten(model.inputs)
+            ]
         return []
+
+    def input_types(self, model: Any) -> list[str]:
+        """Data types of its inputs, as words; empty for a subclassed model."""
+        with contextlib.suppress(AttributeError, ValueError, TypeError):
+            return [str(getattr(t.dtype, "name", t.dtype)) for t in self.flatten(model.inputs)]
+        return []
+
+    def fixes_training(self, item: Any) -> bool:
+        """Whether a layer or submodel was called with `training=True` when the model was built."""
+        for node in getattr(item, "_inbound_nodes", ()):
+            settings = getattr(getattr(node, "arguments", None), "kwargs", None) or getattr(node, "call_kwargs", None)
+            if (settings or {}).get("training") is True:
+                return True
+        return False
 
     def takes(self, layer: Any, argument: str) -> bool:
         """Whether the layer's `call` has this argument."""
@@ -130,10 +181,6 @@ class Engine:
         return False
 
     # Variables ----------------------------------------------------------------------------------------------------
-
-    def raw(self, variable: Any) -> Any:
-        """The tensorflow variable that a tape watches."""
-        return variable.value if self.modern else variable
 
     def state(self, item: Any) -> list[Any]:
         """Every variable of a layer or model: weights, statistics, seed counters."""
@@ -148,16 +195,6 @@ class Engine:
                 found.append(counter)
                 seen.add(id(counter))
         return found
-
-    @contextlib.contextmanager
-    def untouched(self, variables: Sequence[Any]) -> Iterator[None]:
-        """Puts these variables back afterwards, whatever happens in between."""
-        saved = [(v, np.array(v.numpy())) for v in variables]
-        try:
-            yield
-        finally:
-            for variable, value in saved:
-                variable.assign(value)
 
     # Losses -------------------------------------------------------------------------------------------------------
 
@@ -186,8 +223,8 @@ class Engine:
             labels: one array per output, in any form (only their structure is looked at).
             predictions: the model's outputs, as it returns them.
         """
-        count = len(self.tf.nest.flatten(predictions))
-        y_true = self.tf.nest.pack_sequence_as(predictions, list(labels)) if count > 1 else labels[0]
+        count = len(self.flatten(predictions))
+        y_true = self.pack(predictions, labels) if count > 1 else labels[0]
         if self.modern:
             compiled = model._compile_loss
             if not compiled.built:
@@ -205,7 +242,7 @@ class Engine:
         if self.modern:
             return getattr(model, "_compile_loss", None) is not None
         compiled = getattr(model, "compiled_loss", None)
-        return compiled is not None and bool(self.tf.nest.flatten(compiled._user_losses)[0])
+        return compiled is not None and bool(self.flatten(compiled._user_losses)[0])
 
     def loss_in_double(self, loss: Any) -> Any:
         """The same loss computing in float64. Raises NotImplementedError where it cannot be rebuilt."""
@@ -227,12 +264,11 @@ class Engine:
         if not self.is_layer(layer):
             return layer  # a bare operation has no class of its own
         try:
-            config = {**layer.get_config(), "dtype": "float64"}
+            config = {**_in_double(layer.get_config()), "dtype": "float64"}
             config.pop("batch_input_shape", None)
-            copy = type(layer).from_config(config)
+            return type(layer).from_config(config)
         except Exception as error:
             raise NotImplementedError(f"{layer.name} cannot be rebuilt in float64") from error
-        return copy
 
     # Optimizers ---------------------------------------------------------------------------------------------------
 
@@ -245,7 +281,7 @@ class Engine:
     def build_optimizer(self, optimizer: Any, variables: Sequence[Any]) -> None:
         """Makes the slots; Keras 2's legacy optimizers make theirs at the first step, which is forced here."""
         if self.is_legacy(optimizer):
-            with self.tf.init_scope():
+            with importlib.import_module("tensorflow").init_scope():
                 optimizer._create_all_weights(list(variables))
         elif not optimizer.built if self.modern else not getattr(optimizer, "_built", False):
             optimizer.build(list(variables))
@@ -261,6 +297,39 @@ class Engine:
         if self.is_legacy(optimizer):
             return list(optimizer.weights)
         return list(optimizer.variables)
+
+
+def _keras_3() -> Any:
+    """The Keras 3 module, on the backend that is set for it, or on tensorflow where none is.
+
+    Raises:
+        CannotCompare: that backend is not installed, or parity does not observe it.
+    """
+    if "keras" in sys.modules:
+        return sys.modules["keras"]
+    wanted = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if wanted in BACKENDS:  # what is none of them Keras or `backend_of` refuses
+        try:
+            tensorflow() if wanted == "tensorflow" else importlib.import_module(wanted)
+        except ImportError as error:
+            extra = "parity-debugger[jax]" if wanted == "jax" else wanted
+            raise CannotCompare(
+                f"KERAS_BACKEND is {wanted}, which is not installed ({error}); pip install '{extra}', or choose another"
+            ) from error
+    else:
+        backend_of(wanted)
+    with quiet():
+        return importlib.import_module("keras")
+
+
+def _in_double(config: Any) -> Any:
+    """A layer's configuration with float64 in place of every data type in it, those of the layers inside included."""
+    if isinstance(config, list | tuple):
+        parts = [_in_double(part) for part in config]
+        return tuple(parts) if isinstance(config, tuple) else parts
+    if not isinstance(config, dict):
+        return config
+    return {key: "float64" if key == "dtype" else _in_double(value) for key, value in config.items()}
 
 
 def _weight(weight: Any) -> float:

@@ -28,7 +28,7 @@ __all__ = ["Graph", "Node", "Term", "graph_of", "loss_kind"]
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One loss of the model: which output and labels it reads, the loss object, its weight in the sum."""
+    """One loss of the model: which output, labels and mask it reads, the loss object, its weight in the sum."""
 
     name: str
     label: str
@@ -37,6 +37,7 @@ class Term:
     loss: Any
     weight: float
     kind: Loss
+    mask: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +46,13 @@ class Node:
 
     Attributes:
         layer: the network's layer.
-        step: `"core"` (the layer without a fused activation), `"activation"` (that activation), `"loss"`, or `"source"`
-            (operations outside of layers, which cannot be run alone).
+        step: `"core"` (the layer without a fused activation), `"activation"` (that activation), `"mask"` (the mask that
+            the layer puts on what it makes), `"loss"`, or `"source"` (operations outside of layers, which cannot be run
+            alone).
         record: the call that it stands for.
         term: of a loss.
         fused: whether the core leaves an activation to a node of its own.
+        earlier: of a mask, the masks (tensor names, or None) of what its layer reads.
     """
 
     layer: Layer
@@ -57,6 +60,7 @@ class Node:
     record: Record | None = None
     term: Term | None = None
     fused: bool = False
+    earlier: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +73,7 @@ class Graph:
         variables: param id → the Keras variable.
         terms: the losses.
         owners: param id → path of the leaf that holds it.
+        whole: tensors that hold no floating-point numbers → their data type.
     """
 
     network: Network
@@ -76,6 +81,7 @@ class Graph:
     variables: Mapping[str, Any]
     terms: tuple[Term, ...]
     owners: Mapping[str, str]
+    whole: Mapping[str, str]
 
     def differentiable(self, pid: str) -> bool:
         """Whether the loss has a derivative with respect to it: weights, frozen ones too, but no moving statistics."""
@@ -121,17 +127,34 @@ def graph_of(
     for pid, path in owners.items():
         held.setdefault(path, {})[params[pid].role] = pid
     nodes: dict[str, Node] = {}
-    produced = dict.fromkeys(inputs, ())
+    whole: dict[str, str] = {}
+    produced: set[str] = set()
+
+    def make(name: str, tensor: Any) -> None:
+        produced.add(name)
+        if not engine.backend.is_floating(tensor):
+            whole[name] = engine.backend.dtype(tensor)
+
+    for name, tensor in inputs.items():
+        make(name, tensor)
+    predicted = engine.flatten(predictions)
+    masks = [recorder.mask_name(engine.mask_of(tensor)) for tensor in predicted]
+    held_masks = _masks(engine, recorder)
     for record in recorder.records:
-        for name in record.inputs:
+        for name, tensor in zip(record.inputs, record.tensors, strict=True):
             if name in recorder.sources and name not in produced:
-                nodes[name] = _source(name, recorder.sources[name])
-                produced[name] = ()
+                nodes[name] = _source(name, tensor)
+                make(name, tensor)
         for node in _nodes(record, held.get(record.place.path, {})):
             nodes[node.layer.name] = node
-            produced.update(dict.fromkeys(node.layer.outputs, ()))
+        for name, tensor in (*record.outputs.items(), (f"{record.name}:activation", record.activation)):
+            if tensor is not None:
+                make(name, tensor)
+        for node, mask in held_masks.get(record.name, ()):
+            nodes[node.layer.name] = node
+            make(node.layer.name, mask)
     outputs: list[str] = []
-    for i, tensor in enumerate(engine.tf.nest.flatten(predictions)):
+    for i, tensor in enumerate(predicted):
         name = recorder.name_of(tensor)
         if name is None:
             name = f"output:{i}" if i else "output"
@@ -139,12 +162,13 @@ def graph_of(
         outputs.append(name)
     kinds = [loss_kind(loss) for _, loss, _ in terms]
     found = tuple(
-        Term(*_loss_names(outputs[i], len(terms)), i, outputs[i], loss, weight, kind)
+        Term(*_loss_names(outputs[i], len(terms)), i, outputs[i], loss, weight, kind, masks[i])
         for (i, loss, weight), kind in zip(terms, kinds, strict=True)
     )
     for term in found:
         remark = (f"counts {term.weight:g} times",) if term.weight != 1 else ()
-        layer = Layer(term.name, term.kind, (term.prediction, term.label), (term.name,), {}, (), "loss", "loss", remark)
+        read = (term.prediction, term.label, *([term.mask] if term.mask else []))
+        layer = Layer(term.name, term.kind, read, (term.name,), {}, (), "loss", "loss", remark)
         nodes[term.name] = Node(layer, "loss", term=term)
     network = Network(
         name=model.name,
@@ -158,7 +182,7 @@ def graph_of(
         meta=dict(engine.description),
         remarks=remarks,
     )
-    return Graph(network, nodes, variables, found, owners)
+    return Graph(network, nodes, variables, found, owners, whole)
 
 
 def _loss_names(output: str, count: int) -> tuple[str, str]:
@@ -174,6 +198,28 @@ def _source(name: str, tensor: Any) -> Node:
     remark = "made by operations outside of layers, which parity cannot run alone"
     kind = Opaque(type="operations outside of layers")
     return Node(Layer(name, kind, (), (name,), {}, _shape(tensor), name.split(":")[0], "", (remark,)), "source")
+
+
+def _masks(engine: Engine, recorder: Recorder) -> dict[str, list[tuple[Node, Any]]]:
+    """Record's name → the masks that it makes and that something reads, each as a node and its tensor."""
+    found: dict[str, list[tuple[Node, Any]]] = {}
+    waiting = list(recorder.masked)
+    while waiting:  # a mask may be made of earlier ones, which become known here
+        name = waiting.pop(0)
+        record = recorder.masked[name]
+        carried = [engine.mask_of(tensor) for tensor in record.tensors]
+        earlier = tuple(recorder.mask_name(mask) for mask in carried)
+        waiting += [other for other in earlier if other and other not in waiting and other not in _names(found)]
+        index = int(name.split(":")[-2]) if len(record.handed) > 1 else 0
+        mask = engine.mask_of(record.handed[index])
+        read = tuple(dict.fromkeys((*record.inputs, *(other for other in earlier if other))))
+        layer = Layer(name, Opaque(type="mask"), read, (name,), {}, _shape(mask), record.place.path, "mask")
+        found.setdefault(record.name, []).append((Node(layer, "mask", record, earlier=earlier), mask))
+    return found
+
+
+def _names(found: Mapping[str, list[tuple[Node, Any]]]) -> set[str]:
+    return {node.layer.name for nodes in found.values() for node, _ in nodes}
 
 
 def _nodes(record: Record, params: Mapping[str, str]) -> list[Node]:
@@ -204,7 +250,8 @@ def _config(item: Any) -> dict[str, Any]:
 
 def _kind(record: Record) -> tuple[Kind, tuple[str, ...]]:
     place = record.place
-    shapes = [_shape(tensor) for tensor in record.tensors]
+    read = zip(record.inputs, record.tensors, strict=True)
+    shapes = [_shape(tensor) for name, tensor in read if not name.endswith(":mask")]
     config = _config(place.item)
     remarks: list[str] = []
     if place.type in NOISE:

@@ -7,18 +7,22 @@ identity: a tensor that a record made is that record's output wherever it is rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from parity.frameworks.keras.backends import Watch
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.kinds import fuses
 
-__all__ = ["Place", "Record", "Recorder", "Ref", "fill", "places"]
+__all__ = ["DROPOUTS", "Place", "Record", "Recorder", "Ref", "averages", "fill", "places", "shadowed"]
 
 _MISSING = object()
+
+NORMALISATIONS = ("BatchNormalization", "SyncBatchNormalization")
 
 DROPOUTS = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
 
@@ -59,7 +63,9 @@ class Record:
         tensors: those tensors.
         outputs: name → tensor it made, before a fused activation.
         activation: the fused activation's output, where there is one.
-        final: the tensor(s) it handed on.
+        handed: what it handed on, flat.
+        training: `"train"` or `"eval"` → the `training` that the layer was given when the model ran so; absent where it
+            was given none.
     """
 
     name: str
@@ -70,6 +76,8 @@ class Record:
     tensors: tuple[Any, ...]
     outputs: dict[str, Any] = field(default_factory=dict)
     activation: Any = None
+    handed: list[Any] = field(default_factory=list)
+    training: dict[str, bool] = field(default_factory=dict)
 
 
 def places(engine: Engine, model: Any) -> list[Place]:
@@ -111,6 +119,20 @@ def fill(template: Any, tensors: Sequence[Any]) -> Any:
     return template
 
 
+@contextlib.contextmanager
+def shadowed(item: Any, name: str, value: Any) -> Iterator[None]:
+    """Sets an instance's attribute past Keras' own tracking, and takes it back."""
+    before = item.__dict__.get(name, _MISSING)
+    object.__setattr__(item, name, value)
+    try:
+        yield
+    finally:
+        if before is _MISSING:
+            object.__delattr__(item, name)
+        else:
+            object.__setattr__(item, name, before)
+
+
 class Recorder:
     """Shadows the leaves' `call` inside a `with` block and records what they do.
 
@@ -119,56 +141,51 @@ class Recorder:
         leaves: what to watch.
         inputs: name → tensor of the model's inputs.
         keep: whether to keep the tensors of every call (else masks and statistics only).
+        watch: see `Backend.differentiate`.
+        mode: `"train"` or `"eval"`: how the model is run.
 
     Attributes:
         records: the calls, in order.
-        masks: node → 0/1 array of what a dropout layer kept.
-        statistics: node → mean and biased variance that a batch normalisation computed.
+        masks: node → what a dropout layer made of ones.
+        statistics: node → mean and biased variance (tensors) that a batch normalisation computed.
         counts: node → elements per channel that they were computed from.
         sources: name → tensor that was read and that no record made (operations outside of layers).
+        masked: name → the record whose layer put that mask on its output.
     """
 
-    def __init__(self, engine: Engine, leaves: Sequence[Place], inputs: Mapping[str, Any], keep: bool = True) -> None:
-        self.engine, self.leaves, self.keep = engine, leaves, keep
+    def __init__(
+        self,
+        engine: Engine,
+        leaves: Sequence[Place],
+        inputs: Mapping[str, Any],
+        keep: bool = True,
+        watch: Watch = lambda tensor: tensor,
+        mode: str = "train",
+    ) -> None:
+        self.mode = mode
+        self.engine, self.backend, self.leaves, self.keep, self.watch = engine, engine.backend, leaves, keep, watch
         self.records: list[Record] = []
-        self.masks: dict[str, np.ndarray] = {}
-        self.statistics: dict[str, dict[str, np.ndarray]] = {}
+        self.masks: dict[str, Any] = {}
+        self.statistics: dict[str, dict[str, Any]] = {}
         self.counts: dict[str, int] = {}
         self.sources: dict[str, Any] = {}
+        self.masked: dict[str, Record] = {}
         self._inputs = dict(inputs)
         self._names: dict[int, str] = {id(tensor): name for name, tensor in inputs.items()}
         self._alive: list[Any] = list(inputs.values())  # an id names a tensor only while the tensor lives
         self._calls: dict[str, int] = {}
-        self._shadowed: list[tuple[Any, str, Any]] = []
+        self._shadows = contextlib.ExitStack()
         self._constants = _constants(leaves) if engine.modern else set[int]()
 
-    def forget(self) -> None:
-        """Let go of every recorded tensor; masks and statistics stay."""
-        self.records.clear()
-        self.sources.clear()
-        self._alive.clear()
-
     def __enter__(self) -> Recorder:
-        try:
+        with contextlib.ExitStack() as stack:
             for place in self.leaves:
-                self._shadow(place.item, "call", self._watched(place))
-        except BaseException:
-            self.__exit__()
-            raise
+                stack.enter_context(shadowed(place.item, "call", self._watched(place)))
+            self._shadows = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._shadowed:
-            item, name, old = self._shadowed.pop()
-            if old is _MISSING:
-                object.__delattr__(item, name)
-            else:
-                object.__setattr__(item, name, old)
-
-    def _shadow(self, item: Any, name: str, value: Any) -> None:
-        """Sets an instance's attribute past Keras' own tracking, remembering what stood there."""
-        self._shadowed.append((item, name, item.__dict__.get(name, _MISSING)))
-        object.__setattr__(item, name, value)
+        self._shadows.close()
 
     def name_of(self, tensor: Any) -> str | None:
         """The name of a tensor that was an input or that a record made."""
@@ -182,28 +199,25 @@ class Recorder:
         def call(*args: Any, **kwargs: Any) -> Any:
             name = self._next_name(place)
             record = self._begin(name, place, args, kwargs)
-            train = bool(kwargs.get("training", args[1] if len(args) > 1 and isinstance(args[1], bool) else False))
-            if place.own and train and place.type in DROPOUTS:
-                output = self._drop(name, original, args, kwargs)
-                return self._finish(record, output, None)
-            if place.own and train and place.type == "BatchNormalization" and place.item.trainable:
+            given = kwargs.get("training", args[1] if len(args) > 1 and isinstance(args[1], bool) else None)
+            if record is not None and given is not None:
+                record.training[self.mode] = bool(given)
+            if place.own and given and place.type in DROPOUTS:
+                return self._finish(record, self._drop(name, place.item, original, args, kwargs), None)
+            if place.own and given and averages(place.item):
                 return self._finish(record, self._normalise(name, place.item, original, args, kwargs), None)
             steps: list[tuple[Any, Any]] = []
             function = getattr(place.item, "activation", None) if fuses(place.type) and place.own else None
-            if callable(function):
+            if not callable(function):
+                return self._finish(record, original(*args, **kwargs), None)
 
-                def activation(x: Any, *more: Any, **others: Any) -> Any:
-                    y = function(x, *more, **others)
-                    steps.append((x, y))
-                    return y
+            def activation(x: Any, *more: Any, **others: Any) -> Any:
+                x = self.watch(x)
+                y = function(x, *more, **others)
+                steps.append((x, y))
+                return y
 
-                before = place.item.__dict__.get("activation", _MISSING)
-                object.__setattr__(place.item, "activation", activation)
-                try:
-                    output = original(*args, **kwargs)
-                finally:
-                    object.__setattr__(place.item, "activation", before)
-            else:
+            with shadowed(place.item, "activation", activation):
                 output = original(*args, **kwargs)
             fused = steps[-1] if steps and steps[-1][1] is output and steps[-1][0] is not output else None
             return self._finish(record, output, fused)
@@ -220,7 +234,7 @@ class Recorder:
         tensors: list[Any] = []
 
         def replace(item: Any) -> Any:
-            if self.engine.tf.is_tensor(item) and not hasattr(item, "assign") and id(item) not in self._constants:
+            if self.backend.is_tensor(item) and id(item) not in self._constants:
                 for i, known in enumerate(tensors):
                     if known is item:
                         return Ref(i)
@@ -239,15 +253,23 @@ class Recorder:
 
     def _read(self, name: str, index: int, tensor: Any) -> str:
         """The name of a tensor that is read; one that nothing made gets a name of its own."""
-        known = self._names.get(id(tensor))
-        if known is None:
-            known = self._cast_of(tensor)
+        known = self._names.get(id(tensor)) or self.mask_name(tensor) or self._cast_of(tensor)
         if known is None:
             known = f"{name}:input" if index == 0 else f"{name}:input{index + 1}"
             self.sources[known] = tensor
         self._names[id(tensor)] = known
         self._alive.append(tensor)
         return known
+
+    def mask_name(self, mask: Any) -> str | None:
+        """The name of a mask, after the first layer that put it on what it made; None for what is no mask."""
+        for record in self.records if mask is not None else ():
+            for i, tensor in enumerate(record.handed):
+                if self.engine.mask_of(tensor) is mask:
+                    name = f"{record.name}:{i}:mask" if len(record.handed) > 1 else f"{record.name}:mask"
+                    self.masked[name] = record
+                    return name
+        return None
 
     def _cast_of(self, tensor: Any) -> str | None:
         """The recorded tensor that this one is a cast of: layers cast their inputs to their compute dtype."""
@@ -258,18 +280,17 @@ class Recorder:
                 made.append((f"{record.name}:activation", record.activation))
         for name, value in reversed(made):
             if value.dtype != tensor.dtype and value.shape == tensor.shape:
-                cast = self.engine.tf.cast(value, tensor.dtype)
-                if bool(self.engine.tf.reduce_all(cast == tensor)):
+                cast = self.backend.cast(value, self.backend.dtype(tensor))
+                if self.backend.equal(cast, tensor):
                     return name
         return None
 
     def _finish(self, record: Record | None, output: Any, fused: tuple[Any, Any] | None) -> Any:
         """Names what a call made. What it merely hands on becomes a tensor of its own, so that it can be told apart."""
-        tf = self.engine.tf
         if record is None:
             return output
-        flat = [self._own(tensor) if id(tensor) in self._names else tensor for tensor in tf.nest.flatten(output)]
-        result = tf.nest.pack_sequence_as(output, flat) if tf.nest.is_nested(output) else flat[0]
+        flat = [self._own(tensor) for tensor in self.engine.flatten(output)]
+        result = flat[0] if len(flat) == 1 and self.backend.is_tensor(output) else self.engine.pack(output, flat)
         core = [fused[0]] if fused else flat
         if len(core) == 1:
             record.outputs[record.name] = core[0]
@@ -278,25 +299,23 @@ class Recorder:
         for name, tensor in record.outputs.items():
             self._names[id(tensor)] = name
         if fused:
-            record.activation = fused[1]
-            self._names[id(fused[1])] = f"{record.name}:activation"
+            record.activation = flat[0]
+            self._names[id(flat[0])] = f"{record.name}:activation"
+        record.handed = flat
         self._alive.extend([*core, *flat])
         self.records.append(record)
         return result
 
     def _own(self, tensor: Any) -> Any:
-        copy = self.engine.tf.identity(tensor)
-        if hasattr(tensor, "_keras_logits"):  # the logits behind a softmax, which Keras' losses look for
-            copy._keras_logits = tensor._keras_logits
-        return copy
+        return self.watch(self.backend.alias(tensor) if id(tensor) in self._names else tensor)
 
     # Layers that draw or move something -------------------------------------------------------------------------------
 
-    def _drop(self, name: str, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Keras' own dropout on ones gives mask/(1 - rate); times the input it is what Keras makes, bit for bit."""
-        scaled = original(self.engine.tf.ones_like(args[0]), *args[1:], **kwargs)
-        self.masks[name] = (scaled.numpy() != 0).astype(np.float32)
-        return args[0] * scaled
+    def _drop(self, name: str, layer: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """What Keras' own dropout makes of ones is mask/(1 - rate), by the draw that the input gets too."""
+        state = self.engine.state(layer) if self.engine.modern else ()
+        output, self.masks[name] = self.backend.drop(lambda x: original(x, *args[1:], **kwargs), args[0], state)
+        return output
 
     def _normalise(self, name: str, layer: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """A training call whose batch statistics are read off the layer's own update.
@@ -305,24 +324,25 @@ class Recorder:
         depend on either. Keras 2's fused kernel puts Bessel's correction on the variance, which is taken off again.
         """
         moving = (layer.moving_mean, layer.moving_variance)
-        old = [np.array(v.numpy()) for v in moving]
-        momentum = layer.__dict__.get("momentum", _MISSING)
-        object.__setattr__(layer, "momentum", 0.0)
-        try:
-            for variable, value in zip(moving, old, strict=True):
-                variable.assign(np.zeros_like(value))
+        channels = int(np.prod(layer.moving_mean.shape))
+        self.counts[name] = count = int(np.prod(args[0].shape)) // channels
+        with shadowed(layer, "momentum", 0.0), self.backend.untouched(moving):
+            for variable in moving:
+                variable.assign(np.zeros(tuple(variable.shape), np.float32))
             output = original(*args, **kwargs)
-            mean, variance = (np.array(v.numpy()) for v in moving)
-        finally:
-            object.__setattr__(layer, "momentum", momentum)
-            for variable, value in zip(moving, old, strict=True):
-                variable.assign(value)
-        count = int(np.prod(args[0].shape)) // mean.size
-        self.counts[name] = count
+            mean, variance = (self.backend.snapshot(v) for v in moving)
         if getattr(layer, "fused", False) and not self.engine.modern and count > 1:
             variance = (variance.astype(np.float64) * (count - 1) / count).astype(variance.dtype)
         self.statistics[name] = {"mean": mean, "variance": variance}
         return output
+
+
+def averages(layer: Any) -> bool:
+    """Whether a layer keeps moving averages of the batch's moments that its output in training does not depend on.
+
+    Batch renormalisation, whose output does, is left alone.
+    """
+    return type(layer).__name__ in NORMALISATIONS and layer.trainable and not getattr(layer, "renorm", False)
 
 
 def _constants(leaves: Sequence[Place]) -> set[int]:

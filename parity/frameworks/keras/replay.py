@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.graph import Graph, Node
-from parity.frameworks.keras.observe import DROPOUTS, Place, Recorder, fill
+from parity.frameworks.keras.observe import DROPOUTS, Place, Record, Recorder, fill, shadowed
 from parity.runner import Targets
 
 __all__ = ["Replay", "Replayed"]
@@ -19,14 +20,33 @@ __all__ = ["Replay", "Replayed"]
 
 @dataclass
 class Replayed:
-    """Tensors by name, the loss, its sources' gradients, batch statistics."""
+    """Tensors by name, the losses, derivatives, batch statistics."""
 
     tensors: dict[str, Any] = field(default_factory=dict)
     gradients: dict[str, Any] = field(default_factory=dict)
     param_gradients: dict[str, Any] = field(default_factory=dict)
-    statistics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    loss: float | None = None
+    statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float | None:
+        """The sum of the losses, or None where none was run."""
+        return sum(self.losses.values()) if self.losses else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What is to be run: see `Replay.run`."""
+
+    nodes: Sequence[Node]
+    labels: Targets | None
+    mode: str
+    masks: Mapping[str, np.ndarray]
+    precision: int
+
+    @property
+    def dtype(self) -> str:
+        return f"float{self.precision}"
 
 
 class Replay:
@@ -39,7 +59,7 @@ class Replay:
     """
 
     def __init__(self, engine: Engine, graph: Graph, labels: Callable[[Any, Any, Any], Any]) -> None:
-        self.engine, self.graph, self.labels = engine, graph, labels
+        self.engine, self.backend, self.graph, self.labels = engine, engine.backend, graph, labels
         self._copies: dict[str, Any] = {}
         self._losses: dict[str, Any] = {}
 
@@ -72,53 +92,63 @@ class Replay:
         Raises:
             NotImplementedError: a node that cannot run alone, or not in this precision.
         """
-        tf = self.engine.tf
-        nodes = [self.graph.nodes[name] for name in names]
-        dtype = tf.float64 if precision == 64 else tf.float32
-        found = Replayed()
-        tensors = {name: tf.constant(np.asarray(value), dtype) for name, value in feeds.items()}
-        fed = dict(tensors)
-        with self._layers(nodes, params, precision) as (layers, variables), tf.GradientTape() as tape:
-            for tensor in fed.values():
-                tape.watch(tensor)
-            variables = {pid: v for pid, v in variables.items() if self.graph.differentiable(pid)}
-            for variable in variables.values():
-                tape.watch(self.engine.raw(variable))
-            losses: list[Any] = []
-            for node in nodes:
+        backend = self.backend
+        task = _Task([self.graph.nodes[name] for name in names], labels, mode, masks, precision)
+        losses = {node.layer.output for node in task.nodes if node.step == "loss"}
+        with backend.precision(precision), self._layers(task, params) as (layers, variables):
+            fed = {
+                name: backend.constant(np.asarray(value, self.graph.whole.get(name, task.dtype)))
+                for name, value in feeds.items()
+            }
+
+            def forward(given: Mapping[str, Any], watch: Watch) -> Made:
+                return self._forward(task, layers, dict(given), watch)
+
+            computing = {node.record.place.path for node in task.nodes if node.record and node.step == "core"}
+            wanted = {
+                pid: variable
+                for pid, variable in variables.items()
+                if self.graph.differentiable(pid) and self.graph.owners[pid] in computing
+            }
+            backward = upstream is not None or bool(losses)
+            made, gradients = backend.differentiate(forward, fed, wanted, backward)
+            seeds = dict.fromkeys(losses)
+            for name, value in (upstream or {}).items():
+                if name in made.objectives:
+                    seeds[name] = backend.constant(np.asarray(value), backend.dtype(made.objectives[name]))
+            found = Replayed(made.objectives | made.other["whole"], statistics=made.other["statistics"])
+            for node in task.nodes:
                 if node.step == "loss":
-                    losses.append(self._loss(node, tensors, labels, precision))
-                    tensors[node.layer.output] = losses[-1]
-                    found.losses[node.layer.name] = float(losses[-1])
-                else:
-                    tensors.update(self._node(node, layers, tensors, mode, masks, found, dtype))
-        found.tensors = {name: tensor for name, tensor in tensors.items() if name not in fed}
-        if losses:
-            found.loss = sum(found.losses.values())
-        if upstream is None and not losses:
-            return found
-        targets, seeds = list(losses), [tf.ones_like(loss) for loss in losses]
-        for name, value in (upstream or {}).items():
-            if name in found.tensors:
-                targets.append(tensors[name])
-                seeds.append(tf.constant(np.asarray(value), tensors[name].dtype))
-        sources = dict(fed) | (found.tensors if inner else {})
-        raw = {pid: self.engine.raw(v) for pid, v in variables.items()}
-        wanted = [list(sources.values()), list(raw.values())]
-        gradients, by_param = tape.gradient(targets, wanted, output_gradients=seeds)
-        found.gradients = {n: g for n, g in zip(sources, gradients, strict=True) if g is not None}
-        pairs = zip(raw, by_param, strict=True)
-        found.param_gradients = {pid: tf.convert_to_tensor(g) for pid, g in pairs if g is not None}
+                    found.losses[node.layer.name] = backend.scalar(made.objectives[node.layer.output])
+            if seeds:
+                sources = [*fed, *(made.tensors if inner else ())]
+                found.gradients, found.param_gradients = gradients(seeds, sources)
         return found
+
+    def _forward(self, task: _Task, layers: Mapping[str, Any], tensors: dict[str, Any], watch: Watch) -> Made:
+        """Runs the nodes one after the other, from the tensors that they are fed."""
+        floats: dict[str, Any] = {}
+        made = Made(other={"whole": {}, "statistics": {}})
+        for node in task.nodes:
+            if node.step == "loss":
+                outputs = {node.layer.output: self._loss(node, tensors, task)}
+            else:
+                outputs = self._node(node, layers, tensors, task, made.other["statistics"])
+            for name, tensor in outputs.items():
+                if self.backend.is_floating(tensor):
+                    floats[name] = tensors[name] = watch(tensor)
+                else:
+                    made.other["whole"][name] = tensors[name] = tensor
+        made.objectives = floats
+        made.tensors = dict(floats)
+        return made
 
     # The layers of a replay -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _layers(
-        self, nodes: Sequence[Node], params: Mapping[str, np.ndarray], precision: int
-    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    def _layers(self, task: _Task, params: Mapping[str, np.ndarray]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Path → layer to run, and param id → its variable; what is put in or moves is put back afterwards."""
-        places = {node.record.place.path: node.record.place for node in nodes if node.record is not None}
+        places = {node.record.place.path: node.record.place for node in task.nodes if node.record is not None}
         owned = {pid: v for pid, v in self.graph.variables.items() if self.graph.owners[pid] in places}
         layers = {path: place.item for path, place in places.items()}
         trained = {id(v) for pid, v in owned.items() if self.graph.network.params[pid].trainable}
@@ -126,14 +156,14 @@ class Replay:
         with contextlib.ExitStack() as stack:
             state = [v for item in layers.values() if self.engine.is_layer(item) for v in self.engine.state(item)]
             moved = [v for v in state if id(v) not in trained or id(v) in overridden]
-            stack.enter_context(self.engine.untouched(moved))
+            stack.enter_context(self.backend.untouched(moved))
             for pid, value in params.items():
                 if pid in owned:
                     owned[pid].assign(np.asarray(value, np.float32).reshape(tuple(owned[pid].shape)))
-            if precision == 32:
+            if task.precision == 32:
                 yield layers, owned
                 return
-            doubles = {path: self._double(place, nodes) for path, place in places.items()}
+            doubles = {path: self._double(place, task.nodes) for path, place in places.items()}
             renamed: dict[str, Any] = {}
             for path, place in places.items():
                 if not self.engine.is_layer(place.item):
@@ -153,19 +183,19 @@ class Replay:
             return place.item
         if place.path in self._copies:
             return self._copies[place.path]
-        if not place.own:
-            raise NotImplementedError(f"{place.path} is a class of the user's, not rebuilt in float64")
-        copy = self.engine.double(place.item)
         record = next(n.record for n in nodes if n.record is not None and n.record.place is place)
-        tf = self.engine.tf
+        copy = self.engine.double(place.item)
+        backend = self.backend
         try:
-            inputs = [tf.zeros(t.shape, tf.float64) if t.dtype.is_floating else t for t in record.tensors]
-            arguments = {k: v for k, v in record.kwargs.items() if k != "training"}
-            copy(*fill(record.args, inputs), **fill(arguments, inputs))  # builds it
+            inputs = [backend.constant(t, "float64") if backend.is_floating(t) else t for t in record.tensors]
+            output = copy(*fill(record.args, inputs), **fill(record.kwargs, inputs))  # builds it
         except Exception as error:
             raise NotImplementedError(f"{place.path} cannot be built in float64") from error
-        if any("float64" not in str(v.dtype) for v in copy.weights) or len(copy.weights) != len(place.item.weights):
+        low = [v for v in copy.weights if "float" in str(v.dtype) and "float64" not in str(v.dtype)]
+        if low or len(copy.weights) != len(place.item.weights):
             raise NotImplementedError(f"{place.path} keeps a part of itself below float64")
+        if not place.own:
+            self._repeats(copy, place, record, output)
         self._copies[place.path] = copy
         return copy
 
@@ -174,43 +204,54 @@ class Replay:
         node: Node,
         layers: Mapping[str, Any],
         tensors: Mapping[str, Any],
-        mode: str,
-        masks: Mapping[str, np.ndarray],
-        found: Replayed,
-        dtype: Any,
+        task: _Task,
+        statistics: dict[str, Any],
     ) -> dict[str, Any]:
         """The tensors that one node makes."""
-        tf, record = self.engine.tf, node.record
+        backend, record = self.backend, node.record
         if record is None:
             raise NotImplementedError(f"{node.layer.name}: {node.layer.kind.name} cannot be run alone")
         layer = layers[record.place.path]
-        train = mode == "train"
         if node.step == "activation":
             given = tensors[node.layer.inputs[0]]
-            if dtype == tf.float32:  # a layer below float32 has its activation there too
-                given = tf.cast(given, record.outputs[node.layer.inputs[0]].dtype)
-            return self._exact(node, [layer.activation(given)], dtype)
-        inputs = [tensors[name] for name in node.layer.inputs]
-        if record.place.own and record.place.type in DROPOUTS and train and layer.rate:
-            if node.layer.name not in masks:
+            if task.precision == 32:  # a layer below float32 has its activation there too
+                given = backend.cast(given, backend.dtype(record.outputs[node.layer.inputs[0]]))
+            return self._exact(node, [layer.activation(given)], task)
+        inputs = [tensors[name] for name in record.inputs]
+        if node.step == "mask":
+            earlier = [None if name is None else tensors[name] for name in node.earlier]
+            given = (fill(record.args[0], values) for values in (inputs, earlier))
+            return {node.layer.output: layer.compute_mask(*given)}
+        asked = task.mode == "train" if self.engine.is_layer(layer) and self.engine.takes(layer, "training") else None
+        training = record.training.get(task.mode, asked)
+        if record.place.own and record.place.type in DROPOUTS and training and layer.rate:
+            if node.layer.name not in task.masks:
                 raise ValueError(f"{node.layer.name} needs a mask to be run alone in train mode")
-            mask = tf.constant(np.asarray(masks[node.layer.name]), dtype)
-            return {node.layer.output: inputs[0] * (mask * tf.constant(1.0 / (1.0 - layer.rate), dtype))}
-        kwargs = {k: v for k, v in record.kwargs.items() if k != "training"}
-        if self.engine.is_layer(layer) and self.engine.takes(layer, "training"):
-            kwargs["training"] = train
+            mask = backend.constant(np.asarray(task.masks[node.layer.name]), backend.dtype(inputs[0]))
+            return {node.layer.output: inputs[0] * (mask * (1.0 / (1.0 - layer.rate)))}
+        kwargs = {key: value for key, value in record.kwargs.items() if key != "training"}
+        if training is not None:
+            kwargs["training"] = training
         place = Place(node.layer.name, layer, record.place.type, record.place.own)
         names = {f"input:{i}": tensor for i, tensor in enumerate(inputs)}
         with self._without_activation(layer, node.fused), Recorder(self.engine, [place], names) as recorder:
             output = layer(*fill(record.args, inputs), **fill(kwargs, inputs))
-        found.statistics.update(recorder.statistics)
-        return self._exact(node, tf.nest.flatten(output), dtype)
+        statistics.update(recorder.statistics)
+        return self._exact(node, self.engine.flatten(output), task)
 
-    def _exact(self, node: Node, values: Sequence[Any], dtype: Any) -> dict[str, Any]:
+    def _exact(self, node: Node, values: Sequence[Any], task: _Task) -> dict[str, Any]:
         """What a node made, by name; in float64 it must have stayed there."""
-        if dtype == self.engine.tf.float64 and any(value.dtype != dtype for value in values):
+        backend = self.backend
+        if task.precision == 64 and any(backend.is_floating(v) and backend.dtype(v) != "float64" for v in values):
             raise NotImplementedError(f"{node.layer.name} leaves float64")
         return dict(zip(node.layer.outputs, values, strict=True))
+
+    def _repeats(self, copy: Any, place: Place, record: Record, output: Any) -> None:
+        """A class of the user's may have state that its configuration does not tell: its copy must do the same."""
+        for mine, theirs in zip(self.engine.flatten(output), record.handed, strict=True):
+            a, b = np.asarray(self.backend.numpy(mine), np.float64), np.asarray(self.backend.numpy(theirs), np.float64)
+            if not np.allclose(a, b, rtol=1e-3, atol=1e-3 * float(np.abs(b).max(initial=0.0))):
+                raise NotImplementedError(f"{place.path} is a class of the user's, whose copy computes something else")
 
     @contextlib.contextmanager
     def _without_activation(self, layer: Any, fused: bool) -> Iterator[None]:
@@ -218,24 +259,22 @@ class Replay:
         if not fused:
             yield
             return
-        before = layer.activation
-        object.__setattr__(layer, "activation", lambda x: x)
-        try:
+        with shadowed(layer, "activation", lambda x: x):
             yield
-        finally:
-            object.__setattr__(layer, "activation", before)
 
-    def _loss(self, node: Node, tensors: Mapping[str, Any], labels: Targets | None, precision: int) -> Any:
+    def _loss(self, node: Node, tensors: Mapping[str, Any], task: _Task) -> Any:
         """The loss on the very tensor that the softmax made, so that Keras finds the logits behind it."""
         term = node.term
         assert term is not None
-        if labels is None or term.label not in labels.values:
+        if task.labels is None or term.label not in task.labels.values:
             raise ValueError(f"{term.name} needs labels")
         loss = term.loss
-        if precision == 64:
+        if task.precision == 64:
             if term.name not in self._losses:
                 self._losses[term.name] = self.engine.loss_in_double(loss)
             loss = self._losses[term.name]
         prediction = tensors[term.prediction]
-        value = loss(*self.labels(term, labels, prediction))
-        return value * self.engine.tf.cast(term.weight, value.dtype) if term.weight != 1 else value
+        if term.mask:
+            self.engine.set_mask(prediction, tensors[term.mask])
+        value = loss(*self.labels(term, task.labels, prediction))
+        return value * term.weight if term.weight != 1 else value

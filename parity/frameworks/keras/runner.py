@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from parity.errors import CannotCompare
-from parity.frameworks.keras.batches import labels_for, match_inputs
+from parity.frameworks.keras.backends import Made, Watch
+from parity.frameworks.keras.batches import Feeder
 from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.files import read
-from parity.frameworks.keras.graph import Graph, Term, graph_of
+from parity.frameworks.keras.graph import Graph, graph_of
 from parity.frameworks.keras.live import live_recipe, loss_from_kind
 from parity.frameworks.keras.load import load_file
 from parity.frameworks.keras.observe import Recorder, places
@@ -32,7 +33,7 @@ class KerasRunner:
     """One Keras model, ready to run (see `parity.runner.Runner` for what each method takes and gives).
 
     Args:
-        model: a `keras.Model` (3.x on tensorflow) or a `tf_keras.Model`, in memory. Its weights are moved by `load`,
+        model: a `keras.Model` (3.x on any backend) or a `tf_keras.Model`, in memory. Its weights are moved by `load`,
             `update` and nothing else; its own optimizer is never stepped after `reset`.
         example: an input batch `n h w c` (or name → batch); one or two images of it are run to see the graph.
 
@@ -43,7 +44,7 @@ class KerasRunner:
         model: the model.
 
     Raises:
-        CannotCompare: not a Keras model, not on tensorflow, or the example does not fit it.
+        CannotCompare: not a Keras model, on a backend that parity does not observe, or the example does not fit it.
     """
 
     network: Network
@@ -55,16 +56,14 @@ class KerasRunner:
         self.model = model
         self.engine = self._engine.description
         given = dict(example) if isinstance(example, Mapping) else {"input": np.asarray(example)}
-        self._names = self._engine.input_names(model) or [f"input{i or ''}" for i in range(len(given))]
-        self._shapes = self._engine.input_shapes(model) or [() for _ in self._names]
-        small = {k: np.asarray(v)[:2] for k, v in match_inputs(given, self._names, self._shapes).items()}
-        self._example = small
+        self._feeder = Feeder(self._engine, model, given)
+        self._example = {name: array[:2] for name, array in self._feeder.arrays(given).items()}
         self._leaves: list[Any] = []
-        self._graph: Graph = self._lift(small)
+        self._graph: Graph = self._lift(self._example)
         self.network = self._graph.network
         self.recipe = live_recipe(self._engine, model, [t.kind for t in self._graph.terms])
         self._stepper = Stepper(self._engine, model, self._graph)
-        self._replay = Replay(self._engine, self._graph, self._labels)
+        self._replay = Replay(self._engine, self._graph, self._feeder.labels)
 
     @classmethod
     def open(
@@ -80,28 +79,16 @@ class KerasRunner:
 
     # The graph ------------------------------------------------------------------------------------------------------
 
-    def _tensors(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], Any]:
-        """Tensors by name, and the structure that the model is called with."""
-        tf = self._engine.tf
-        tensors = {name: tf.constant(np.ascontiguousarray(arrays[name], np.float32)) for name in self._names}
-        values = list(tensors.values())
-        if len(values) == 1:
-            return tensors, values[0]
-        try:
-            return tensors, tf.nest.pack_sequence_as(self.model.input, values)
-        except (AttributeError, ValueError, TypeError):
-            return tensors, values
-
     def _lift(self, arrays: Mapping[str, np.ndarray], loss: Any = None) -> Graph:
-        engine, model = self._engine, self.model
-        tensors, structure = self._tensors(arrays)
-        with engine.untouched(engine.state(model) if model.built else ()):
+        engine, model, feeder = self._engine, self.model, self._feeder
+        tensors = feeder.tensors(arrays)
+        with engine.backend.no_gradients(), engine.backend.untouched(engine.state(model) if model.built else ()):
             try:
                 if not model.built or not engine.parts(model):
-                    model(structure, training=False)
+                    model(feeder.structure(tensors), training=False)
                 self._leaves = places(engine, model)
-                with Recorder(engine, self._leaves, tensors) as recorder:
-                    predictions = model(structure, training=True)
+                recorder, predictions = self._recorded(tensors, "train")
+                self._note_eval(tensors, recorder)
             except CannotCompare:
                 raise
             except Exception as error:
@@ -112,14 +99,32 @@ class KerasRunner:
         if loss is not None:
             terms = [(0, loss, 1.0)]
         elif engine.has_loss(model):
-            flat = engine.tf.nest.flatten(predictions)
-            terms = engine.loss_terms(model, [np.zeros(p.shape, np.float32) for p in flat], predictions)
+            flat = engine.flatten(predictions)
+            terms = engine.loss_terms(model, [np.zeros(tuple(p.shape), np.float32) for p in flat], predictions)
         remarks: list[str] = []
-        if type(model).__module__.split(".")[0] not in ("keras", "tf_keras"):
+        if not _is_kerases(model):
             remarks.append(f"{type(model).__name__} is a class of the user's")
         if recorder.sources:
             remarks.append("computes outside of layers, which can be observed but not run alone")
         return graph_of(engine, model, self._leaves, recorder, tensors, predictions, terms, tuple(remarks))
+
+    def _recorded(self, tensors: Mapping[str, Any], mode: str) -> tuple[Recorder, Any]:
+        with Recorder(self._engine, self._leaves, tensors, mode=mode) as recorder:
+            return recorder, self.model(self._feeder.structure(tensors), training=mode == "train")
+
+    def _note_eval(self, tensors: Mapping[str, Any], recorder: Recorder) -> None:
+        """Notes which `training` each call is given when the model runs in eval mode.
+
+        It is False, unless the model says otherwise (Monte-Carlo dropout): a run shows it where that is possible.
+        """
+        engine = self._engine
+        items = [place.item for place in self._leaves] + engine.submodels(self.model)
+        seen: dict[str, dict[str, bool]] = {}
+        if not all(map(_is_kerases, [self.model, *items])) or any(map(engine.fixes_training, items)):
+            seen = {record.name: record.training for record in self._recorded(tensors, "eval")[0].records}
+        for record in recorder.records:
+            if record.training:
+                record.training |= seen.get(record.name) or {"eval": False}
 
     def adopt(self, recipe: Recipe, loss: Loss | None = None) -> None:
         """Gives an uncompiled model the reference's loss and update rule; what the model has itself stays.
@@ -138,7 +143,7 @@ class KerasRunner:
             live = loss_from_kind(self._engine, kind, self.network.producers.get(prediction))
             self._graph = self._lift(self._example, live)
             self.network = self._graph.network
-            self._replay = Replay(self._engine, self._graph, self._labels)
+            self._replay = Replay(self._engine, self._graph, self._feeder.labels)
             self._stepper = Stepper(self._engine, self.model, self._graph)
             self.recipe = replace(self.recipe, loss=self._graph.terms[0].kind)
             notes.append("the model is not compiled: the reference's loss stands in")
@@ -213,46 +218,59 @@ class KerasRunner:
         With `precision=64` every layer is a float64 copy, dropout takes `masks`, and a layer that has no such copy
         raises NotImplementedError.
         """
-        arrays = match_inputs(inputs, self._names, self._shapes)
+        arrays = self._feeder.arrays(inputs)
         targets = Targets.of(labels, self.network)
         if precision == 64:
             return self._run_double(arrays, targets, mode, backward, masks or {})
-        engine, tf = self._engine, self._engine.tf
-        tensors, structure = self._tensors(arrays)
+        engine, backend, model = self._engine, self._engine.backend, self.model
         variables = self._graph.variables
-        moving = {pid: engine.raw(v) for pid, v in variables.items() if self._graph.differentiable(pid)}
-        found = Pass()
-        with engine.untouched(self._moving()), Recorder(engine, self._leaves, tensors, keep=observe) as recorder:
-            engine.clear_losses(self.model)
-            with tf.GradientTape() as tape:
-                tape.watch([*tensors.values(), *moving.values()])
-                predictions = self.model(structure, training=mode == "train")
+        moving = {pid: v for pid, v in variables.items() if self._graph.differentiable(pid)}
+
+        def forward(tensors: Mapping[str, Any], watch: Watch) -> Made:
+            with Recorder(engine, self._leaves, tensors, observe, watch, mode) as recorder:
+                engine.clear_losses(model)
+                predictions = model(self._feeder.structure(tensors), training=mode == "train")
                 terms = self._terms(predictions, targets)
-                added = [tf.cast(value, tf.float32) for value in engine.added_losses(self.model)]
-                total = tf.add_n([tf.cast(value, tf.float32) for _, value in terms] + added) if terms else None
-        seen = self._seen(recorder, tensors, predictions) if observe else {}
-        if keep is not None:
-            seen = {name: tensor for name, tensor in seen.items() if name in keep}
-        recorder.forget()
-        if total is not None:
-            found.loss = float(total)
-            found.losses = {term.name: float(value) for term, value in terms}
+                added = [backend.cast(value, "float32") for value in engine.added_losses(model)]
+                engine.clear_losses(model)
+            self._stepper.counts.update(recorder.counts)
+            seen = self._seen(recorder, tensors, predictions) if observe else {}
+            if keep is not None:
+                seen = {name: tensor for name, tensor in seen.items() if name in keep}
+            parts = [backend.cast(value, "float32") for value in terms.values()] + added
+            total = {"total": sum(parts[1:], parts[0])} if terms else {}
+            return Made(total, seen, {"terms": terms, "masks": recorder.masks, "statistics": recorder.statistics})
+
+        tensors = self._feeder.tensors(arrays)
+        backward = backward and targets is not None and bool(self._graph.terms)
+        with backend.untouched(self._moving()):
+            made, gradients = backend.differentiate(forward, tensors, moving, backward)
+        found = Pass()
+        if made.objectives:
+            found.loss = backend.scalar(made.objectives["total"])
+            found.losses = {name: backend.scalar(value) for name, value in made.other["terms"].items()}
             if observe:
-                found.outputs.update({term.name: np.asarray(float(value), np.float32) for term, value in terms})
+                found.outputs.update({name: np.asarray(value, np.float32) for name, value in found.losses.items()})
             if backward:
-                grads, by_param = tape.gradient(total, [list(seen.values()), list(moving.values())])
-                found.output_grads = {n: _array(g) for n, g in zip(seen, grads, strict=True) if g is not None}
-                found.param_grads = {
-                    p: _array(tf.convert_to_tensor(g)) for p, g in zip(moving, by_param, strict=True) if g is not None
-                }
-        del tape
-        found.outputs.update({name: _array(tensor) for name, tensor in seen.items()})
-        found.masks, found.statistics = recorder.masks, recorder.statistics
-        self._stepper.counts.update(recorder.counts)
+                by_tensor, by_param = gradients({"total": None}, list(made.tensors))
+                found.output_grads = {name: self._array(value) for name, value in by_tensor.items()}
+                found.param_grads = {pid: self._array(value) for pid, value in by_param.items()}
+        del gradients
+        found.outputs.update({name: self._array(tensor) for name, tensor in made.tensors.items()})
+        found.masks = {name: (self._array(ones) != 0).astype(np.float32) for name, ones in made.other["masks"].items()}
+        found.statistics = self._statistics(made.other["statistics"])
         found.penalty, extra = self._stepper.penalty(list(variables.values()))
         ids = {id(v): pid for pid, v in variables.items()}
-        found.penalty_grads = {ids[key]: _array(value) for key, value in extra.items()}
+        found.penalty_grads = {ids[key]: self._array(value) for key, value in extra.items()}
         return found
+
+    def _array(self, tensor: Any) -> np.ndarray:
+        """A tensor's values, without a copy where that is possible; what is below float32 becomes float32."""
+        array = self._engine.backend.numpy(tensor)
+        return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+    def _statistics(self, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+        return {name: {role: self._array(t) for role, t in both.items()} for name, both in given.items()}
 
     def _moving(self) -> list[Any]:
         """What a training call moves: statistics, seed counters, and whatever else is not a trained weight."""
@@ -266,31 +284,19 @@ class KerasRunner:
             seen.update(record.outputs)
             if record.activation is not None:
                 seen[f"{record.name}:activation"] = record.activation
-        for name, tensor in zip(self.network.outputs, self._engine.tf.nest.flatten(predictions), strict=True):
+        for name, tensor in zip(self.network.outputs, self._engine.flatten(predictions), strict=True):
             seen.setdefault(name, tensor)
         return seen
 
-    def _terms(self, predictions: Any, targets: Targets | None) -> list[tuple[Term, Any]]:
-        """Each loss that has labels, with its weighted value."""
-        if targets is None:
-            return []
-        flat = self._engine.tf.nest.flatten(predictions)
-        found: list[tuple[Term, Any]] = []
-        for term in self._graph.terms:
-            if term.label not in targets.values:
-                continue
-            value = term.loss(*self._labels(term, targets, flat[term.output]))
-            found.append((term, value * term.weight if term.weight != 1 else value))
+    def _terms(self, predictions: Any, targets: Targets | None) -> dict[str, Any]:
+        """Each loss that has labels, weighted."""
+        flat = self._engine.flatten(predictions)
+        found: dict[str, Any] = {}
+        for term in self._graph.terms if targets is not None else ():
+            if targets is not None and term.label in targets.values:
+                value = term.loss(*self._feeder.labels(term, targets, flat[term.output]))
+                found[term.name] = value * term.weight if term.weight != 1 else value
         return found
-
-    def _labels(self, term: Term, targets: Targets, prediction: Any) -> tuple[Any, ...]:
-        """A loss's arguments: y_true, y_pred, and the sample weights if the batch has some."""
-        kind, constant = term.kind, self._engine.tf.constant
-        dtype = prediction.dtype.as_numpy_dtype
-        array = labels_for(kind.function, kind.sparse, targets.values[term.label], prediction.shape)
-        arguments = (constant(array if kind.sparse else array.astype(dtype)), prediction)
-        weights = targets.weights.get(term.label)
-        return arguments if weights is None else (*arguments, constant(np.asarray(weights, dtype)))
 
     def isolate(
         self,
@@ -311,10 +317,10 @@ class KerasRunner:
             params=params or {}, precision=precision,
         )  # fmt: skip
         return Local(
-            outputs={name: _array(t) for name, t in found.tensors.items()},
-            input_grads={name: _array(t) for name, t in found.gradients.items()},
-            param_grads={pid: _array(t) for pid, t in found.param_gradients.items()},
-            statistics=found.statistics,
+            outputs={name: self._array(t) for name, t in found.tensors.items()},
+            input_grads={name: self._array(t) for name, t in found.gradients.items()},
+            param_grads={pid: self._array(t) for pid, t in found.param_gradients.items()},
+            statistics=self._statistics(found.statistics),
             loss=found.loss,
             losses=found.losses,
         )
@@ -334,14 +340,15 @@ class KerasRunner:
             names, arrays, labels=labels, upstream=None, mode=mode, masks=masks, params={}, precision=64, inner=True
         )
         grads = replayed.gradients if backward else {}
+        losses = set(replayed.losses)
         return Pass(
-            outputs={n: _array(t) for n, t in replayed.tensors.items()} | {n: np.asarray(a) for n, a in arrays.items()},
-            output_grads={n: _array(t) for n, t in grads.items() if not n.startswith("loss")},
-            param_grads={p: _array(t) for p, t in replayed.param_gradients.items()} if backward else {},
+            outputs={n: self._array(t) for n, t in replayed.tensors.items()} | dict(arrays),
+            output_grads={n: self._array(t) for n, t in grads.items() if n not in losses},
+            param_grads={p: self._array(t) for p, t in replayed.param_gradients.items()} if backward else {},
             loss=replayed.loss,
             losses=replayed.losses,
             masks=dict(masks),
-            statistics=replayed.statistics,
+            statistics=self._statistics(replayed.statistics),
         )
 
     # Updating -------------------------------------------------------------------------------------------------------
@@ -355,8 +362,6 @@ class KerasRunner:
         self._stepper.reset(slots)
 
 
-def _array(tensor: Any) -> np.ndarray:
-    """A tensor's values, without a copy where tensorflow allows it; what is below float32 becomes float32."""
-    view = getattr(tensor, "_numpy", None)
-    array = np.asarray(view() if view is not None else tensor.numpy())
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+def _is_kerases(item: Any) -> bool:
+    """Whether Keras itself defines its class."""
+    return type(item).__module__.split(".")[0] in ("keras", "tf_keras")

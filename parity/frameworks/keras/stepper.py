@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.graph import Graph
 
@@ -69,10 +70,12 @@ class Stepper:
         assert self.updater is not None
         weights = {pid: np.array(v.numpy()) for pid, v in self.graph.variables.items() if pid in grads}
         for pid, value in self.updater.step(weights, grads).items():
-            self.graph.variables[pid].assign(value)
+            variable = self.graph.variables[pid]
+            constraint = getattr(variable, "constraint", None)
+            variable.assign(value if constraint is None else constraint(self.engine.backend.constant(value)))
 
     def _step_by_optimizer(self, grads: Mapping[str, np.ndarray]) -> None:
-        tf = self.engine.tf
+        backend = self.engine.backend
         variables = list(self.model.trainable_variables)
         extra = self.penalty_gradients(variables)
         pairs: list[tuple[Any, Any]] = []
@@ -82,18 +85,16 @@ class Stepper:
             added = extra.get(id(variable))
             if given is None and added is None:
                 continue
-            gradient = (
-                tf.zeros(variable.shape, variable.dtype)
-                if given is None
-                else tf.convert_to_tensor(given, variable.dtype)
-            )
+            dtype = backend.dtype(backend.raw(variable))
+            gradient = backend.constant(np.zeros(tuple(variable.shape)) if given is None else given, dtype)
             pairs.append((gradient if added is None else gradient + added, variable))
         optimizer = self.optimizer
-        if hasattr(optimizer, "scale_loss"):  # an optimizer that scales the loss takes the scale off its gradients
-            scale = optimizer.scale_loss(tf.constant(1.0))
-            pairs = [(gradient * tf.cast(scale, gradient.dtype), variable) for gradient, variable in pairs]
         self.engine.build_optimizer(optimizer, variables)
-        optimizer.apply_gradients(pairs)
+        if hasattr(optimizer, "scale_loss"):  # an optimizer that scales the loss takes the scale off its gradients
+            scale = optimizer.scale_loss(backend.constant(np.float32(1)))
+            pairs = [(g * backend.cast(scale, backend.dtype(g)), variable) for g, variable in pairs]
+        with backend.no_gradients():
+            optimizer.apply_gradients(pairs)
 
     def penalty_gradients(self, variables: list[Any]) -> dict[int, Any]:
         """By id of the variable: what its regularizers add to its gradient at its present value."""
@@ -102,23 +103,23 @@ class Stepper:
 
     def penalty(self, variables: list[Any]) -> tuple[float, dict[int, Any]]:
         """The sum of all regularizers of weights, and its gradient by id of the variable."""
-        tf = self.engine.tf
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            raw = [self.engine.raw(v) for v in variables]
-            for variable in raw:
-                tape.watch(variable)
-            terms = self.engine.penalties(self.model)
-            total = tf.add_n([tf.cast(t, tf.float32) for t in terms]) if terms else None
-        if total is None:
+        backend = self.engine.backend
+
+        def penalties(tensors: Mapping[str, Any], watch: Watch) -> Made:
+            terms = [backend.cast(term, "float32") for term in self.engine.penalties(self.model)]
+            return Made({"penalty": sum(terms[1:], terms[0])} if terms else {})
+
+        by_key = {str(i): variable for i, variable in enumerate(variables)}
+        made, gradients = backend.differentiate(penalties, {}, by_key, True)
+        if not made.objectives:
             return 0.0, {}
-        gradients = tape.gradient(total, raw)
-        found = {id(v): tf.convert_to_tensor(g) for v, g in zip(variables, gradients, strict=True) if g is not None}
-        return float(total), found
+        _, found = gradients({"penalty": None}, ())
+        return backend.scalar(made.objectives["penalty"]), {id(by_key[key]): value for key, value in found.items()}
 
     def _average(self, name: str, values: Mapping[str, np.ndarray]) -> None:
         """Moves a batch normalisation's statistics by the layer's own rule.
 
-        Keras 3 (on tensorflow): moving·momentum + batch·(1 - momentum), biased variance. Keras 2's fused kernel puts
+        Keras 3: moving·momentum + batch·(1 - momentum), biased variance. Keras 2's fused kernel puts
         Bessel's correction n/(n - 1) on the variance first (tf_keras/src/layers/normalization/batch_normalization.py,
         `_fused_batch_norm`); n is that of the last observed batch.
         """
