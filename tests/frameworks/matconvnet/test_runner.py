@@ -406,7 +406,7 @@ def test_what_cannot_run_is_passed_over() -> None:
 
 
 def test_what_cannot_be_done_says_so() -> None:
-    runner = tiny([("loss", Loss(), {})], (1, 1, 2))
+    runner = tiny([("relu", Activation("relu"), {}), ("loss", Loss(), {})], (1, 1, 2))
     with pytest.raises(CannotCompare, match="none of its inputs"):
         runner.run({}, np.array([0]))
     with pytest.raises(ParityError, match="update rule"):
