@@ -41,6 +41,10 @@ class UpdateRule:
         """The slots before the first update, in the weight's class."""
         raise NotImplementedError
 
+    def adopted(self, slots: dict[str, np.ndarray], rate: float) -> dict[str, np.ndarray]:
+        """A recipe's slots as this rule keeps them: one that keeps the rate in its momentum multiplies it in."""
+        return slots
+
     def step(
         self, weight: np.ndarray, gradient: np.ndarray, slots: dict[str, np.ndarray], rate: float
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:

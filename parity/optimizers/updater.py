@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parity.optimizers.schedules import rate_at
+
 if TYPE_CHECKING:
     from parity.network import Param
     from parity.recipe import Recipe
@@ -34,14 +36,15 @@ class Updater:
 
     def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None = None, steps: int = 0) -> None:
         """Start again: slots zero, or those given (missing ones are zero)."""
-        self.slots = {id: {name: np.array(value) for name, value in of.items()} for id, of in (slots or {}).items()}
         self.steps = steps
+        rule = self.recipe.optimizer
+        held = {id: {name: np.array(value) for name, value in of.items()} for id, of in (slots or {}).items()}
+        self.slots = {id: rule.adopted(of, self.rate) for id, of in held.items()} if rule is not None else held
 
     @property
     def rate(self) -> float:
-        """The learning rate of the next update: the schedule's first, which only Keras' legacy decay lowers."""
-        schedule = self.recipe.learning_rate
-        return schedule.first / (1 + schedule.decay * self.steps) if schedule.kind == "inverse-time" else schedule.first
+        """The learning rate of the next update."""
+        return rate_at(self.recipe.learning_rate, self.steps)
 
     @np.errstate(all="ignore")  # what overflows shows in the result
     def step(self, weights: Mapping[str, np.ndarray], grads: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

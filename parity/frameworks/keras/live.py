@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from parity.errors import BadUsage, CannotCompare
 from parity.frameworks.keras.engine import Engine, engine_of
+from parity.frameworks.keras.optimizer_state import stepping
 from parity.frameworks.keras.recipes import metric_names, recipe_of
 from parity.layers import Loss, Softmax
 from parity.network import Layer
@@ -21,20 +24,26 @@ def live_recipe(engine: Engine, model: Any, losses: Sequence[Loss]) -> Recipe:
     metrics = _metrics(engine, model)
     if optimizer is None:
         return recipe_of(None, losses, metrics, 3, origin="an uncompiled model" if not losses else "compile()")
-    config = dict(optimizer.get_config())
-    law = config.get("learning_rate")
-    if engine.is_legacy(optimizer) and "lr" in config:
-        config.setdefault("learning_rate", config["lr"])
-    if law is not None and hasattr(law, "get_config"):
-        config["learning_rate"] = {"class_name": type(law).__name__, "config": law.get_config()}
-    elif law is not None and hasattr(law, "numpy"):
-        config["learning_rate"] = float(law.numpy())
-    era = 2 if engine.is_legacy(optimizer) else 3
-    steps = int(optimizer.iterations.numpy())
+    moved = stepping(optimizer)
+    described = _described(moved)
+    config = described["config"] if moved is optimizer else {"inner_optimizer": described}
+    era = 2 if engine.is_legacy(moved) else 3
+    steps = int(np.asarray(moved.iterations))
     custom = type(model).train_step is not engine.keras.Model.train_step
     notes = ("the model has a train_step of its own, which parity does not run",) if custom else ()
     entry = {"class_name": type(optimizer).__name__, "config": config}
     return recipe_of(entry, losses, metrics, era, steps, notes=notes)
+
+
+def _described(optimizer: Any) -> dict[str, Any]:
+    """Class and settings of a live optimizer, as a file would have them."""
+    config = dict(optimizer.get_config())
+    law = config.get("learning_rate", config.get("lr"))
+    if law is not None and hasattr(law, "get_config"):
+        law = {"class_name": type(law).__name__, "config": law.get_config()}
+    elif law is not None and hasattr(law, "numpy"):
+        law = float(law.numpy())
+    return {"class_name": type(optimizer).__name__, "config": {**config, "learning_rate": law}}
 
 
 def _metrics(engine: Engine, model: Any) -> tuple[str, ...]:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from parity.frameworks.keras.losses import kinds_of
+from parity.frameworks.keras.saved_state import inner
+from parity.frameworks.keras.slots import canonical, standalone
 from parity.layers import Loss
 from parity.optimizers import lookup
 from parity.recipe import Recipe, Schedule
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from parity.optimizers import UpdateRule
 
 __all__ = ["losses_of", "metric_names", "optimizer_era", "recipe_of", "schedule_of"]
+
+losses_of = kinds_of
 
 
 def optimizer_era(class_name: str, config: Mapping[str, Any], file_era: int) -> int:
@@ -29,69 +34,72 @@ def optimizer_era(class_name: str, config: Mapping[str, Any], file_era: int) -> 
     return file_era
 
 
-def schedule_of(config: Mapping[str, Any], optimizer: str = "") -> Schedule:
-    """The learning rate of an optimizer's config: `lr` or `learning_rate`, legacy `decay`, or a schedule object."""
+_RATES = {"SGD": 0.01, "Lamb": 0.001, "Lion": 0.001}
+_OLD_RATES = {"SGD": 0.01, "Adagrad": 0.01, "Adadelta": 1.0, "Adamax": 0.002, "Nadam": 0.002}
+
+
+def schedule_of(config: Mapping[str, Any], optimizer: str = "", old: bool = False) -> Schedule:
+    """The learning rate of an optimizer's config: `lr` or `learning_rate`, legacy `decay`, or a schedule object.
+
+    Args:
+        config: of the optimizer.
+        optimizer: its class, for the rate that Keras takes where the config names none.
+        old: whether standalone Keras (up to 2.3) wrote it, whose own rates were others.
+    """
     raw = config.get("learning_rate", config.get("lr"))
     if isinstance(raw, Mapping):
-        return _law(str(raw.get("class_name", "schedule")).split(">")[-1], raw.get("config") or {})
-    defaults = {"SGD": 0.01, "Adadelta": 1.0, "Nadam": 0.002, "Adamax": 0.002, "Adagrad": 0.01}
-    rate = defaults.get(optimizer, 0.001) if raw is None else float(raw)
-    decay = float(config.get("decay") or 0.0)
+        settings = raw.get("config")
+        return _law(str(raw.get("class_name", "schedule")).split(">")[-1], settings if settings else {})
+    name = canonical(optimizer)
+    usual = (_OLD_RATES if old else _RATES).get(name, 0.001)
+    rate = usual if raw is None else float(raw)
+    # Nadam's decay is that of its momentum (keras 2.15, optimizers/legacy/nadam.py).
+    decay = 0.0 if name == "Nadam" else float(config.get("decay") or 0.0)
     return Schedule("inverse-time", (rate,), decay) if decay else Schedule("constant", (rate,))
 
 
-def _law(name: str, config: Mapping[str, Any]) -> Schedule:
-    """A LearningRateSchedule; its first rate, and its settings for display."""
-    first = config.get("initial_learning_rate")
+def _law(name: str, config: Any) -> Schedule:
+    """A LearningRateSchedule: its first rate, and its settings."""
+    settings: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
+    name = {"LearningRateSchedule": "schedule", "PiecewiseConstant": "PiecewiseConstantDecay"}.get(name, name)
+    first = settings.get("initial_learning_rate")
     if first is None:
-        values = config.get("values")
+        values = settings.get("values")
         first = values[0] if isinstance(values, Sequence) and values else float("nan")
-    steps, rate = config.get("decay_steps"), config.get("decay_rate")
-    if name == "InverseTimeDecay" and steps and rate is not None and not config.get("staircase"):
+    steps, rate = settings.get("decay_steps"), settings.get("decay_rate")
+    if name == "InverseTimeDecay" and steps and rate is not None and not settings.get("staircase"):
         return Schedule("inverse-time", (float(first),), float(rate) / float(steps))
-    shown = {k: v for k, v in config.items() if k != "name" and v is not None}
+    shown = {k: v for k, v in settings.items() if k != "name" and v is not None}
     return Schedule(name, (float(first),), config=shown)
 
 
-def losses_of(loss: Any) -> list[Loss]:
-    """The kinds of what a file says about `loss=`: a name, a config, or one of either per output."""
-    if loss is None:
-        return []
-    if isinstance(loss, str):
-        return [Loss.from_keras(loss, {}, ())]
-    if isinstance(loss, Mapping):
-        if "class_name" in loss:
-            config = loss.get("config")
-            if isinstance(config, str):  # a serialized function
-                return [Loss.from_keras(config, {}, ())]
-            settings = dict(config or {})
-            name = str(loss["class_name"])
-            if name == "LossFunctionWrapper" and isinstance(settings.get("fn"), str):
-                name = settings["fn"]
-            return [Loss.from_keras(name, settings, ())]
-        return [kind for part in loss.values() for kind in losses_of(part)]
-    if isinstance(loss, Sequence):
-        return [kind for part in loss for kind in losses_of(part)]
-    return [Loss.from_keras(getattr(loss, "__name__", type(loss).__name__), {}, ())]
-
-
 def metric_names(metrics: Any) -> tuple[str, ...]:
-    """Names of what `metrics=` counts: strings, configs, live metrics, lists or dicts of them."""
+    """Names of what `metrics=` counts, each once: strings, configs, live metrics, lists or dicts of them."""
+    return tuple(dict.fromkeys(_names(metrics)))
+
+
+def _names(metrics: Any) -> list[str]:
     if metrics is None:
-        return ()
+        return []
     if isinstance(metrics, str):
-        return (metrics,)
+        return [metrics]
     if isinstance(metrics, Mapping):
         if "class_name" in metrics:
-            config = metrics.get("config")
-            if isinstance(config, Mapping):
-                fn = config.get("fn")
-                return (str(fn if isinstance(fn, str) else config.get("name") or metrics["class_name"]),)
-            return (str(config or metrics["class_name"]),)
-        return tuple(name for part in metrics.values() for name in metric_names(part))
+            return [_name(str(metrics["class_name"]), metrics.get("config"))]
+        return [name for part in metrics.values() for name in _names(part)]
     if isinstance(metrics, Sequence):
-        return tuple(name for part in metrics for name in metric_names(part))
-    return (str(getattr(metrics, "name", None) or getattr(metrics, "__name__", type(metrics).__name__)),)
+        return [name for part in metrics for name in _names(part)]
+    return [str(getattr(metrics, "name", None) or getattr(metrics, "__name__", type(metrics).__name__))]
+
+
+def _name(class_name: str, config: Any) -> str:
+    """A serialized metric's name: that of the function inside a wrapper, its own, or its class'."""
+    if isinstance(config, Mapping):
+        function = config.get("fn")
+        if isinstance(function, Mapping):
+            function = function.get("config")
+        return str(function if isinstance(function, str) else config.get("name") or class_name)
+    return str(config or class_name)
 
 
 def recipe_of(
@@ -102,6 +110,7 @@ def recipe_of(
     steps_done: int = 0,
     origin: str = "compile()",
     notes: tuple[str, ...] = (),
+    version: str = "2.4",
 ) -> Recipe:
     """The recipe of what `compile()` was given.
 
@@ -113,29 +122,53 @@ def recipe_of(
         steps_done: updates behind it.
         origin: where it comes from.
         notes: facts a reader should know.
+        version: of the Keras that wrote it; before 2.4 Keras was a package of its own, with its own defaults.
     """
     remarks = list(notes)
     if len(losses) > 1:
         remarks.append(f"{len(losses)} losses, of which the recipe shows the first")
     if optimizer is None:
         return Recipe(loss=losses[0] if losses else None, metrics=metrics, origin=origin, notes=tuple(remarks))
-    name = str(optimizer.get("class_name", "")).split(">")[-1]
-    config: Mapping[str, Any] = optimizer.get("config") or {}
+    name, config, scaled = inner(optimizer)
+    name = re.sub(r"\W", "", name.split(">")[-1])
+    old = era < 3 and standalone(version)
     rule: UpdateRule = lookup(name).from_keras(name, config, era)
-    clip = {
-        key: float(config[key]) for key in ("clipnorm", "clipvalue", "global_clipnorm") if config.get(key) is not None
-    }
-    decoupled = float(config.get("weight_decay") or 0.0) if era == 3 else 0.0
-    if config.get("use_ema"):
-        remarks.append("the optimizer also keeps an average of the weights (use_ema)")
+    if scaled:
+        remarks.append("the optimizer scales the loss up and its gradients down again (LossScaleOptimizer)")
     return Recipe(
         loss=losses[0] if losses else None,
         optimizer=rule,
-        learning_rate=schedule_of(config, re.sub(r"\W", "", name)),
-        decoupled_decay=decoupled,
-        clip=clip,
+        learning_rate=schedule_of(config, name, old),
+        decoupled_decay=float(config.get("weight_decay") or 0.0) if era == 3 else 0.0,
+        clip=_clip(config, old),
         metrics=metrics,
         steps_done=steps_done,
         origin=origin,
-        notes=tuple(remarks),
+        notes=(*remarks, *_extras(config)),
     )
+
+
+def _clip(config: Mapping[str, Any], old: bool) -> dict[str, float]:
+    """Gradient clipping. Standalone Keras' `clipnorm` is the norm of all gradients together (2.1.6, optimizers.py)."""
+    found = {key: config[key] for key in ("clipnorm", "clipvalue", "global_clipnorm") if config.get(key)}
+    if old and "clipnorm" in found:
+        found["global_clipnorm"] = found.pop("clipnorm")
+    return {key: float(value) for key, value in found.items()}
+
+
+def _extras(config: Mapping[str, Any]) -> list[str]:
+    """What else a new-style optimizer does."""
+    found: list[str] = []
+    if config.get("use_ema"):
+        every = config.get("ema_overwrite_frequency")
+        words = f"and takes it over every {every} updates" if every else "beside them"
+        momentum = config.get("ema_momentum")
+        kept = f", momentum {momentum:g}" if isinstance(momentum, int | float) else ""
+        found.append(f"the optimizer keeps an average of the weights {words} (use_ema{kept})")
+    steps = config.get("gradient_accumulation_steps")
+    if steps:
+        found.append(f"the weights move once in {steps} steps, by the mean of the gradients since (accumulation)")
+    factor = config.get("loss_scale_factor")
+    if factor:
+        found.append(f"the loss is scaled by {factor} and the gradients back (loss_scale_factor)")
+    return found
