@@ -16,6 +16,7 @@ from parity.errors import BadFile, BadUsage, CannotCompare, ParityError, Refused
 from parity.report import Finding, FirstDivergence, Report
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
     from parity.inspection import Inspection
@@ -60,15 +61,22 @@ def compare(ref: Any, keras: Any, batch: Any = None, **options: Any) -> Report:
     return check(ref=ref, keras=keras, batch=batch, **options)
 
 
-def inspect(path: str | PathLike[str]) -> Inspection:
+def inspect(path: str | PathLike[str], input_size: Sequence[int] | None = None) -> Inspection:
     """Read a MatConvNet or Keras file and list its layers, parameters and recipe; nothing in it is built or run.
+
+    Args:
+        path: the file.
+        input_size: (h, w) or (h, w, c) to work sizes, receptive fields and memory out for, where the file leaves the
+            input's extents open; a MatConvNet file takes any that its layers fit.
 
     Raises:
         BadFile: the file is missing, damaged, or of a kind that parity does not know.
+        BadUsage: the input size is none.
+        CannotCompare: the network does not fit it.
     """
     from parity.inspection import inspect_file
 
-    return inspect_file(path)
+    return inspect_file(path, input_size)
 
 
 def __getattr__(name: str) -> Any:

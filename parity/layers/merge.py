@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, by, scalar, torch_axis
+from parity.layers.base import Context, Kind, Reach, by, scalar, torch_axis
 from parity.layers.keras_fields import axis_from_end
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Concat(Kind):
     def keras_line(self, field_name: str) -> str:
         """`axis=...`."""
         return f"axis={self.axis}" if field_name == "axis" else ""
+
+    def reach(self) -> Reach | None:
+        """One cell, unless maps are put side by side."""
+        return Reach() if self.axis == -1 else None
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """The first shape, with the extents along the axis added up."""

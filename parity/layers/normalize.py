@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, numbers
+from parity.layers.base import Context, Kind, Reach, numbers
 from parity.layers.pool import window_mean
 
 if TYPE_CHECKING:
@@ -95,6 +95,10 @@ class NormalizeLp(Kind):
     p: float = 2.0
     epsilon: float = 0.01
     spatial: bool = False
+
+    def reach(self) -> Reach | None:
+        """One cell, or the whole map."""
+        return None if self.spatial else Reach()
 
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context

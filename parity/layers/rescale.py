@@ -17,27 +17,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rescale(Kind):
-    """y = x·scale + offset (Keras Rescaling)."""
+    """y = x·scale + offset (Keras Rescaling).
+
+    Attributes:
+        scale: one number, or one for each channel.
+        offset: likewise.
+    """
 
     keras: ClassVar = ("Rescaling",)
 
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float | tuple[float, ...] = 1.0
+    offset: float | tuple[float, ...] = 0.0
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
-        """The Rescaling layer; a scale or offset per channel raises NotImplementedError."""
-        scale, offset = config.get("scale", 1.0), config.get("offset", 0.0)
-        if not isinstance(scale, int | float) or not isinstance(offset, int | float):
-            raise NotImplementedError("a scale per channel")
-        return cls(float(scale), float(offset))
+        """The Rescaling layer; a scale of another shape than (), (c,) or (1, 1, c) raises NotImplementedError."""
+        return cls(_numbers(config.get("scale", 1.0)), _numbers(config.get("offset", 0.0)))
 
     def keras_line(self, field_name: str) -> str:
         """`scale=...` or `offset=...`."""
-        return f"{field_name}={getattr(self, field_name)}"
+        value = getattr(self, field_name)
+        return f"{field_name}={list(value) if isinstance(value, tuple) else value}"
 
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
     ) -> torch.Tensor:
         """x·scale + offset."""
-        return inputs[0] * self.scale + self.offset
+        x = inputs[0]
+        return x * _spread(self.scale, x) + _spread(self.offset, x)
+
+
+def _numbers(value: Any) -> float | tuple[float, ...]:
+    import numpy as np
+
+    if isinstance(value, dict):  # Keras 3 writes an array as {"class_name": "__numpy__", "config": {"value": ...}}
+        config = value.get("config")
+        value = config.get("value") if isinstance(config, dict) else None
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf" or any(extent != 1 for extent in array.shape[:-1]):
+        raise NotImplementedError("a scale that is no number and none for each channel")
+    return float(array.item()) if array.size == 1 else tuple(float(v) for v in array.reshape(-1))
+
+
+def _spread(value: float | tuple[float, ...], x: torch.Tensor) -> Any:
+    """As it broadcasts against n c h w."""
+    import torch
+
+    if not isinstance(value, tuple):
+        return value
+    return torch.tensor(value, dtype=x.dtype).reshape(1, -1, *(1 for _ in x.shape[2:]))

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, torch_axis
+from parity.layers.base import Context, Kind, Reach, torch_axis
 from parity.layers.keras_fields import extents, require_channels_last
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ class Flatten(Kind):
         require_channels_last(config)
         return cls()
 
+    def reach(self) -> Reach | None:
+        """There is no map behind it."""
+        return None
+
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """(h, w, c) → (h·w·c,)."""
         return (_count(inputs[0]),)
@@ -78,6 +82,10 @@ class Reshape(Kind):
     def keras_line(self, field_name: str) -> str:
         """`target_shape=...`."""
         return f"target_shape={self.target}" if field_name == "target" else ""
+
+    def reach(self) -> Reach | None:
+        """Cells lie elsewhere behind it."""
+        return None
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """The target, with -1 worked out where the input's extents are known."""
@@ -126,6 +134,12 @@ class Pad(Kind):
         sides = ", ".join(f"({self.pad[i]}, {self.pad[i + 1]})" for i in range(0, len(self.pad), 2))
         return f"ZeroPadding2D(({sides}))" if field_name == "pad" else ""
 
+    def reach(self) -> Reach:
+        """One cell, nearer by what is put before it."""
+        befores = self.pad[::2]
+        ones = (1.0,) * len(befores)
+        return Reach(ones, ones, tuple(1.0 - before for before in befores))
+
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """Each spatial extent grows by its two pads."""
         *extents, channels = inputs[0]
@@ -156,6 +170,10 @@ class Slice(Kind):
     start: int = 0
     stop: int = 0
 
+    def reach(self) -> Reach | None:
+        """One cell, unless the map itself is cut."""
+        return Reach() if self.axis == -1 else None
+
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """The axis shrinks to stop - start."""
         at = len(inputs[0]) + self.axis
@@ -180,6 +198,10 @@ class Split(Kind):
 
     axis: int = -1
     bounds: tuple[int, ...] = ()
+
+    def reach(self) -> Reach | None:
+        """One cell, unless the map itself is cut."""
+        return Reach() if self.axis == -1 else None
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """Of the first piece."""

@@ -51,6 +51,11 @@ def render(inspection: Inspection, width: int) -> Iterator[RenderableType]:
         (f"{plural(len(network.layers), 'layer')}, {plural(inspection.count, 'parameter')}", "bold"),
         f" ({fixed} of them not trained)" if fixed else "",
     )
+    sizes = _sizes(inspection, width)
+    if sizes is not None:
+        yield Text()
+        yield sizes
+        yield Text(_memory(inspection), style="bold")
     yield Text()
     yield _recipe(inspection)
     remarks = [*network.remarks, *recipe.notes]
@@ -110,6 +115,53 @@ def _narrow_row(inspection: Inspection, layer: Layer) -> list[Text]:
         if line and line != _type(layer):
             lead.append(f"\n{line}", style=style)
     return [lead, Text(_output(layer)), Text(_count(params))]
+
+
+def _sizes(inspection: Inspection, width: int) -> Table | None:
+    """What each layer sees of the first input, and what it takes in memory; None where the input is no map."""
+    fields, network = inspection.receptive_fields, inspection.network
+    if not fields:
+        return None
+    right: dict[str, Any] = {"justify": "right", "no_wrap": True}
+    heads = [("layer", {"overflow": "fold"}), ("sees", right), ("stride", right)]
+    heads += [("offset", right)] if width >= _OFFSETS else []
+    heads += [("output", right), ("parameters", right)]
+    source = next(iter(network.data(network.inputs)))
+    table = plain_table(*heads, title=f"Receptive fields on {clean(source)}, and memory for one image")
+    for layer in network.layers:
+        field = fields.get(layer.output)
+        seen = [_by(field.size), _same(field.stride), _same(field.offset)] if field else ["", "", ""]
+        held, made = inspection.parameter_bytes(layer), inspection.activation_bytes(layer)
+        cells = [clean(layer.name), *seen[: 3 if width >= _OFFSETS else 2], "?" if made is None else amount(made)]
+        table.add_row(*map(Text, [*cells, amount(held) if layer.params else ""]))
+    return table
+
+
+_OFFSETS = 76
+
+
+def _memory(inspection: Inspection) -> str:
+    made = inspection.activation_bytes()
+    outputs = "" if made is None else f", {amount(made)} of outputs for each image"
+    return f"{amount(inspection.parameter_bytes())} of parameters{outputs}, in single precision"
+
+
+def amount(size: int) -> str:
+    """Bytes in the largest unit that leaves three digits before the point at most: `1.5 KiB`."""
+    value, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1000:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+
+
+def _by(values: tuple[float, ...]) -> str:
+    return "×".join(f"{value:g}" for value in values)
+
+
+def _same(values: tuple[float, ...]) -> str:
+    return f"{values[0]:g}" if len(set(values)) == 1 else " ".join(f"{value:g}" for value in values)
 
 
 def _type(layer: Layer) -> str:

@@ -93,3 +93,46 @@ def test_it_shows_itself_in_a_notebook():
     assert "tiny.mat" in by_hand()._repr_html_()
     assert repr(by_hand()) == "<Inspection tiny.mat: 5 layers, 80 parameters>"
     assert str(by_hand()).startswith("tiny.mat  MatConvNet, tiny")
+
+
+def test_what_each_layer_sees_and_takes():
+    inspection = parity.inspect(SEED / "net.mat")
+    text = " ".join(draw(inspection, 120).split())
+    assert "Receptive fields on input, and memory for one image" in text
+    assert "pool2 10×10 2 5.5 6.2 KiB" in text
+    assert "conv4 26×26 2 13.5 1.0 KiB 200 KiB" in text
+    assert "236 KiB of parameters, 84.4 KiB of outputs for each image" in text
+    assert inspection.parameter_bytes() == 4 * 60322
+    narrow = " ".join(draw(inspection, 60).split())
+    assert "pool2 10×10 2 6.2 KiB" in narrow
+
+
+def test_another_input_size():
+    larger = parity.inspect(SEED / "net.mat", input_size=(32, 40))
+    assert larger.network.inputs["input"] == (32, 40, 1)
+    assert larger.network["conv1"].shape == (30, 38, 8)
+    assert parity.inspect(SEED / "net.mat", input_size=(32, 40, 1)).network["conv1"].shape == (30, 38, 8)
+
+
+@pytest.mark.parametrize(
+    ("file", "size", "error", "says"),
+    [
+        ("net.mat", (8, 8), parity.CannotCompare, "layer conv2"),
+        ("net.mat", (28, 28, 2, 1), parity.BadUsage, "H,W or H,W,C"),
+        ("net.mat", (28,), parity.BadUsage, "H,W or H,W,C"),
+        ("net.mat", (0, 28), parity.BadUsage, "whole numbers"),
+        ("net.mat", (28.5, 28), parity.BadUsage, "whole numbers"),
+        ("model.h5", (32, 32), parity.CannotCompare, "28×28×1"),
+    ],
+)
+def test_an_input_size_that_does_not_fit(file, size, error, says):
+    with pytest.raises(error, match=says):
+        parity.inspect(SEED / file, input_size=size)
+
+
+def test_an_open_keras_input_gets_its_size():
+    conv = Layer("c", Conv(8, (3, 3), (2, 2)), ("x",), ("c",), {}, (None, None, 8))
+    network = Network("open", "keras", {"x": (None, None, 1)}, ("c",), (conv,), {})
+    from parity.inspection import _sized
+
+    assert _sized(network, (9, 11))["c"].shape == (4, 5, 8)
