@@ -109,7 +109,8 @@ def labels_for(function: str, sparse: bool, labels: np.ndarray, prediction: Sequ
     Args:
         function: the loss (`Loss.function`).
         sparse: whether it takes class ids.
-        labels: class ids from 0 (n,), or one-hot (n, c); for other losses the targets as they are.
+        labels: class ids from 0, (n,) or per pixel (n, h, w), or one-hot (n, c); for other losses the targets as they
+            are.
         prediction: shape of what the loss reads, batch included.
 
     Returns:
@@ -125,7 +126,8 @@ def labels_for(function: str, sparse: bool, labels: np.ndarray, prediction: Sequ
         raise CannotCompare(f"the batch has {labels.shape[0] if labels.ndim else 0} labels for {n} images")
     if labels.shape == shape and not sparse:
         return labels.astype(np.float32)
-    ids = _ids(labels, classes)
+    per_pixel = len(shape) > 2 and labels.shape[1:] in (shape[1:-1], (*shape[1:-1], 1))
+    ids = labels.reshape(shape[:-1]).astype(np.int64) if per_pixel else _ids(labels, classes)
     if ids is None:
         raise CannotCompare(f"labels of shape {_words(labels.shape)} do not fit a prediction of shape {_words(shape)}")
     low, high = (int(ids.min()), int(ids.max())) if ids.size else (0, 0)
@@ -134,13 +136,13 @@ def labels_for(function: str, sparse: bool, labels: np.ndarray, prediction: Sequ
             f"the batch's labels run from {low} to {high}, and the Keras model tells {max(classes, 2)} classes apart "
             "(labels count from 0)"
         )
+    spread = ids.reshape(*ids.shape, *(1,) * (len(shape) - ids.ndim))
     if sparse:
-        return np.broadcast_to(ids.reshape(n, *(1,) * (len(shape) - 1)), (*shape[:-1], 1)).copy()
+        return np.broadcast_to(spread, (*shape[:-1], 1)).copy()
     if classes == 1:
-        return np.broadcast_to(ids.reshape(n, *(1,) * (len(shape) - 1)), shape).astype(np.float32)
-    hot = np.eye(classes, dtype=np.float32)[ids]
-    middle = shape[1:-1]
-    return np.broadcast_to(hot.reshape(n, *(1,) * len(middle), classes), shape).copy() if middle else hot
+        return np.broadcast_to(spread, shape).astype(np.float32)
+    hot = np.eye(classes, dtype=np.float32)[spread[..., 0]]
+    return np.broadcast_to(hot, shape).copy()
 
 
 def _ids(labels: np.ndarray, classes: int) -> np.ndarray | None:
