@@ -15,10 +15,11 @@ from functools import cached_property
 
 import numpy as np
 
+from parity.anchors import anchored
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import data_inputs, matched_inputs
 from parity.layers import Loss, Merge, Softmax
-from parity.matching import follow, is_linear, likeness, pairing, with_neighbours
+from parity.matching import follow, is_linear, likeness, pairing, plain_names, with_neighbours
 from parity.network import Network
 from parity.units import Unit, units
 
@@ -174,6 +175,8 @@ def align(
     score = likeness(left, right, ref, keras)
     if not (is_linear(left) and is_linear(right)):
         score = with_neighbours(score, left, right)
+        names = plain_names(left), plain_names(right)
+        score = anchored(score, left, right, matched_inputs(data_inputs(ref), data_inputs(keras)), names)
         right, score = follow(left, right, score)
     for i, j in forced.indices(left, right):
         score[i, :] = -np.inf

@@ -13,7 +13,7 @@ from parity.layers import LRN, Activation, BatchNorm, Conv, Kind, Merge, Opaque,
 from parity.network import Network
 from parity.units import Unit, same_shape
 
-__all__ = ["follow", "is_linear", "likeness", "pairing", "with_neighbours"]
+__all__ = ["follow", "is_linear", "likeness", "pairing", "plain_names", "with_neighbours"]
 
 _GAP = -1.5
 """Score of leaving a unit alone; two gaps cost more than a pair of one family whose fields all differ."""
@@ -22,8 +22,7 @@ _GAP = -1.5
 def likeness(left: Sequence[Unit], right: Sequence[Unit], ref: Network, keras: Network) -> np.ndarray:
     """How alike each two units are, from their own properties; -inf where they cannot be partners."""
     table = np.full((len(left), len(right)), -np.inf)
-    names_left = [_plain(u.origin or u.name) for u in left]
-    names_right = [_plain(u.origin or u.name) for u in right]
+    names_left, names_right = plain_names(left), plain_names(right)
     for i, a in enumerate(left):
         for j, b in enumerate(right):
             base = _kinship(a, b)
@@ -40,6 +39,11 @@ def likeness(left: Sequence[Unit], right: Sequence[Unit], ref: Network, keras: N
             points -= 0.2 * abs(i / max(1, len(left)) - j / max(1, len(right)))
             table[i, j] = points
     return table
+
+
+def plain_names(side: Sequence[Unit]) -> list[str]:
+    """What the units are called, without case, folders and punctuation."""
+    return [_plain(unit.origin or unit.name) for unit in side]
 
 
 def _plain(name: str) -> str:

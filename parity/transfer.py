@@ -111,17 +111,17 @@ def _linked(
         return [Link(pair, role, sources, targets[0], convert, linear=False)]
     first = ref.params[sources[0]]
     whole = list(first.shape)
-    if len(sources) > 1:
-        whole[-1] = sum(ref.params[key].shape[-1] for key in sources)
-    total = sum(keras.params[key].shape[-1] for key in targets)
+    if len(sources) > 1 and whole:
+        whole[-1] = sum(_width(ref.params[key]) for key in sources)
+    total = sum(_width(keras.params[key]) for key in targets)
     made: list[Link] = []
     start = 0
     for key in targets:
         param = keras.params[key]
-        width = param.shape[-1]
+        width = _width(param)
         piece: tuple[int, ...] = tuple(whole)
         cut: slice | None = None
-        if len(targets) > 1 and total == whole[-1]:
+        if len(targets) > 1 and whole and total == whole[-1]:
             piece, cut = (*whole[:-1], width), slice(start, start + width)
         start += width
         convert, blocks = _layout(first.axes, piece, param.axes, param.shape, pair)
@@ -131,6 +131,11 @@ def _linked(
         to_keras = None if convert is None else _joined(sources, cut, convert)
         made.append(Link(pair, role, sources, key, to_keras, problem=problem))
     return made
+
+
+def _width(param: Param) -> int:
+    """Extent of the last axis, along which the pieces of one parameter are joined; a scalar has one."""
+    return param.shape[-1] if param.shape else 1
 
 
 def _joined(

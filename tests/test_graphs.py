@@ -1,0 +1,91 @@
+"""Graphs with branches: look-alike blocks in any order and under any names, and faults in the middle of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from parity import compare
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def network(*, seed: int = 0, names=None, later=(), swap: bool = False, drop: bool = False, blocks: int = 3):
+    """Blocks of four look-alike branches, concatenated and added to their input, in a Keras model.
+
+    Args:
+        seed: of the weights.
+        names: what to call the convolutions, in order; None leaves it to Keras.
+        later: blocks whose branches are made in reverse order (and concatenated in the same).
+        swap: concatenate the middle block's first two branches the other way round.
+        drop: leave the middle block's skip connection out.
+        blocks: how many.
+    """
+    import keras
+
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    called = iter(names) if names is not None else None
+
+    def conv(x, filters, size=3):
+        name = next(called) if called is not None else None
+        x = keras.layers.Conv2D(filters, size, padding="same", use_bias=False, name=name)(x)
+        x = keras.layers.BatchNormalization()(x)
+        return keras.layers.ReLU()(x)
+
+    given = keras.Input((8, 8, 8))
+    x = conv(given, 16)
+    middle = blocks // 2
+    for block in range(blocks):
+        sizes = [(1,), (3, 3), (3, 3), (1, 3)]
+        order = range(4) if block not in later else reversed(range(4))
+        made = {}
+        for branch in order:
+            y = x
+            for size in sizes[branch]:
+                y = conv(y, 4, size)
+            made[branch] = y
+        joined = [made[i] for i in range(4)]
+        if swap and block == middle:
+            joined[1], joined[2] = joined[2], joined[1]
+        y = keras.layers.Concatenate()(joined)
+        x = y if drop and block == middle else keras.layers.Add()([x, y])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(5, name="classifier")(x)
+    model = keras.Model(given, x)
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.05, momentum=0.9),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def names(seed: int, count: int = 22) -> list[str]:
+    return [f"c{i:03d}" for i in np.random.default_rng(seed).permutation(900)[:count]]
+
+
+def test_look_alike_branches_in_another_order_and_under_other_names_match():
+    report = compare(network(names=names(1)), network(seed=9, names=names(2), later=(0, 2)), steps=2)
+    assert report.verdict == "match"
+    assert not any(p.status == "unpaired" for p in report.probes)
+
+
+def test_concatenated_the_other_way_round_is_found_at_the_concatenation():
+    own = names(3)
+    report = compare(network(names=own), network(names=own, swap=True), steps=1)
+    assert report.verdict == "diverged"
+    assert report.first_divergence is not None
+    assert report.first_divergence.phase == "structure"
+    assert report.first_divergence.layer.startswith("concatenate_1")
+    first = report.findings[0]
+    assert (first.cause, first.layer) == ("channel-order", report.first_divergence.layer)
+    births = {p.layer for p in report.probes if p.status == "born"}
+    assert births == {report.first_divergence.layer}
+
+
+def test_a_missing_skip_connection_is_found_at_its_addition():
+    report = compare(network(names=names(4)), network(names=names(5), drop=True), steps=1)
+    assert report.first_divergence is not None
+    assert (report.first_divergence.phase, report.first_divergence.layer) == ("structure", "add_1")
+    assert report.first_divergence.status == "unpaired"
+    assert report.findings[0].cause == "layer-missing"
