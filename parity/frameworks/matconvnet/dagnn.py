@@ -11,17 +11,14 @@ import numpy as np
 
 from parity.errors import BadFile
 from parity.frameworks.matconvnet.blocks import BLOCKS, block_fields
-from parity.frameworks.matconvnet.cells import Cell, opaque, params_of, read_kind
+from parity.frameworks.matconvnet.cells import Cell, Read, opaque, params_of, read_kind
 from parity.frameworks.matconvnet.order import CycleError, evaluation_order
 from parity.frameworks.matconvnet.rows import Row, check_names, flag, names_of, read_params, read_rows, records
-from parity.frameworks.matconvnet.sizes import declared_inputs
-from parity.layers import Kind, Loss
+from parity.frameworks.matconvnet.sizes import declared_inputs, times
+from parity.layers import DistanceLoss, Kind, Loss, PDist
 from parity.network import Layer, Network, Param
 
 __all__ = ["Graph", "is_dagnn"]
-
-_WITHOUT_GRADIENT = ("classerror", "topkerror", "binaryerror")
-"""Losses that count errors."""
 
 _AVERAGING_RATE = 0.1
 """Of a batch normalisation's moments where `params` does not say it (BatchNorm.m, `attach`)."""
@@ -82,11 +79,15 @@ class Graph:
             order = _order(rows)
         except ValueError as error:
             raise BadFile(file, str(error)) from None
+        self._produced = {name for row in rows for name in row.outputs}
+        read = dict.fromkeys(name for row in rows for name in row.inputs)
+        self._free = [n for n in dict.fromkeys([*variables, *read]) if n in read and n not in self._produced]
+        self._data = {name for row in rows if not _compares(row) for name in row.inputs} | {*_listed(self.meta)}
         made = {row.name: self._make(row) for row in rows}
         unused = [name for name in self._cells if name not in {p for row in rows for p in row.params}]
         if unused:
             self._remarks.append(f"no layer reads its parameters {', '.join(unused[:4])}{' …' * (len(unused) > 4)}")
-        self.network = self._network([rows[at] for at in order], made, variables, objectives)
+        self.network = self._network([rows[at] for at in order], made, objectives)
 
     def _make(self, row: Row) -> _Made:
         """A row's kind and parameters; the parameters are added."""
@@ -95,14 +96,20 @@ class Graph:
             return _Made(opaque(row.type, row.block), remarks=[remark])
         try:
             cells = self._of_row(row)
-            read = read_kind(row.type, self._fields(row, cells), [cell.value for cell in cells])
+            fields = self._fields(row, cells)
+            read = read_kind(row.type, fields, [cell.value for cell in cells])
             if read is None:
                 return _Made(opaque(row.type, row.block), remarks=[f"is a {row.type}, which parity cannot run yet"])
+            if isinstance(read.kind, Loss) and row.inputs[1] in self._produced:
+                remark = "takes labels that other layers make, which parity cannot run"
+                return _Made(opaque(row.type, row.block), remarks=[remark])
+            if isinstance(read.kind, PDist) and read.kind.aggregate and self._is_target(row):
+                read = Read(DistanceLoss.from_matconvnet(fields, {}), {})
             ids = {
                 role: row.params[j] if sum(k == j for _, k in read.arrays.values()) == 1 else f"{row.params[j]}.{role}"
                 for role, (_, j) in read.arrays.items()
             }
-            made = _Made(read.kind, ids)
+            made = _Made(read.kind, ids, [*read.kind.remarks(), *_misfit(row, read)])
             for param in params_of(read, cells, ids, made.remarks):
                 self._share(param)
             self.places |= {ids[role]: cells[j].place for role, (_, j) in read.arrays.items()}
@@ -136,6 +143,10 @@ class Graph:
         unsaid = [_AVERAGING_RATE if row.type == "dagnn.BatchNorm" and j == 2 else 1.0 for j in range(len(cells))]
         return [replace(c, rate=r) if np.isnan(c.rate) else c for c, r in zip(cells, unsaid, strict=True)]
 
+    def _is_target(self, row: Row) -> bool:
+        """Whether the second input of a distance is a label: given, not made, and read by nothing that takes data."""
+        return len(row.inputs) == 2 and row.inputs[1] in self._free and row.inputs[1] not in self._data
+
     def _fields(self, row: Row, cells: Sequence[Cell]) -> dict[str, Any]:
         """What the kind is read from: the block's properties, and the multipliers as SimpleNN keeps them."""
         fields = block_fields(row.type, row.block) | {"inputs": row.inputs, "weights": [cell.value for cell in cells]}
@@ -156,15 +167,12 @@ class Graph:
         self,
         rows: Sequence[Row],
         made: Mapping[str, _Made],
-        variables: Sequence[str],
         objectives: Mapping[str, float] | None,
     ) -> Network:
-        produced = {name for row in rows for name in row.outputs}
-        read = dict.fromkeys(name for row in rows for name in row.inputs)
-        free = [name for name in dict.fromkeys([*variables, *read]) if name in read and name not in produced]
+        read = {name for row in rows for name in row.inputs}
         losses = [row for row in rows if isinstance(made[row.name].kind, Loss)]
-        labels = [name for name in free if any(name in row.inputs[1:] for row in losses)]
-        weights = self._objectives(losses, made, produced, objectives)
+        labels = [name for name in self._free if any(name in row.inputs[1:] for row in losses)]
+        weights = self._objectives(losses, made, objectives)
         layers = [
             Layer(
                 row.name,
@@ -178,7 +186,7 @@ class Graph:
             )
             for row in rows
         ]
-        data = _ordered([name for name in free if name not in labels], self.meta)
+        data = _ordered([name for name in self._free if name not in labels], self.meta)
         inputs, unsaid = declared_inputs(self.meta, data, layers, self._params, self._file)
         return Network(
             name=Path(self._file).name,
@@ -197,12 +205,11 @@ class Graph:
         self,
         losses: Sequence[Row],
         made: Mapping[str, _Made],
-        produced: Iterable[str],
         given: Mapping[str, float] | None,
     ) -> dict[str, float]:
         """What is differentiated: `given`, else `objective` (cnn_train_dag.m), else every loss that has a gradient."""
         if given is not None:
-            unknown = [name for name in given if name not in produced]
+            unknown = [name for name in given if name not in self._produced]
             if unknown:
                 known = ", ".join(row.outputs[0] for row in losses) or "none"
                 raise BadFile(
@@ -210,11 +217,10 @@ class Graph:
                     f"derOutputs names {unknown[0]!r}, which no layer makes (the losses' outputs are {known})",
                 )
             return dict(given)
-        if "objective" in produced:
+        if "objective" in self._produced:
             return {"objective": 1.0}
-        found = [
-            row.outputs[0] for row in losses if getattr(made[row.name].kind, "function", "") not in _WITHOUT_GRADIENT
-        ]
+        kinds = {row.outputs[0]: made[row.name].kind for row in losses}
+        found = [name for name, kind in kinds.items() if isinstance(kind, Loss) and kind.differentiable]
         if found:
             self._remarks.append(
                 f"it has no variable `objective`, which MatConvNet's trainer differentiates; {', '.join(found)} "
@@ -232,12 +238,32 @@ def _order(rows: Sequence[Row]) -> list[int]:
         raise ValueError(f"its layers run in a circle: {names}") from None
 
 
+def _compares(row: Row) -> bool:
+    """Whether a block's second input may be labels."""
+    return row.type in ("dagnn.Loss", "dagnn.PDist")
+
+
+def _misfit(row: Row, read: Read) -> list[str]:
+    """A remark where a block's `size` is not that of its filters; MatConvNet goes by the filters (Conv.m)."""
+    size, kernel = row.block.get("size"), read.arrays.get("kernel")
+    if kernel is None or not isinstance(size, np.ndarray) or not size.any() or not np.isfinite(size).all():
+        return []
+    said, found = [int(n) for n in size.flat], [*kernel[0].shape]
+    said += [1] * (len(found) - len(said))
+    return [] if said == found else [f"its block says filters of {times(said)}, they are {times(found)}"]
+
+
+def _listed(meta: Mapping[str, Any]) -> list[str]:
+    """The names in `meta.inputs`."""
+    try:
+        return [str(entry.get("name")) for entry in records(meta.get("inputs", []), "inputs")]
+    except ValueError:
+        return []
+
+
 def _ordered(names: Sequence[str], meta: Mapping[str, Any]) -> list[str]:
     """Data inputs in the order of `meta.inputs`; those that it does not name come after them."""
-    try:
-        listed = [str(entry.get("name")) for entry in records(meta.get("inputs", []), "inputs")]
-    except ValueError:
-        listed = []
+    listed = _listed(meta)
     return [*(name for name in dict.fromkeys(listed) if name in names), *(name for name in names if name not in listed)]
 
 

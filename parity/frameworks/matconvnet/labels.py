@@ -43,7 +43,7 @@ def labels_of(
     if isinstance(kind, Loss) and kind.target == "signs":
         weighing = None if weighing is None else weighing.unsqueeze(1)
         return target_tensor(_signs(values), x), weighing
-    if isinstance(kind, Loss) and kind.target == "values":
+    if isinstance(kind, Loss) and (kind.target == "values" or (kind.target == "either" and _is_target(values, x))):
         return _values(name, values, x), weighing
     return _label_ids(name, layer, values, x), weighing
 
@@ -51,6 +51,13 @@ def labels_of(
 def _signs(values: np.ndarray) -> np.ndarray:
     """Labels of attributes as -1 and +1, 0 ignored: a batch may hold them so, or as 0 and 1."""
     return values if values.size and values.min() < 0 else 2 * values - 1
+
+
+def _is_target(values: np.ndarray, x: torch.Tensor) -> bool:
+    """Whether labels are values in the predictions' shape, or one per image, rather than classes."""
+    if values.ndim == 1:
+        return x.shape[1] == 1
+    return values.shape[-1] == x.shape[1] and (x.shape[1] > 1 or values.dtype.kind == "f")
 
 
 def _values(name: str, given: np.ndarray, x: torch.Tensor) -> torch.Tensor:

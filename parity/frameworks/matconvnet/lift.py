@@ -14,6 +14,7 @@ from parity.frameworks.matconvnet.recipe import Overrides, der_outputs, lift_rec
 from parity.frameworks.matconvnet.simplenn import Chain
 from parity.frameworks.matconvnet.sizes import with_input
 from parity.frameworks.matconvnet.values import Unreadable
+from parity.layers import DistanceLoss
 from parity.network import Network
 from parity.recipe import Recipe
 
@@ -65,10 +66,22 @@ def lift_data(
         lifted = lift_recipe(network, built.places, data, recipe, trainer=trainer)
     except ValueError as error:
         raise BadFile(name, str(error)) from None
+    network = _of_version(network, lifted.version)
     declared = {tensor: network.inputs[tensor] for tensor in network.data(network.inputs)}
     if input_shape is not None:
         network = replace(network, remarks=tuple(r for r in network.remarks if "size of its input" not in r))
     return with_input(network, declared if input_shape is None else input_shape, path=name), lifted
+
+
+def _of_version(network: Network, version: str) -> Network:
+    """The network as a release trains it: up to beta25 a distance too is divided by the batch (cnn_train.m:455)."""
+    if version != "beta25":
+        return network
+    layers = (
+        replace(layer, kind=replace(layer.kind, reduction="mean")) if isinstance(layer.kind, DistanceLoss) else layer
+        for layer in network.layers
+    )
+    return replace(network, layers=tuple(layers))
 
 
 def _find(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:

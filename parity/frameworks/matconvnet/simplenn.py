@@ -70,7 +70,7 @@ class Chain:
                 kind, ids = self._known(type_name, name, fields, position, remarks)
             except ValueError as error:
                 raise BadFile(self._file, f"{where}: {error}") from None
-            remarks += _of_old_files(kind, raw)
+            remarks += [*kind.remarks(), *_of_old_files(kind, raw)]
         inputs = (self._tensor, "labels") if isinstance(kind, Loss) else (self._tensor,)
         self._layers.append(
             Layer(name, kind, inputs, (name,), ids, origin=called, source_type=type_name, remarks=tuple(remarks))
