@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, scalar
+from parity.layers.base import Context, Kind, scalar, setting
 from parity.layers.keras_fields import function_name
 from parity.layers.softmax import Softmax
 
@@ -125,4 +125,4 @@ class Activation(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Activation:
         """A `relu` layer with its leak, or a `sigmoid` layer."""
-        return cls("relu", scalar(layer["leak"])) if layer["type"] == "relu" else cls("sigmoid")
+        return cls("relu", setting(layer, "leak", scalar)) if layer["type"] == "relu" else cls("sigmoid")

@@ -8,17 +8,33 @@ MatConvNet differs); torch is imported inside it, so that reading a file loads n
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import torch
 
     from parity.network import Shape
 
-__all__ = ["Context", "Kind", "Opaque", "Reach", "by", "flag", "four", "numbers", "pair", "scalar", "torch_axis"]
+__all__ = [
+    "Context",
+    "Kind",
+    "Opaque",
+    "Reach",
+    "by",
+    "flag",
+    "four",
+    "numbers",
+    "pair",
+    "scalar",
+    "setting",
+    "torch_axis",
+    "whole",
+]
+
+_Form = TypeVar("_Form")
 
 
 @dataclass
@@ -191,7 +207,7 @@ def pair(value: Any) -> tuple[int, int]:
     if len(items) == 1:
         items *= 2
     if len(items) != 2:
-        raise ValueError(f"expected one or two numbers, got {items}")
+        raise ValueError(f"expected one or two numbers, got {len(items)}")
     return items[0], items[1]
 
 
@@ -201,7 +217,7 @@ def four(value: Any) -> tuple[int, int, int, int]:
     if len(items) == 1:
         items *= 4
     if len(items) != 4:
-        raise ValueError(f"expected one or four numbers, got {items}")
+        raise ValueError(f"expected one or four numbers, got {len(items)}")
     return items[0], items[1], items[2], items[3]
 
 
@@ -209,9 +225,12 @@ def numbers(value: Any) -> list[float]:
     """The numbers of a scalar, sequence or array, in column-major order; raises ValueError for anything else."""
     import numpy as np
 
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = np.array(None)
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"expected numbers, got {type(value).__name__}")
+        raise ValueError(f"expected numbers, got {_spoken(value)}")
     return [float(v) for v in array.reshape(-1, order="F")[:_MANY]]
 
 
@@ -221,6 +240,28 @@ def scalar(value: Any) -> float:
     if len(items) != 1:
         raise ValueError(f"expected one number, got {len(items)}")
     return items[0]
+
+
+def whole(value: Any) -> int:
+    """`value` as one whole number; raises ValueError for anything else."""
+    items = _whole(value)
+    if len(items) != 1:
+        raise ValueError(f"expected one whole number, got {len(items)}")
+    return items[0]
+
+
+def setting(layer: Mapping[str, Any], name: str, form: Callable[[Any], _Form], default: Any = None) -> _Form:
+    """A field of a MatConvNet layer in the form that `pair`, `four`, `scalar`, `whole`, `flag` or `numbers` gives it.
+
+    Raises ValueError, with the field's name, where it is missing and has no default, or is not of that form.
+    """
+    value = layer.get(name, default)
+    if value is None:
+        raise ValueError(f"its {name} is missing")
+    try:
+        return form(value)
+    except ValueError as error:
+        raise ValueError(f"its {name}: {error}") from None
 
 
 def flag(value: Any) -> bool:
@@ -235,6 +276,14 @@ def torch_axis(rank: int, axis: int) -> int:
 
 
 _MANY = 100_000  # a field of a layer is a handful of numbers; a damaged file may claim more
+
+
+def _spoken(value: Any) -> str:
+    """What a value of a file is, in MATLAB's words."""
+    for kind, word in ((str, "text"), (list, "a cell array"), (dict, "a struct")):
+        if isinstance(value, kind):
+            return word
+    return str(getattr(value, "what", "") or type(value).__name__)  # `Unreadable` says what it was
 
 
 def _whole(value: Any) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, numbers, scalar
+from parity.layers.base import Context, Kind, numbers, scalar, setting
 from parity.layers.keras_fields import axis_from_end
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class BatchNorm(Kind):
             momentum: float | None = 0.0  # cnn_train.m:79-85 fills in ones, so r = 1
         else:
             momentum = 1.0 - float(numbers(rates)[2]) if len(numbers(rates)) > 2 else None
-        return cls(scalar(layer["epsilon"]), momentum, "deviation")
+        return cls(setting(layer, "epsilon", scalar), momentum, "deviation")
 
     @classmethod
     def input_channels(cls, shapes: Mapping[str, tuple[int, ...]]) -> int | None:

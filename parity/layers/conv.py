@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, four, pair
+from parity.layers.base import Context, Kind, Reach, four, pair, setting
 from parity.layers.geometry import pads_of, window_reach, window_shape
 from parity.layers.keras_fields import extents, padding, require_channels_last
 
@@ -87,7 +87,11 @@ class Conv(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Conv:
         """A `conv` layer, in one group until `fit` sees its input; without filters it is the identity bank."""
-        stride, dilate, pad = pair(layer["stride"]), pair(layer["dilate"]), four(layer["pad"])
+        stride, dilate, pad = (
+            setting(layer, "stride", pair),
+            setting(layer, "dilate", pair),
+            setting(layer, "pad", four),
+        )
         if min(stride) < 1 or min(dilate) < 1 or min(pad) < 0:
             raise ValueError(f"its stride {stride}, dilate {dilate} or pad {pad} is out of range")
         h, w, _, filters = shapes.get("kernel", (1, 1, 0, 0))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, four, pair, scalar
+from parity.layers.base import Context, Kind, Reach, four, pair, setting, whole
 from parity.layers.geometry import grown_extent
 from parity.layers.keras_fields import extents, require_channels_last
 
@@ -108,15 +108,18 @@ class ConvTranspose(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> ConvTranspose:
         """A `convt` layer or block: filters h×w×(outputs/groups)×inputs, and the number of groups (vl_nnconvt.cu)."""
-        upsample, crop, groups = pair(layer["upsample"]), four(layer["crop"]), scalar(layer["numGroups"])
+        upsample, crop, groups = (
+            setting(layer, "upsample", pair),
+            setting(layer, "crop", four),
+            setting(layer, "numGroups", whole),
+        )
         if min(upsample) < 1 or min(crop) < 0:
             raise ValueError(f"its upsample {upsample} or crop {crop} is out of range")
-        if groups < 1 or groups != int(groups):
-            raise ValueError(f"its numGroups is {groups:g}, not a whole number from 1 on")
+        if groups < 1:
+            raise ValueError(f"its numGroups is {groups}, not a number from 1 on")
         if "kernel" not in shapes:
             raise ValueError("it has no filters")
         h, w, depth, channels = shapes["kernel"]
-        groups = int(groups)
         filters = depth * groups
         if channels % groups:
             raise ValueError(f"its filters take {channels} channels, which {groups} groups cannot share")

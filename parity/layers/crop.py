@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, pair
+from parity.layers.base import Context, Kind, Reach, pair, setting
 from parity.layers.keras_fields import extents, require_channels_last
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Crop(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Crop:
         """A `dagnn.Crop` block, of a map and of the one that it is to be as large as."""
-        offset = pair(layer["crop"])
+        offset = setting(layer, "crop", pair)
         if min(offset) < 0:
             raise ValueError(f"its crop {offset} is out of range")
         return cls(None, offset)

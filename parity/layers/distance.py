@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, by, flag, numbers, scalar
+from parity.layers.base import Context, Kind, by, flag, numbers, scalar, setting
 from parity.layers.loss import Loss
 
 if TYPE_CHECKING:
@@ -161,18 +161,18 @@ def _slope(d: torch.Tensor, p: float, root: bool, epsilon: float) -> torch.Tenso
 
 def _fields(layer: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `pdist` layer or block; ValueError where one is out of range."""
-    p, epsilon = scalar(layer["p"]), scalar(layer["epsilon"])
+    p, epsilon = setting(layer, "p", scalar), setting(layer, "epsilon", scalar)
     if not 0 < p < float("inf"):
         raise ValueError(f"its p is {p:g}, not a positive number")
     if not epsilon >= 0:
         raise ValueError(f"its epsilon is {epsilon:g}, not a number from 0 on")
-    weights = numbers(layer.get("instanceWeights", []))
+    weights = setting(layer, "instanceWeights", numbers, [])
     if len(weights) > 1:
         raise ValueError("its instanceWeights are those of one batch; remove them, and give weights with the labels")
     return {
         "p": p,
-        "root": not flag(layer["noRoot"]),
-        "aggregate": flag(layer["aggregate"]),
+        "root": not setting(layer, "noRoot", flag),
+        "aggregate": setting(layer, "aggregate", flag),
         "epsilon": epsilon,
         "factor": weights[0] if weights else 1.0,
     }

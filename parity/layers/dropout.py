@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, scalar
+from parity.layers.base import Context, Kind, scalar, setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ class Dropout(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Dropout:
         """A `dropout` layer."""
-        rate = scalar(layer["rate"])
+        rate = setting(layer, "rate", scalar)
         if not 0 <= rate <= 1:
             raise ValueError(f"its rate is {rate:g}, not a share between 0 and 1")
         return cls(rate)

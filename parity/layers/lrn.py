@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, numbers
+from parity.layers.base import Context, Kind, numbers, setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ class LRN(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> LRN:
         """A `normalize` or `lrn` layer: param = [N kappa alpha beta]."""
-        param = numbers(layer["param"])
+        param = setting(layer, "param", numbers)
         if len(param) != 4 or not param[0].is_integer() or param[0] < 1:
             raise ValueError(f"its param is {param}, not [N kappa alpha beta]")
         return cls(int(param[0]), param[1], param[2], param[3])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, by, scalar, torch_axis
+from parity.layers.base import Context, Kind, Reach, by, setting, torch_axis, whole
 from parity.layers.keras_fields import axis_from_end
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ class Concat(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Concat:
         """A `dagnn.Concat` block: dim 1 the rows, 2 the columns, 3 the channels, 4 the images (vl_nnconcat.m)."""
-        dim = scalar(layer["dim"])
+        dim = setting(layer, "dim", whole)
         if dim not in (1, 2, 3, 4):
-            raise ValueError(f"its dim is {dim:g}, not 1, 2, 3 or 4")
-        return cls({1: -3, 2: -2, 3: -1, 4: -4}[int(dim)])
+            raise ValueError(f"its dim is {dim}, not 1, 2, 3 or 4")
+        return cls({1: -3, 2: -2, 3: -1, 4: -4}[dim])
 
     def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> Concat:
         """The same, if its inputs agree in every extent but the one along the axis."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, numbers
+from parity.layers.base import Context, Kind, Reach, numbers, setting
 from parity.layers.pool import window_mean
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _params(layer: Mapping[str, Any], form: str) -> list[float]:
     """The numbers of `param`; ValueError where it is missing or has another count than `form` names."""
     if "param" not in layer:
         raise ValueError(f"its param {form} is missing")
-    param = numbers(layer["param"])
+    param = setting(layer, "param", numbers)
     if len(param) != len(form.split()) or any(v != v for v in param):
         raise ValueError(f"its param is {param[:6]}, not {form}")
     return param

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, four, pair
+from parity.layers.base import Context, Kind, Reach, four, pair, setting
 from parity.layers.geometry import pads_of, window_reach, window_shape
 from parity.layers.keras_fields import extents, padding, require_channels_last
 
@@ -98,7 +98,7 @@ class Pool(Kind):
             raise ValueError(f"its method is {method!r}, not 'max' or 'avg'" if method else "its method is missing")
         if "pool" not in layer:
             raise ValueError("its window (`pool`) is missing")
-        size, stride, pad = pair(layer["pool"]), pair(layer["stride"]), four(layer["pad"])
+        size, stride, pad = setting(layer, "pool", pair), setting(layer, "stride", pair), setting(layer, "pad", four)
         if min(size) < 1 or min(stride) < 1 or min(pad) < 0:
             raise ValueError(f"pool {size}, stride {stride}, pad {pad} are out of range")
         if max(pad[:2]) >= size[0] or max(pad[2:]) >= size[1]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, flag, numbers, pair
+from parity.layers.base import Context, Kind, Reach, flag, numbers, pair, setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,18 +99,18 @@ class ROIPooling(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> ROIPooling:
         """A `dagnn.ROIPooling` block; its transform is one factor, one for each axis, or a 2×3 matrix."""
-        method, subdivisions = layer["method"], pair(layer["subdivisions"])
+        method, subdivisions = layer["method"], setting(layer, "subdivisions", pair)
         if method not in ("max", "avg"):
             raise ValueError(f"its method is {method!r}, not 'max' or 'avg'")
         if not (min(subdivisions) >= 1 and max(subdivisions) <= _MOST):
             raise ValueError(f"its subdivisions {subdivisions} are out of range")
-        given = numbers(layer["transform"])
+        given = setting(layer, "transform", numbers)
         if len(given) in (1, 2):  # about the corner of the map, which is at 1
             a, b = given[0], given[-1]
             given = [a, 0.0, 0.0, b, 1 - a, 1 - b]
         if len(given) != 6 or not all(map(math.isfinite, given)):
             raise ValueError(f"its transform has {len(given)} numbers, not 1, 2 or 6")
-        return cls(method, subdivisions, tuple(given), flag(layer["flatten"]))
+        return cls(method, subdivisions, tuple(given), setting(layer, "flatten", flag))
 
 
 _MOST = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, scalar
+from parity.layers.base import Context, Kind, Reach, setting, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,10 +99,10 @@ class _Grid(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Kind:
         """A grid generator with its extents Ho and Wo."""
-        height, width = scalar(layer["Ho"]), scalar(layer["Wo"])
-        if not (1 <= height <= _MOST and 1 <= width <= _MOST and height == int(height) and width == int(width)):
-            raise ValueError(f"its grid is {height:g}×{width:g}, not of whole cells")
-        return cls(int(height), int(width))
+        height, width = setting(layer, "Ho", whole), setting(layer, "Wo", whole)
+        if not (1 <= height <= _MOST and 1 <= width <= _MOST):
+            raise ValueError(f"its grid is {height}×{width}, which is out of range")
+        return cls(height, width)
 
     def points(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Y (1, 1, height) and x (1, width, 1) from -1 to 1, as they broadcast to (n, width, height)."""

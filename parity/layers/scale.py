@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, by, flag
+from parity.layers.base import Context, Kind, by, flag, setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ class Scale(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Scale:
         """A `dagnn.Scale` block."""
-        return cls(flag(layer["hasBias"]))
+        return cls(setting(layer, "hasBias", flag))
 
     def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> Scale:
         """The same, if inputs and parameters together are as many as it needs, and their sizes go together."""
