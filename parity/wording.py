@@ -70,6 +70,7 @@ def kind_words(kind: Kind) -> str:
         case Loss():
             parts = [f"{kind.function} loss", kind.reduction]
             parts += [f"label smoothing {_number(kind.label_smoothing)}"] if kind.label_smoothing else []
+            parts += [f"{name.replace('_', ' ')} {_value(value)}" for name, value in kind.settings]
         case Pad():
             parts = [f"pad {_same(kind.pad)}", *([f"with {kind.value:g}"] if kind.value else [])]
         case Crop():

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from parity.layers._keras_losses import FUNCTIONS, smoothed
 from parity.layers.loss_words import BINARY, CATEGORICAL
 
 __all__ = ["BINARY", "CATEGORICAL", "VECTOR", "cost"]
 
-VECTOR = (
-    "binary_crossentropy",
-    "mean_squared_error",
-    "mean_absolute_error",
-    "categorical_hinge",
-    "kl_divergence",
-    "poisson",
-)
-"""Keras' losses of one-hot vectors, averaged (or summed, hinge and divergence) over the classes."""
+VECTOR = tuple(FUNCTIONS)
+"""Keras' losses of one-hot vectors and values."""
 
 _FLOOR = 1e-8  # vl_nnloss.m bounds the divisor of log's derivative, not its value
 
@@ -32,6 +27,7 @@ def cost(
     smoothing: float = 0.0,
     top: int = 5,
     threshold: float = 0.0,
+    settings: Mapping[str, Any] | None = None,
 ) -> torch.Tensor:
     """Σ weight·cost over images and pixels.
 
@@ -39,11 +35,12 @@ def cost(
         function: a word of `CATEGORICAL`, `BINARY` or `VECTOR`.
         x: predictions (n, c) or (n, c, h, w).
         labels: class ids from 0, (n,) or (n, h, w), -1 ignored; for `BINARY` -1, 0 or +1 in the shape of `x`, or (n,)
-            where `x` has one channel.
+            where `x` has one channel. `VECTOR` also takes targets in the shape of `x`, or (n, c, 1, 1).
         weights: instance weights that broadcast against (n, h, w), or against `x` for `BINARY`.
         smoothing: share of the label's mass spread over all classes.
         top: K of `topkerror` (vl_nnloss.m's `topK`).
         threshold: of `binaryerror`.
+        settings: of a word of `VECTOR`, as Keras names them (`delta`, `gamma`, ...).
 
     Raises:
         NotImplementedError: a function that parity does not know.
@@ -54,18 +51,23 @@ def cost(
         return _binary(function, x, labels, weights, threshold)
     if function not in CATEGORICAL + VECTOR:
         raise NotImplementedError(f"the loss {function!r} cannot run on torch")
-    ids = (labels.reshape(-1, 1, 1) if labels.dim() == 1 else labels).expand(x.shape[0], *x.shape[2:])
-    mass = (ids >= 0).to(x.dtype)
-    if weights is not None:
-        mass = mass * weights
-    classes = ids.clamp(min=0).unsqueeze(1)
-    if function in VECTOR or smoothing:
-        one = x.shape[1] == 1  # a single output: the label is its target
-        target = classes.to(x.dtype) if one else torch.zeros_like(x).scatter_(1, classes, 1.0)
-        each = _vector(function, x, target * (1 - smoothing) + smoothing / (2 if one else x.shape[1]))
+    if function in VECTOR and labels.dim() == x.dim():
+        target, mass = labels.to(x.dtype).expand_as(x), x.new_ones(())
     else:
-        each = _categorical(function, x, classes, top)
-    return (mass * each).sum()
+        ids = (labels.reshape(-1, 1, 1) if labels.dim() == 1 else labels).expand(x.shape[0], *x.shape[2:])
+        mass, classes = (ids >= 0).to(x.dtype), ids.clamp(min=0).unsqueeze(1)
+        if function not in VECTOR and not smoothing:
+            return _weighed(_categorical(function, x, classes, top), mass, weights)
+        # Of a single output the label is its target.
+        target = classes.to(x.dtype) if x.shape[1] == 1 else torch.zeros_like(x).scatter_(1, classes, 1.0)
+    target = smoothed(function, target, smoothing)
+    if function in VECTOR:
+        return _weighed(FUNCTIONS[function](x, target, settings or {}), mass, weights)
+    return _weighed(_cross_entropy(function, x, target), mass, weights)
+
+
+def _weighed(each: torch.Tensor, mass: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    return ((mass if weights is None else mass * weights) * each).sum()
 
 
 def _categorical(function: str, x: torch.Tensor, classes: torch.Tensor, top: int) -> torch.Tensor:
@@ -105,27 +107,12 @@ def _binary(
     return (mass * torch.where(mass == 0, torch.zeros_like(each), each)).sum()
 
 
-def _vector(function: str, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cost of each pixel, (n, h, w), against a target distribution (n, c, h, w) (keras/src/losses/losses.py)."""
+def _cross_entropy(function: str, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each pixel, (n, h, w), against a smoothed target (n, c, h, w)."""
     if function == "softmaxlog":
         return -(target * x.log_softmax(1)).sum(1)
     if function == "log":
         return -(target * -_minus_log(x)).sum(1)
-    if function == "mean_squared_error":
-        return ((x - target) ** 2).mean(1)
-    if function == "mean_absolute_error":
-        return (x - target).abs().mean(1)
-    tiny = 1e-7  # keras.config.epsilon()
-    if function == "binary_crossentropy":
-        p = x.clamp(tiny, 1 - tiny)
-        return -(target * p.log() + (1 - target) * (1 - p).log()).mean(1)
-    if function == "categorical_hinge":
-        return F.relu(((1 - target) * x).amax(1) - (target * x).sum(1) + 1)
-    if function == "kl_divergence":
-        t, p = target.clamp(tiny, 1), x.clamp(tiny, 1)
-        return (t * (t / p).log()).sum(1)
-    if function == "poisson":
-        return (x - target * (x + tiny).log()).mean(1)
     raise NotImplementedError(f"label smoothing with the loss {function!r}")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, numbers, scalar
+from parity.layers.base import Context, Kind, Reach, numbers, scalar, setting, whole
+from parity.layers.keras_losses import class_of, settings_of, word_of
 from parity.layers.loss_words import BINARY, CATEGORICAL
 
 if TYPE_CHECKING:
@@ -24,21 +24,23 @@ class Loss(Kind):
     Attributes:
         function: the neutral word: `softmaxlog` (cross-entropy of logits), `log` (cross-entropy of probabilities),
             MatConvNet's other words (mhinge, mshinge, hinge, logistic, binarylog, classerror, topkerror, binaryerror),
-            or Keras' own (`binary_crossentropy`, `mean_squared_error`, ...).
-        reduction: `"mean"` over the batch's elements, `"sum"`, or `"none"`. MatConvNet's is the mean over the images:
-            before 2018 it sums and the trainer divides by the batch, later it divides itself, and what enters the
-            update is the same.
+            or Keras' own (`binary_crossentropy`, `mean_squared_error`, ...; its `hinge` is `mean_hinge`).
+        reduction: `"mean"` over the images, `"pixel-mean"` over images and pixels (Keras' mean where a prediction is a
+            map), `"sum"`, or `"none"`. MatConvNet's is the mean over the images: before 2018 it sums and the trainer
+            divides by the batch, later it divides itself, and what enters the update is the same.
         label_smoothing: share of the label's mass spread over all classes.
         sparse: whether the framework's loss wants class ids (True) or one-hot vectors (False).
         top: K of `topkerror`.
         threshold: what `binaryerror` cuts the predictions at.
         factor: what the file multiplies every cost by (MatConvNet's `instanceWeights`).
+        settings: names and values of a Keras loss' settings that are not its defaults (`delta`, `gamma`, ...).
     """
 
     causes: ClassVar = {
         "function": "loss-kind",
         "reduction": "loss-reduction",
         "label_smoothing": "loss-kind",
+        "settings": "loss-kind",
     }
     matconvnet: ClassVar = ("softmaxloss", "loss", "dagnn.Loss")
 
@@ -49,11 +51,17 @@ class Loss(Kind):
     top: int = 5
     threshold: float = 0.0
     factor: float = 1.0
+    settings: tuple[tuple[str, Any], ...] = ()
 
     @property
     def target(self) -> str:
-        """What its labels are: `"ids"` (class ids from 0), `"signs"` (-1 and +1, 0 ignored) or `"values"`."""
-        return "signs" if self.function in BINARY else "ids"
+        """What its labels are: `"ids"` (class ids from 0), `"signs"` (-1 and +1, 0 ignored), `"values"`, or `"either"`.
+
+        Keras' losses take either, class ids as one-hot vectors.
+        """
+        if self.function in BINARY:
+            return "signs"
+        return "ids" if self.function in CATEGORICAL else "either"
 
     @property
     def differentiable(self) -> bool:
@@ -87,29 +95,38 @@ class Loss(Kind):
         """A Keras loss, by its class (`CategoricalCrossentropy`) or function name, with its config.
 
         A cross-entropy of probabilities is `log`, of logits `softmaxlog`. Keras' `sum_over_batch_size` and Keras 2's
-        `auto` are the mean.
+        `auto` are the mean: over images and pixels, if `inputs` says that the predictions are maps.
         """
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name.split(">")[-1]).lower()
-        name = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "bce": "binary_crossentropy"}.get(name, name)
-        function = name
+        name = word_of(class_name)
+        function = "mean_hinge" if name == "hinge" else name
         if name in ("categorical_crossentropy", "sparse_categorical_crossentropy"):
             function = "softmaxlog" if config.get("from_logits") else "log"
         reduction = str(config.get("reduction") or "none" if "reduction" in config else "mean").lower()
-        if reduction in ("sum_over_batch_size", "auto", "mean_with_sample_weight"):
-            reduction = "mean"
-        return cls(function, reduction, float(config.get("label_smoothing") or 0.0), name.startswith("sparse"))
+        if reduction in ("sum_over_batch_size", "auto", "mean", "mean_with_sample_weight"):
+            maps = bool(inputs) and len(inputs[0]) > 1 and name not in ("dice", "tversky")
+            reduction = "pixel-mean" if maps else "mean"
+        smoothing = config.get("label_smoothing")
+        share = float(smoothing) if isinstance(smoothing, int | float) else 0.0
+        sparse = name.startswith("sparse") or name == "categorical_generalized_cross_entropy"
+        return cls(function, reduction, share, sparse, settings=settings_of(name, config))
 
     def keras_line(self, field_name: str) -> str:
         """The loss, or its constructor argument."""
-        words = {"softmaxlog": "from_logits=True", "log": "from_logits=False"}
-        if field_name == "function":
-            name = "SparseCategoricalCrossentropy" if self.sparse else "CategoricalCrossentropy"
-            if self.function in words:
-                return f"loss=keras.losses.{name}({words[self.function]})"
-            return f'loss="{self.function}"'
+        if field_name in ("function", "settings"):
+            return f"loss={self._constructor()}"
         if field_name == "reduction":
-            return 'reduction="' + {"mean": "sum_over_batch_size"}.get(self.reduction, self.reduction) + '"'
+            words = {"mean": "sum_over_batch_size", "pixel-mean": "sum_over_batch_size"}
+            return f'reduction="{words.get(self.reduction, self.reduction)}"'
         return f"label_smoothing={self.label_smoothing}" if field_name == "label_smoothing" else ""
+
+    def _constructor(self) -> str:
+        """The Keras expression that makes it, or its name where Keras has no such loss."""
+        said = {"softmaxlog": [("from_logits", True)], "log": [("from_logits", False)]}.get(self.function, [])
+        name = "SparseCategoricalCrossentropy" if self.sparse else "CategoricalCrossentropy"
+        if not said:
+            name = class_of("hinge" if self.function == "mean_hinge" else self.function)
+        arguments = ", ".join(f"{key}={value!r}" for key, value in (*said, *self.settings))
+        return f"keras.losses.{name}({arguments})" if name else f'"{self.function}"'
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """A single number."""
@@ -135,8 +152,11 @@ class Loss(Kind):
             self.label_smoothing,
             top=self.top,
             threshold=self.threshold,
+            settings=dict(self.settings),
         )
         total = total * self.factor if self.factor != 1 else total
+        if self.reduction == "pixel-mean":
+            return total / (inputs[0].numel() // inputs[0].shape[1])
         return total / inputs[0].shape[0] if self.reduction == "mean" else total
 
     @classmethod
@@ -148,15 +168,15 @@ class Loss(Kind):
         function = layer.get("loss", "softmaxlog")
         if function not in CATEGORICAL + BINARY:
             raise ValueError(f"its loss is {function!r}; vl_nnloss knows {', '.join(CATEGORICAL + BINARY)}")
-        top, threshold = scalar(layer.get("topK", 5)), scalar(layer.get("threshold", 0.0))
-        if top < 1 or top != int(top):
-            raise ValueError(f"its topK is {top:g}, not a whole number from 1 on")
-        weights = numbers(layer.get("instanceWeights", []))
+        top, threshold = setting(layer, "topK", whole, 5), setting(layer, "threshold", scalar, 0.0)
+        if top < 1:
+            raise ValueError(f"its topK is {top}, not a number from 1 on")
+        weights = setting(layer, "instanceWeights", numbers, [])
         if len(weights) > 1:
             raise ValueError(
                 "its instanceWeights are those of one batch; remove them, and give weights with the labels"
             )
-        return cls(function, top=int(top), threshold=threshold, factor=weights[0] if weights else 1.0)
+        return cls(function, top=top, threshold=threshold, factor=weights[0] if weights else 1.0)
 
     def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> Loss:
         """The same, if there are as many classes as it ranks (vl_nnloss.m stops otherwise)."""

@@ -12,6 +12,7 @@ from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.optimizer_state import stepping
 from parity.frameworks.keras.recipes import metric_names, recipe_of
 from parity.layers import Loss, Softmax
+from parity.layers.keras_losses import class_of
 from parity.network import Layer
 from parity.recipe import Recipe
 
@@ -62,15 +63,15 @@ def loss_from_kind(engine: Engine, kind: Loss, last: Layer | None) -> Any:
     """
     losses = engine.keras.losses
     reduction = "sum" if kind.reduction == "sum" else "sum_over_batch_size"
+    settings: dict[str, Any] = {**dict(kind.settings), "reduction": reduction}
+    if kind.label_smoothing:
+        settings["label_smoothing"] = kind.label_smoothing
     if kind.function in ("softmaxlog", "log"):
-        logits = kind.function == "softmaxlog" and not (last is not None and isinstance(last.kind, Softmax))
-        return losses.CategoricalCrossentropy(
-            from_logits=logits, label_smoothing=kind.label_smoothing, reduction=reduction
-        )
-    name = "".join(part.capitalize() for part in kind.function.split("_"))
-    found = getattr(losses, name, None)
-    if isinstance(found, type):
-        return found(reduction=reduction)
+        softmax = last is not None and isinstance(last.kind, Softmax)
+        return losses.CategoricalCrossentropy(from_logits=kind.function == "softmaxlog" and not softmax, **settings)
+    found = getattr(losses, class_of("hinge" if kind.function == "mean_hinge" else kind.function), None)
+    if kind.target == "either" and isinstance(found, type):
+        return found(**settings)
     raise CannotCompare(
         f"the Keras model is not compiled, and the reference's loss {kind.function} has no Keras counterpart; "
         "compile the model with its loss"
