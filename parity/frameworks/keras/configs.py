@@ -48,13 +48,17 @@ class Call:
 
 @dataclass(eq=False)
 class Walk:
-    """What a configuration says: its inputs by name, its calls in order, its outputs."""
+    """What a configuration says: its inputs by name, its calls in order, its outputs.
+
+    `ranks` gives each leaf's place among the layers as the file lists them, which is the order of their weights.
+    """
 
     path: Path
     inputs: dict[str, Shape] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
     arity: dict[str, int] = field(default_factory=dict)
 
     def fail(self, problem: str) -> BadFile:
@@ -124,13 +128,18 @@ def walk(path: Path, entry: Mapping[str, Any], stored: Sequence[str] = ()) -> Wa
         # A subclassed model: the file holds its constructor's arguments, and no graph.
         return found
     entry = with_names(entry, stored)
-    places = {id(layer): place for layer, place in _places(entry, "")}
+    places: dict[int, str] = {}
+    for i, (layer, place, leaf) in enumerate(_places(entry, "", "")):
+        places[id(layer)] = place
+        found.ranks.setdefault(leaf, i)
     found.outputs = _model(found, entry, "", None, places)
     return found
 
 
-def _places(entry: Mapping[str, Any], prefix: str) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Where each leaf's weights lie in a `.keras` archive: by snake-cased class, numbered within its container.
+def _places(entry: Mapping[str, Any], prefix: str, path: str) -> Iterator[tuple[Mapping[str, Any], str, str]]:
+    """Each leaf, where its weights lie in a `.keras` archive, and its path.
+
+    A place is made of snake-cased classes, numbered within their container.
 
     Source: keras/src/saving/saving_lib.py, `_save_container_state`.
     """
@@ -140,9 +149,9 @@ def _places(entry: Mapping[str, Any], prefix: str) -> Iterator[tuple[Mapping[str
         again = counts[word] = counts.get(word, -1) + 1
         place = f"{prefix}layers/{word}" + (f"_{again}" if again else "")
         if is_model(layer):
-            yield from _places(layer, f"{place}/")
+            yield from _places(layer, f"{place}/", f"{path}{name_of(layer)}/")
         else:
-            yield layer, place
+            yield layer, place, f"{path}{name_of(layer)}"
 
 
 def _snake(name: str) -> str:

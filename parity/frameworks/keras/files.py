@@ -1,49 +1,45 @@
 """What a Keras file holds, read with h5py, zipfile and json alone: configurations, weights, optimizer slots.
 
-Three formats, told apart by content and never by extension: HDF5 (Keras 1, 2, 3, and the `.keras` of tensorflow 2.12),
-the `.keras` zip (Keras 2.13 and later), and what is neither. Files are untrusted: sizes are checked against the file's
-own before anything is read, links that lead out of the file are refused, and nothing in it is executed.
+Five formats, told apart by content and never by extension:
+
+- HDF5 with a model (Keras 1, 2, 3, and the `.keras` of tensorflow 2.12);
+- the `.keras` zip (Keras 2.13 and later);
+- a SavedModel folder of Keras 2 (see `savedmodel`);
+- weights alone, in HDF5: by layer name (Keras 1, 2) or by place (`.weights.h5` of Keras 2.13 and later). They need the
+  model's JSON beside them.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from parity.errors import BadFile, ParityError
+from parity.errors import BadFile
+from parity.frameworks.keras.builtins import CLASSES
+from parity.frameworks.keras.hdf5 import (
+    CONFIG_LIMIT,
+    check_objects,
+    guard,
+    json_attribute,
+    member,
+    named,
+    opened,
+    placed,
+    strings,
+    text,
+)
+from parity.frameworks.keras.stored import Stored
 
-if TYPE_CHECKING:
-    import h5py
+__all__ = ["KerasFile", "Stored", "compiled", "guard", "read"]
 
-__all__ = ["KerasFile", "Stored", "read"]
-
-CONFIG_LIMIT = 64 << 20
-"""Bytes that a configuration may have; ResNet-152's has 0.3 MB."""
-
-GROWTH_LIMIT = 20
-"""How often its stored size an array or archive member may unfold to: weights shrink by a tenth, zero slots more."""
-
-OBJECT_LIMIT = 500_000
-"""Groups and arrays that a file may hold."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One stored array: its name in the file, its shape, and where it lies (a path inside the HDF5 file)."""
-
-    name: str
-    shape: tuple[int, ...]
-    place: str
+_ARCHITECTURE = "give the model too: --keras-arch model.json (from model.to_json()) or module.py:build"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +48,21 @@ class KerasFile:
 
     Attributes:
         path: the file.
-        format: `"hdf5"` or `"zip"`.
+        format: `"hdf5"`, `"zip"`, `"savedmodel"`, or `"weights"` (weights alone, by place).
         version: the Keras that wrote it, e.g. `"2.1.6"`; empty where the file does not say.
         backend: `"tensorflow"`, `"theano"`, ...; empty where the file does not say.
-        model_config: class_name and config of the model.
+        model_config: class_name and config of the model, in the words of Keras 2 or 3, channels last (see `repair`).
         training_config: `compile()`'s arguments: `optimizer` (class_name, config), `loss`, `metrics`, `loss_weights`;
             None for a model that was never compiled.
         weights: layer's name → its arrays, in the layer's order, as the model's outermost container names the layers.
-            For a zip, name → arrays of each leaf by its path in the archive.
+            By place (a zip): where each leaf lies → its arrays. Where `repaired`: each leaf's path → its arrays, made
+            of the file's.
         slots: the optimizer's arrays, in the file's order (`.keras`: by number).
+        original: class_name and config as the file has them.
+        repaired: whether `model_config` or the arrays' layout are other than in the file.
+        apart: whether the model comes from a file of its own, and this one holds weights alone.
+        turned: names of the model's inputs that keep their channels first in the file.
+        remarks: what a reader should know of how the file was read.
     """
 
     path: Path
@@ -71,6 +73,11 @@ class KerasFile:
     training_config: Mapping[str, Any] | None
     weights: Mapping[str, tuple[Stored, ...]] = field(default_factory=dict)
     slots: tuple[Stored, ...] = ()
+    original: Mapping[str, Any] = field(default_factory=dict)
+    repaired: bool = False
+    apart: bool = False
+    turned: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def era(self) -> int:
@@ -78,15 +85,30 @@ class KerasFile:
         major = re.match(r"\d+", self.version)
         return min(max(int(major.group()), 1), 3) if major else 1
 
+    @property
+    def by_place(self) -> bool:
+        """Whether its arrays are listed by where a layer is (`layers/dense`), and not by the layer's name."""
+        return self.format in ("zip", "weights") and not self.repaired
+
     def read(self, stored: Stored) -> np.ndarray:
         """The array itself; raises BadFile where the file is damaged there."""
-        with guard(self.path), _hdf5(self.path, self.format) as f:
-            return np.asarray(f[stored.place][()])
+        return self.read_all([stored])[0]
+
+    def read_all(self, wanted: list[Stored]) -> list[np.ndarray]:
+        """Several arrays, the file opened once; raises BadFile where it is damaged."""
+        with guard(self.path):
+            if self.format == "savedmodel":
+                from parity.frameworks.keras.checkpoint import Bundle
+
+                bundle = Bundle(self.path / "variables")
+                return [stored.value(bundle.read) for stored in wanted]
+            with opened(self.path, self.format) as f:
+                return [stored.value(lambda place: np.asarray(f[place][()])) for stored in wanted]
 
     def read_slots(self) -> list[tuple[str, np.ndarray]]:
         """Name and value of each of the optimizer's arrays, in the file's order."""
-        with guard(self.path), _hdf5(self.path, self.format) as f:
-            return [(stored.name, np.asarray(f[stored.place][()])) for stored in self.slots]
+        values = self.read_all(list(self.slots))
+        return [(stored.name, value) for stored, value in zip(self.slots, values, strict=True)]
 
     @property
     def steps_done(self) -> int:
@@ -99,41 +121,22 @@ class KerasFile:
         return 0
 
 
-@contextmanager
-def guard(path: Path) -> Iterator[None]:
-    """Whatever goes wrong in reading becomes one BadFile line; parity's own errors pass."""
-    try:
-        yield
-    except ParityError:
-        raise
-    except MemoryError as error:
-        raise BadFile(path, "is too large to read into memory") from error
-    except RecursionError as error:
-        raise BadFile(path, "its configuration is nested too deeply", "it was not written by Keras") from error
-    except (
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise BadFile(path, f"is damaged ({_short(error)})", "copy or download it again, or save it again") from error
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise BadFile(path, f"is a damaged .keras archive ({_short(error)})", "copy or download it again") from error
-
-
-def read(path: str | Path) -> KerasFile:
+def read(path: str | Path, arch: str | Path | None = None) -> KerasFile:
     """The facts of the file; arrays stay in it.
+
+    Args:
+        path: a file of any format, or a SavedModel's folder.
+        arch: the model's JSON, for a file of weights alone.
 
     Raises:
         BadFile: missing, empty, truncated, not a Keras file, weights only, or of implausible size.
     """
     path = Path(path)
     if path.is_dir():
-        raise BadFile(path, "is a folder", "parity reads .h5 and .keras files; load a SavedModel and save it as one")
+        from parity.frameworks.keras.savedmodel import read_savedmodel
+
+        with guard(path):
+            return read_savedmodel(path)
     if not path.is_file():
         raise BadFile(path, "does not exist")
     with guard(path):
@@ -142,33 +145,96 @@ def read(path: str | Path) -> KerasFile:
         if head[:4] == b"PK\x03\x04":
             return _read_zip(path)
         if head == b"\x89HDF\r\n\x1a\n":
-            return _read_hdf5(path)
+            return _read_hdf5(path, arch)
     if not head:
         raise BadFile(path, "is empty")
+    if _of_checkpoint(path):
+        raise BadFile(path, "is part of a TensorFlow checkpoint, which holds weights only", "save them as .h5")
     raise BadFile(path, "is neither an HDF5 file nor a .keras archive", "give a model saved by Keras (.h5 or .keras)")
 
 
-def _read_hdf5(path: Path) -> KerasFile:
-    with _hdf5(path, "hdf5") as f:
-        config = _json_attribute(path, f, "model_config")
+def _of_checkpoint(path: Path) -> bool:
+    return path.name == "checkpoint" or path.suffix == ".index" or ".data-0" in path.name
+
+
+def _read_hdf5(path: Path, arch: str | Path | None) -> KerasFile:
+    with opened(path, "hdf5") as f:
+        config = json_attribute(path, f, "model_config")
         weights_group: Any = f.get("model_weights", f)
         if config is None:
-            if "layer_names" in weights_group.attrs or "layer_names0" in weights_group.attrs or "layers" in f:
-                raise BadFile(path, "holds weights only, without a model", "save the whole model with model.save(...)")
-            raise BadFile(path, "is an HDF5 file, but not a Keras model", "give a model saved by Keras (.h5 or .keras)")
-        _check_objects(path, f)
-        training = _json_attribute(path, f, "training_config")
-        weights = {
-            layer: _named(path, weights_group[layer], f"{weights_group.name}/{layer}")
-            for layer in _strings(weights_group, "layer_names")
-        }
+            return _read_weights(path, f, weights_group, arch)
+        check_objects(path, f)
+        training = json_attribute(path, f, "training_config")
+        weights = _by_name(path, weights_group)
         slots: tuple[Stored, ...] = ()
         if "optimizer_weights" in f:
-            slots = _named(path, f["optimizer_weights"], "/optimizer_weights")
-        version, backend = (_text(f.attrs.get(k, weights_group.attrs.get(k, ""))) for k in ("keras_version", "backend"))
+            slots = named(path, f["optimizer_weights"], "/optimizer_weights")
+        version, backend = _origin(f, weights_group)
     if training is not None:
         training = {**training, "optimizer": training.get("optimizer_config")}
-    return KerasFile(path, "hdf5", version, backend, _model(path, config), training, weights, slots)
+    return KerasFile(path, "hdf5", version, backend, _model(path, config), compiled(training), weights, slots)
+
+
+def compiled(training: Any) -> Mapping[str, Any] | None:
+    """A training configuration with its optimizer as class and settings, where it is a bare name; None for none."""
+    if not isinstance(training, Mapping):
+        return None
+    optimizer = training.get("optimizer")
+    if isinstance(optimizer, str):  # Keras looks such names up whatever their case
+        name = next((word for word in sorted(CLASSES) if word.lower() == optimizer.lower()), optimizer)
+        optimizer = {"class_name": name, "config": {}}
+    return {**training, "optimizer": optimizer}
+
+
+def _by_name(path: Path, group: Any) -> dict[str, tuple[Stored, ...]]:
+    """Each layer's arrays, in the order of `layer_names`; weights that the model itself holds come last."""
+    base = "" if group.name == "/" else group.name
+    found = {name: named(path, group[name], f"{base}/{name}") for name in strings(group, "layer_names")}
+    if "top_level_model_weights" in group:
+        own = named(path, group["top_level_model_weights"], f"{base}/top_level_model_weights")
+        if own:
+            found["top_level_model_weights"] = own
+    return found
+
+
+def _origin(f: Any, group: Any) -> tuple[str, str]:
+    """The version and the backend that wrote it, from the file's attributes or from its weights'."""
+    version, backend = (text(f.attrs.get(k, group.attrs.get(k, ""))) for k in ("keras_version", "backend"))
+    return version, backend
+
+
+def _read_weights(path: Path, f: Any, group: Any, arch: str | Path | None) -> KerasFile:
+    """A file of weights alone, with the model from its JSON."""
+    by_name = "layer_names" in group.attrs or "layer_names0" in group.attrs
+    by_place = "layers" in f or any(str(key).startswith("_layer_checkpoint") for key in f)
+    if not by_name and not by_place:
+        raise BadFile(path, "is an HDF5 file, but not a Keras model", "give a model saved by Keras (.h5 or .keras)")
+    if arch is None:
+        raise BadFile(path, "holds weights only, without a model", _ARCHITECTURE)
+    check_objects(path, f)
+    entry, version, backend = _architecture(Path(arch))
+    if by_name:
+        own, theirs = _origin(f, group)
+        version, backend = own or version, theirs or backend
+        return KerasFile(path, "hdf5", version, backend, entry, None, _by_name(path, group), apart=True)
+    weights, slots = placed(f)
+    return KerasFile(path, "weights", version or "3", backend, entry, None, weights, slots, apart=True)
+
+
+def _architecture(path: Path) -> tuple[Mapping[str, Any], str, str]:
+    """The model, version and backend of what `model.to_json()` wrote."""
+    if not path.is_file():
+        raise BadFile(path, "does not exist", "--keras-arch takes what model.to_json() wrote, or module.py:build")
+    with guard(path):
+        if path.stat().st_size > CONFIG_LIMIT:
+            raise BadFile(path, f"has more than {CONFIG_LIMIT:,} bytes, which no model's JSON has")
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(entry, str):  # json.dump(model.to_json()) is a common slip
+            entry = json.loads(entry)
+        config = _model(path, entry)
+        modern = "module" in config or "registered_name" in config
+        version = str(config.get("keras_version") or ("3" if modern else ""))
+        return config, version, str(config.get("backend") or "")
 
 
 def _read_zip(path: Path) -> KerasFile:
@@ -176,41 +242,23 @@ def _read_zip(path: Path) -> KerasFile:
         names = set(archive.namelist())
         if "config.json" not in names:
             raise BadFile(path, "is a zip archive without config.json", "give a model saved by Keras (.h5 or .keras)")
-        config = json.loads(_member(path, archive, "config.json", CONFIG_LIMIT))
-        meta = json.loads(_member(path, archive, "metadata.json", CONFIG_LIMIT)) if "metadata.json" in names else {}
+        config = json.loads(member(path, archive, "config.json", CONFIG_LIMIT))
+        meta = json.loads(member(path, archive, "metadata.json", CONFIG_LIMIT)) if "metadata.json" in names else {}
         if "model.weights.h5" not in names:
             raise BadFile(path, "is a .keras archive without weights", "save the model again")
-    weights: dict[str, list[Stored]] = {}
-    slots: list[Stored] = []
-    with _hdf5(path, "zip") as f:
-        _check_objects(path, f)
-
-        def note(name: str, item: Any) -> None:
-            if "/vars/" not in f"/{name}" or not hasattr(item, "shape"):
-                return
-            folder = name.rsplit("/", 1)[0]
-            stored = Stored(name, tuple(int(n) for n in item.shape), name)
-            if folder.startswith("optimizer"):
-                slots.append(stored)
-            elif folder.startswith("layers"):
-                weights.setdefault(folder.removesuffix("/vars"), []).append(stored)
-
-        f.visititems(note)
+    with opened(path, "zip") as f:
+        check_objects(path, f)
+        weights, slots = placed(f)
     return KerasFile(
         path=path,
         format="zip",
         version=str(meta.get("keras_version", "")),
         backend="",
         model_config=_model(path, config),
-        training_config=config.get("compile_config"),
-        weights={k: tuple(sorted(v, key=_number)) for k, v in weights.items()},
-        slots=tuple(sorted(slots, key=_number)),
+        training_config=compiled(config.get("compile_config")),
+        weights=weights,
+        slots=slots,
     )
-
-
-def _number(stored: Stored) -> tuple[int, str]:
-    tail = stored.name.rsplit("/", 1)[-1]
-    return (int(tail), "") if tail.isdigit() else (1 << 30, tail)
 
 
 def _model(path: Path, config: Any) -> Mapping[str, Any]:
@@ -219,102 +267,3 @@ def _model(path: Path, config: Any) -> Mapping[str, Any]:
     if not known or not isinstance(config.get("config"), list | Mapping):
         raise BadFile(path, "its model configuration is not one that Keras writes")
     return config
-
-
-@contextmanager
-def _hdf5(path: Path, kind: str) -> Iterator[Any]:
-    """The HDF5 file itself, or the one inside a `.keras` archive (unfolded into memory, with a bound)."""
-    import h5py
-
-    if kind == "hdf5":
-        with h5py.File(path, "r") as f:
-            yield f
-        return
-    with zipfile.ZipFile(path) as archive:
-        data = _member(path, archive, "model.weights.h5", None)
-    with h5py.File(io.BytesIO(data), "r") as f:
-        yield f
-
-
-def _member(path: Path, archive: zipfile.ZipFile, name: str, limit: int | None) -> bytes:
-    """One member's bytes; refuses one that unfolds to an implausible size, whatever its header says."""
-    info = archive.getinfo(name)
-    allowed = limit if limit is not None else max(CONFIG_LIMIT, GROWTH_LIMIT * info.compress_size)
-    allowed = min(allowed, max(CONFIG_LIMIT, GROWTH_LIMIT * path.stat().st_size))
-    if info.file_size > allowed:
-        raise BadFile(path, f"{name} unfolds to {info.file_size:,} bytes, which no Keras file does")
-    with archive.open(info) as f:
-        data = f.read(allowed + 1)
-    if len(data) > allowed:
-        raise BadFile(path, f"{name} unfolds to more than {allowed:,} bytes, which no Keras file does")
-    return data
-
-
-def _check_objects(path: Path, f: h5py.File) -> None:
-    """Refuses arrays larger than the file can hold and links that lead out of it."""
-    import h5py
-
-    allowed = max(CONFIG_LIMIT, GROWTH_LIMIT * path.stat().st_size)
-    seen, total, open_groups = set[Any](), 0, ["/"]
-    while open_groups:
-        group: Any = f[open_groups.pop()]
-        address = h5py.h5o.get_info(group.id).addr  # pyright: ignore[reportAttributeAccessIssue]
-        if address in seen:
-            continue
-        seen.add(address)
-        if len(seen) > OBJECT_LIMIT:
-            raise BadFile(path, f"holds more than {OBJECT_LIMIT:,} groups, which no Keras file does")
-        for name in group:
-            link = group.get(name, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                raise BadFile(path, f"{group.name}/{name} is a link, which no Keras file has", "do not trust this file")
-            item = group[name]
-            if isinstance(item, h5py.Group):
-                open_groups.append(str(item.name))
-            elif isinstance(item, h5py.Dataset):
-                if item.external or item.is_virtual:
-                    raise BadFile(path, f"{item.name} lies in another file", "do not trust this file")
-                total += int(item.nbytes)
-                if total > allowed:
-                    raise BadFile(path, f"declares arrays of more than {allowed:,} bytes, which the file cannot hold")
-
-
-def _named(path: Path, group: Any, place: str) -> tuple[Stored, ...]:
-    """The arrays that a group's `weight_names` lists, in that order."""
-    found: list[Stored] = []
-    for name in _strings(group, "weight_names"):
-        if name not in group:
-            raise BadFile(path, f"the array {name} of {place} is missing", "the file is damaged; save it again")
-        found.append(Stored(name, tuple(int(n) for n in group[name].shape), f"{place}/{name}"))
-    return tuple(found)
-
-
-def _strings(group: Any, key: str) -> list[str]:
-    """A list of strings from an attribute, which Keras cuts into `key0`, `key1`, ... when it is long."""
-    if key in group.attrs:
-        return [_text(v) for v in group.attrs[key]]
-    found: list[str] = []
-    chunk = 0
-    while f"{key}{chunk}" in group.attrs:
-        found.extend(_text(v) for v in group.attrs[f"{key}{chunk}"])
-        chunk += 1
-    return found
-
-
-def _json_attribute(path: Path, f: h5py.File, key: str) -> Any:
-    """A JSON attribute, or None where it is absent."""
-    if key not in f.attrs:
-        return None
-    raw = _text(f.attrs[key])
-    if len(raw) > CONFIG_LIMIT:
-        raise BadFile(path, f"its {key} has {len(raw):,} characters, which no Keras file has")
-    return json.loads(raw)
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 100 else text[:97] + "..."

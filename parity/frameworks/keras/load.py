@@ -7,78 +7,161 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from parity.errors import BadFile, ParityError
+from parity.errors import BadFile, BadUsage, ParityError
+from parity.frameworks.keras.assemble import assembled
+from parity.frameworks.keras.choice import engine_name, use_backend
+from parity.frameworks.keras.compilation import compile_as_saved
 from parity.frameworks.keras.configs import is_model, layers_of, with_names
+from parity.frameworks.keras.differences import era_remarks
 from parity.frameworks.keras.engine import Engine, engine_of, quiet
 from parity.frameworks.keras.files import KerasFile, read
+from parity.frameworks.keras.hdf5 import check_objects, guard
+from parity.frameworks.keras.lift import lift_file
+from parity.frameworks.keras.modern import modernized
+from parity.frameworks.keras.repair import repaired
 from parity.frameworks.keras.safety import custom_objects as objects_in
 from parity.frameworks.keras.safety import refuse_code
+from parity.frameworks.keras.saved_state import saved_state
+from parity.frameworks.keras.sizes import refuse_sizes
+from parity.frameworks.keras.sources import build, is_source
 
-__all__ = ["load", "load_file"]
+__all__ = ["Opened", "load", "load_file", "open_keras"]
 
 
-def load(path: str | Path, custom_objects: str | None = None) -> Any:
-    """The model of a file, compiled as it was saved.
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model that has come to life.
+
+    Attributes:
+        model: a `keras.Model` or a `tf_keras.Model`, compiled as it was saved.
+        file: the facts of its file; None for a model that the user's code built.
+        engine: `"keras"` or `"tf_keras"`: which of them runs it.
+        remarks: what a reader should know: what was repaired, and what the choice of the engine changes.
+    """
+
+    model: Any
+    file: KerasFile | None
+    engine: str
+    remarks: tuple[str, ...] = ()
+
+
+def open_keras(
+    spec: str | Path,
+    *,
+    engine: str = "auto",
+    backend: str = "",
+    arch: str | Path | None = None,
+    custom_objects: str | None = None,
+    trust: bool = False,
+) -> Opened:
+    """The model of a file, or of the user's own code.
 
     Args:
-        path: a `.h5`, `.hdf5` or `.keras` file.
-        custom_objects: a Python file whose classes and functions the model may name.
-
-    Returns:
-        A `keras.Model` for a file of Keras 3, a `tf_keras.Model` for one of Keras 1 or 2.
+        spec: a file of any of Keras' formats, a SavedModel's folder, or `module.py:build`, which is run.
+        engine: `"auto"` (the Keras of the file's era), `"keras3"` or `"tf_keras"`.
+        backend: `"tensorflow"`, `"torch"` or `"jax"` for Keras 3; empty for the one that is set.
+        arch: the model of a file of weights alone: its JSON, or `module.py:build`, which is run.
+        custom_objects: a Python file whose classes and functions the model may name; it is run.
+        trust: whether code that comes with the file may run (a Lambda's).
 
     Raises:
-        BadFile: it cannot be read, or Keras cannot rebuild the model from it.
-        Refused: it holds a Lambda, or a custom class that is not given; nothing has been loaded then.
+        BadFile: it cannot be read, Keras cannot rebuild the model from it, or the user's code fails.
+        BadUsage: options that do not go together.
+        CannotCompare: the engine or backend cannot run it.
+        Refused: it holds code, or a custom class that is not given; nothing has been loaded then.
     """
-    return load_file(read(path), custom_objects)
+    use_backend(backend)
+    text = str(spec)
+    if is_source(text):
+        if arch is not None:
+            raise BadUsage("--keras-arch is for a file of weights alone; module.py:build is a model already")
+        model = build(text)
+        return Opened(model, None, engine_of(model).name)
+    if arch is not None and is_source(str(arch)):
+        return _weights_into(build(str(arch)), Path(spec), str(arch))
+    return load_file(read(spec, arch), custom_objects, engine=engine, backend=backend, trust=trust)
 
 
-def load_file(file: KerasFile, custom_objects: str | None = None) -> Any:
-    """As `load`, of a file whose facts have been read."""
+def _weights_into(model: Any, path: Path, arch: str) -> Opened:
+    """The user's own model with a file's weights, which its own Keras loads by its own rules."""
+    engine = engine_of(model)
+    if not path.is_file():
+        raise BadFile(path, "does not exist")
+    with path.open("rb") as f:
+        if f.read(8) != b"\x89HDF\r\n\x1a\n":
+            raise BadFile(path, "is not a file of weights (.h5)", "leave out the model, or give weights saved by Keras")
+    import h5py
+
+    with guard(path), h5py.File(path, "r") as f:
+        check_objects(path, f)
+        by_place = "layer_names" not in f.attrs and "layer_names0" not in f.attrs and "model_weights" not in f
+    with _hushed(), _linked(path, ".weights.h5" if by_place else ".h5") as link:
+        try:
+            model.load_weights(link)
+        except Exception as error:
+            raise BadFile(path, f"does not fit the model of {arch} ({_short(error)})") from error
+    return Opened(model, None, engine.name, (f"the model of {arch} with the weights of {path.name}",))
+
+
+def load(path: str | Path, custom_objects: str | None = None, **options: Any) -> Any:
+    """The model of a file or of the user's own code: `open_keras(...).model`."""
+    return open_keras(path, custom_objects=custom_objects, **options).model
+
+
+def load_file(
+    file: KerasFile, custom_objects: str | None = None, *, engine: str = "auto", backend: str = "", trust: bool = False
+) -> Opened:
+    """As `open_keras`, of a file whose facts have been read."""
     given = objects_in(custom_objects)
-    refuse_code(file.path, file.model_config, given)
-    if file.training_config is not None:
-        refuse_code(file.path, _training_code(file.training_config), given)
-    engine = engine_of("keras" if file.era == 3 else "tf_keras")
+    if not trust:
+        refuse_code(file.path, file.original or file.model_config, given)
+        if file.training_config is not None:
+            refuse_code(file.path, _training_code(file.training_config), given)
+    name = engine_name(file, engine, backend)
+    file = repaired(file)
+    network, _ = lift_file(file)
+    refuse_sizes(file, network)
+    if name == "keras" and file.era < 3:
+        file = modernized(file)
+    running = engine_of(name)
     with _hushed(), _named_by_content(file) as path:
         try:
-            model = _rebuild(engine, path, file, given)
+            model, notes = _rebuild(running, path, file, given, trust)
         except ParityError:
             raise
         except Exception as error:
-            text = " ".join(str(error).split())
-            if len(text) > 200:
-                text = text[:197] + "..."
-            unknown = any(word in text for word in ("custom_objects", "Could not locate", "Unknown"))
+            unknown = any(word in str(error) for word in ("custom_objects", "Could not locate", "Unknown"))
             raise BadFile(
                 file.path,
-                f"{engine.name} {engine.keras.__version__} cannot rebuild its model ({type(error).__name__}: {text})",
+                f"{running.name} {running.keras.__version__} cannot rebuild its model "
+                f"({type(error).__name__}: {_short(error)})",
                 "give the source of what it does not know with --custom-objects FILE.py"
                 if unknown
                 else "load it where it was written and save it again, or pass the model itself",
             ) from error
-    return model
+    remarks = (*file.remarks, *era_remarks(file, running), *notes)
+    return Opened(model, file, running.name, tuple(dict.fromkeys(remarks)))
 
 
-def _rebuild(engine: Engine, path: Path, file: KerasFile, given: Mapping[str, Any]) -> Any:
-    """The model with its optimizer; slots restored."""
-    models = engine.keras.models
-    compiled = file.training_config is not None
-    if not engine.modern:
-        model = models.load_model(path, custom_objects=dict(given), compile=compiled)
-        _restore_names(model, file)
-        return model
-    model = models.load_model(path, custom_objects=dict(given), compile=compiled)
-    if file.format == "hdf5" and compiled and getattr(model, "optimizer", None) is not None:
-        _restore_optimizer(engine, model, file, given)
-    return model
+def _rebuild(
+    engine: Engine, path: Path, file: KerasFile, given: Mapping[str, Any], trust: bool
+) -> tuple[Any, Sequence[str]]:
+    """The model, compiled as it was saved, with its optimizer in the state that the file holds; and notes."""
+    if file.repaired or file.apart:
+        model = assembled(engine, file, given)
+    else:
+        safe = {"safe_mode": False} if trust else {}
+        model = engine.keras.models.load_model(path, custom_objects=dict(given), compile=False, **safe)
+        if not engine.modern:
+            _restore_names(model, file)
+    network, _ = lift_file(file)
+    notes = compile_as_saved(engine, model, file, saved_state(file, network), given)
+    return model, notes
 
 
 def _restore_names(model: Any, file: KerasFile) -> None:
@@ -106,50 +189,38 @@ def _restore_names(model: Any, file: KerasFile) -> None:
     rename(model, with_names(file.model_config, stored), file.model_config)
 
 
-def _restore_optimizer(engine: Engine, model: Any, file: KerasFile, given: Mapping[str, Any]) -> None:
-    """Builds a Keras 3 optimizer anew on the model's variables, with the file's slots.
-
-    Loading `.h5` builds it on no variables at all (keras/src/legacy/saving/legacy_h5_format.py, `load_model_from_hdf5`,
-    calls `build` before the model's own), so that its slots stay empty and its first step fails.
-    """
-    assert file.training_config is not None
-    with engine.keras.utils.custom_object_scope(dict(given)):
-        optimizer = engine.keras.optimizers.deserialize(file.training_config["optimizer"])
-    optimizer.build(model.trainable_variables)
-    stored = file.read_slots()
-    # A model saved before its first step has no slots yet, only the scalars that come before them.
-    untrained = len(stored) < len(optimizer.variables) and all(value.ndim == 0 for _, value in stored)
-    if untrained or len(stored) == len(optimizer.variables):
-        for variable, (name, value) in zip(optimizer.variables, stored, strict=not untrained):
-            if tuple(variable.shape) != value.shape:
-                raise BadFile(file.path, f"the optimizer's {name} has shape {value.shape}, not {tuple(variable.shape)}")
-            variable.assign(np.asarray(value))
-    elif stored:
-        raise BadFile(
-            file.path, f"holds {len(stored)} optimizer arrays, and its model needs {len(optimizer.variables)}"
-        )
-    model.optimizer = optimizer
-
-
 def _training_code(training: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `compile()`'s arguments is rebuilt when a file is loaded."""
-    return {key: training.get(key) for key in ("optimizer", "loss", "metrics", "weighted_metrics")}
+    """What of `compile()`'s arguments is rebuilt: not its metrics, which parity does not count."""
+    return {key: training.get(key) for key in ("optimizer", "loss")}
 
 
 @contextlib.contextmanager
 def _named_by_content(file: KerasFile) -> Iterator[Path]:
     """A path whose extension says what the file is, which Keras goes by: the file's own, or a link to it."""
     wanted = ".keras" if file.format == "zip" else ".h5"
-    if file.path.suffix == wanted or (wanted == ".h5" and file.path.suffix == ".hdf5"):
+    named = file.path.suffix == wanted or (wanted == ".h5" and file.path.suffix == ".hdf5")
+    if file.format == "savedmodel" or named:
         yield file.path
         return
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / f"model{wanted}"
-        try:
-            link.symlink_to(file.path.resolve())
-        except OSError:
-            shutil.copy(file.path, link)
+    with _linked(file.path, wanted) as link:
         yield link
+
+
+@contextlib.contextmanager
+def _linked(path: Path, extension: str) -> Iterator[Path]:
+    """Another path to a file, with this extension."""
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"model{extension}"
+        try:
+            link.symlink_to(path.resolve())
+        except OSError:
+            shutil.copy(path, link)
+        yield link
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 @contextlib.contextmanager

@@ -1,0 +1,80 @@
+"""What one call of a configuration is in the vocabulary, and the shapes of a model's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity.frameworks.keras.configs import Call, walk
+from parity.frameworks.keras.kinds import NOISE, activation_kind, fuses, kind_of, operation_kind
+from parity.frameworks.keras.safety import runs_code
+from parity.frameworks.keras.shapes import shape_of
+from parity.layers import Kind, Opaque, Split
+from parity.network import Layer, Shape
+
+__all__ = ["layer_of", "shapes_of"]
+
+
+def shapes_of(path: Path, entry: Mapping[str, Any], stored: Sequence[str] = ()) -> dict[str, list[Shape | None]]:
+    """The input shapes of each call of a model, by the call's name; None where they are not known.
+
+    Args:
+        path: its file, for messages.
+        entry: its class_name and config.
+        stored: see `configs.walk`.
+
+    Raises:
+        BadFile: the configuration contradicts itself.
+    """
+    walked = walk(path, entry, stored)
+    shapes: dict[str, Shape | None] = dict(walked.inputs)
+    found: dict[str, list[Shape | None]] = {}
+    for call in walked.calls:
+        given = [shapes.get(n) or said for n, said in zip(call.inputs, call.shapes, strict=True)]
+        found[call.name] = given
+        layer, _ = layer_of(call, call.inputs, given, walked.arity.get(call.name, 1))
+        for output in (call.name, *layer.outputs):
+            shapes[output] = layer.shape
+    return found
+
+
+def layer_of(
+    call: Call, inputs: tuple[str, ...], given: Sequence[Shape | None], arity: int
+) -> tuple[Layer, Layer | None]:
+    """A call's layer, and that of its fused activation."""
+    entry = call.entry
+    name = str(entry["class_name"])
+    config: Mapping[str, Any] = entry["config"] if isinstance(entry["config"], Mapping) else {}
+    known = [shape for shape in given if shape is not None]
+    known = known if len(known) == len(given) else []
+    code = runs_code(entry)
+    remarks: list[str] = []
+    if code:
+        remarks.append("runs code from the file" if name == "Lambda" else "a class of the user's")
+    if name in NOISE:
+        remarks.append("random, without a mask")
+    if config.get("activity_regularizer") is not None:
+        remarks.append("adds an activity regularizer to the loss")
+    kind = _kind(name, entry, config, call, known, code)
+    shape = kind.output_shape(known) if known and not isinstance(kind, Opaque) else shape_of(name, config, known)
+    if isinstance(kind, Split):
+        arity = len(kind.bounds) + 1  # whichever of them are read
+    outputs = (call.name,) if arity == 1 else tuple(f"{call.name}:{i}" for i in range(arity))
+    layer = Layer(call.name, kind, inputs, outputs, {}, shape, call.path, name, tuple(remarks))
+    fused = activation_kind(config.get("activation")) if fuses(name) and not code else None
+    if fused is None:
+        return layer, None
+    activation = f"{call.name}:activation"
+    return layer, Layer(activation, fused, (call.name,), (activation,), {}, shape, call.path, name)
+
+
+def _kind(
+    name: str, entry: Mapping[str, Any], config: Mapping[str, Any], call: Call, known: Sequence[Shape], code: bool
+) -> Kind:
+    module = str(entry.get("module") or "")
+    if not code and (".ops" in module or name in ("TFOpLambda", "SlicingOpLambda")):
+        word = str(config.get("function", name)).rsplit(".", 1)[-1]
+        settings = {**config, **call.settings}
+        return operation_kind(word, call.arguments, settings, known)
+    return kind_of(name, config, known, runs_code=code)

@@ -1,0 +1,382 @@
+"""Keras 1's configurations in the words of Keras 2: every layer type, argument and object that changed its name.
+
+Nothing is built. Keras 2 knew both spellings by decorators on its constructors (keras 2.1.6, `legacy/interfaces.py`),
+which later versions dropped, so that no Keras of today opens a file of Keras 1; the weights' own changes are in
+`legacy_weights`. The `Merge` layer outlived Keras 1 (2.0–2.2, `legacy/layers.py`) and is put into today's words too.
+"""
+
+# ruff: noqa: SIM905 - long lists of names read better as text
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["is_old", "repaired", "unknown_today"]
+
+_CLASSES = {
+    "Convolution1D": "Conv1D",
+    "Convolution2D": "Conv2D",
+    "Convolution3D": "Conv3D",
+    "AtrousConvolution1D": "Conv1D",
+    "AtrousConvolution2D": "Conv2D",
+    "AtrousConv1D": "Conv1D",
+    "AtrousConv2D": "Conv2D",
+    "Deconvolution2D": "Conv2DTranspose",
+    "Deconv2D": "Conv2DTranspose",
+    "Deconvolution3D": "Conv3DTranspose",
+    "Deconv3D": "Conv3DTranspose",
+    "SeparableConvolution2D": "SeparableConv2D",
+    "SeparableConv2D": "SeparableConv2D",
+}
+
+_GONE = {
+    "MaxoutDense": "Dense layers and a Maximum",
+    "Highway": "two Dense layers, Multiply and Add",
+    "ParametricSoftplus": "a layer of your own",
+    "SReLU": "a layer of your own",
+}
+"""Layers of Keras 1 that no later Keras has, and what says the same today."""
+
+_WORDS = {
+    "output_dim": "units",
+    "nb_filter": "filters",
+    "border_mode": "padding",
+    "subsample": "strides",
+    "atrous_rate": "dilation_rate",
+    "bias": "use_bias",
+    "init": "kernel_initializer",
+    "inner_init": "recurrent_initializer",
+    "inner_activation": "recurrent_activation",
+    "W_regularizer": "kernel_regularizer",
+    "U_regularizer": "recurrent_regularizer",
+    "b_regularizer": "bias_regularizer",
+    "W_constraint": "kernel_constraint",
+    "U_constraint": "recurrent_constraint",
+    "b_constraint": "bias_constraint",
+    "dropout_W": "dropout",
+    "dropout_U": "recurrent_dropout",
+    "p": "rate",
+    "filter_length": "kernel_size",
+    "subsample_length": "strides",
+    "pool_length": "pool_size",
+    "stride": "strides",
+    "length": "size",
+    "sigma": "stddev",
+    "beta_init": "beta_initializer",
+    "gamma_init": "gamma_initializer",
+    "input_dtype": "dtype",
+}
+"""Arguments that only changed their names, whichever layer has them."""
+
+_DROPPED = frozenset("consume_less input_dim input_length forget_bias_init mode dropout output_shape".split())
+"""Arguments of Keras 1 that say nothing that a later Keras is told (each layer keeps what it still needs)."""
+
+_INITIALIZERS = {
+    "uniform": {"class_name": "RandomUniform", "config": {"minval": -0.05, "maxval": 0.05, "seed": None}},
+    "normal": {"class_name": "RandomNormal", "config": {"mean": 0.0, "stddev": 0.05, "seed": None}},
+    "zero": "zeros",
+    "one": "ones",
+}
+"""Names of Keras 1 (keras 1.2.2, `initializations.py`); the others kept theirs."""
+
+_CHANNELS = frozenset(
+    """
+    Conv2D Conv3D Conv2DTranspose Conv3DTranspose SeparableConv2D LocallyConnected2D MaxPooling2D MaxPooling3D
+    AveragePooling2D AveragePooling3D GlobalMaxPooling2D GlobalMaxPooling3D GlobalAveragePooling2D
+    GlobalAveragePooling3D UpSampling2D UpSampling3D ZeroPadding2D ZeroPadding3D Cropping2D Cropping3D
+    SpatialDropout2D SpatialDropout3D ConvLSTM2D
+    """.split()
+)
+"""Layers that have a `data_format`."""
+
+_RECURRENT = frozenset("SimpleRNN LSTM GRU ConvLSTM2D".split())
+
+_MERGES = {"sum": "Add", "mul": "Multiply", "ave": "Average", "max": "Maximum"}
+
+
+def is_old(config: Any, era: int) -> bool:
+    """Whether a model's configuration needs repair: it is Keras 1's, or has a layer that only early Keras 2 had."""
+    return era == 1 or _holds(config, "Merge")
+
+
+def _holds(item: Any, class_name: str) -> bool:
+    if isinstance(item, Mapping):
+        return item.get("class_name") == class_name or any(_holds(part, class_name) for part in item.values())
+    return isinstance(item, list) and any(_holds(part, class_name) for part in item)
+
+
+def unknown_today(entry: Mapping[str, Any]) -> str:
+    """Why no later Keras has this layer, as the rest of the sentence "layer x ..."; empty where one has it."""
+    name = str(entry.get("class_name", ""))
+    config = entry.get("config")
+    config = config if isinstance(config, Mapping) else {}
+    if name in _GONE:
+        return f"is a {name}, which ended with Keras 1; say it as {_GONE[name]}, or compare a model built in Python"
+    if name == "BatchNormalization" and config.get("mode", 0) not in (0, None):
+        what = "each sample" if config.get("mode") == 1 else "the batch at inference too"
+        return f"normalises {what} (mode={config.get('mode')}), which ended with Keras 1"
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value.get("name") == "EigenvalueRegularizer":
+            return f"has an EigenvalueRegularizer ({key}), which ended with Keras 1"
+    return ""
+
+
+def repaired(entry: Mapping[str, Any], era: int) -> dict[str, Any]:
+    """A model's entry (class_name, config) as Keras 2 writes it; raises ValueError where it is none.
+
+    Args:
+        entry: as the file has it.
+        era: of the file. For 2 only `Merge` is put into other words.
+    """
+    ordering = _ordering(entry) if era == 1 else ""
+    return _model(entry, era, ordering)
+
+
+def _ordering(item: Any) -> str:
+    """The one `dim_ordering` of a model; layers that do not write theirs (padding, flattening) had the same default."""
+    if isinstance(item, Mapping):
+        own = item.get("dim_ordering")
+        if own in ("th", "tf"):
+            return own
+        return next((found for part in item.values() if (found := _ordering(part))), "")
+    if isinstance(item, list):
+        return next((found for part in item if (found := _ordering(part))), "")
+    return ""
+
+
+def _is_model(entry: Mapping[str, Any]) -> bool:
+    return entry.get("class_name") in ("Sequential", "Model", "Functional")
+
+
+def _model(entry: Mapping[str, Any], era: int, ordering: str) -> dict[str, Any]:
+    config = entry.get("config")
+    layers = config if isinstance(config, list) else config.get("layers") if isinstance(config, Mapping) else None
+    if not isinstance(layers, list):
+        return dict(entry)
+    if entry.get("class_name") == "Sequential" and layers and _first_merges(layers):
+        return _Branches(era, ordering).run(entry, layers)
+    made: list[Any] = []
+    for layer in layers:
+        if not isinstance(layer, Mapping):
+            made.append(layer)
+        elif _is_model(layer):
+            made.append(_model(layer, era, ordering))
+        else:
+            made.append(_layer(layer, era, ordering))
+    return {**entry, "config": {**config, "layers": made} if isinstance(config, Mapping) else made}
+
+
+def _layer(entry: Mapping[str, Any], era: int, ordering: str) -> dict[str, Any]:
+    name, config = entry.get("class_name"), entry.get("config")
+    if not isinstance(config, Mapping):
+        return dict(entry)
+    if name == "Merge":
+        return _merge(entry, config)
+    if era != 1 or unknown_today(entry):
+        return dict(entry)
+    if name in ("TimeDistributed", "Bidirectional"):
+        inner = config.get("layer")
+        wrapped = _layer(inner, era, ordering) if isinstance(inner, Mapping) else inner
+        return {**entry, "config": {**_renamed(config), "layer": wrapped}}
+    if name == "TimeDistributedDense":
+        inner = {k: v for k, v in config.items() if k not in ("batch_input_shape", "input_dtype")}
+        outer = {k: v for k, v in config.items() if k in ("name", "trainable", "batch_input_shape")}
+        dense = {"class_name": "Dense", "config": _arguments("Dense", {**inner, "name": f"{config.get('name')}_dense"})}
+        return {**entry, "class_name": "TimeDistributed", "config": {**outer, "layer": dense}}
+    word = _CLASSES.get(str(name), str(name))
+    made = _arguments(word, config)
+    if word in _CHANNELS and "data_format" not in made and ordering:
+        made["data_format"] = {"th": "channels_first", "tf": "channels_last"}[ordering]
+    return {**entry, "class_name": word, "config": made}
+
+
+def _arguments(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """One layer's settings in the words of Keras 2."""
+    made = _renamed(config)
+    if "dim_ordering" in made:
+        made["data_format"] = {"th": "channels_first", "tf": "channels_last"}.get(made.pop("dim_ordering"))
+    if "nb_row" in made and "nb_col" in made:
+        made["kernel_size"] = [made.pop("nb_row"), made.pop("nb_col")]
+    if "kernel_dim1" in made:
+        made["kernel_size"] = [made.pop(f"kernel_dim{i}") for i in (1, 2, 3)]
+    if name == "Embedding":
+        made["output_dim"] = made.pop("units", config.get("output_dim"))
+        made["input_dim"], made["input_length"] = config.get("input_dim"), config.get("input_length")
+        _move(made, "kernel_", "embeddings_")
+    elif name == "PReLU":
+        _move(made, "kernel_", "alpha_")
+    elif name == "SeparableConv2D":
+        initializer = made.pop("kernel_initializer", "glorot_uniform")
+        made |= {"depthwise_initializer": initializer, "pointwise_initializer": initializer}
+    elif name in _RECURRENT:
+        if "forget_bias_init" in config:
+            made["unit_forget_bias"] = config["forget_bias_init"] in ("one", "ones")
+        if name == "GRU":
+            made["reset_after"] = False
+    if name == "Dropout":
+        made.setdefault("rate", config.get("p"))
+    if name in ("ZeroPadding2D", "ZeroPadding1D", "Cropping2D", "Cropping1D", "UpSampling1D"):
+        made |= _borders(name, config)
+    if name == "RepeatVector" or name == "Permute" or name == "Reshape":
+        made |= {k: config[k] for k in ("n", "dims", "target_shape") if k in config}
+    return made
+
+
+def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in _DROPPED:
+            continue
+        word = _WORDS.get(key, key)
+        if key == "init" or key.endswith("_init"):
+            value = _INITIALIZERS.get(value, value) if isinstance(value, str) else value
+        elif key.endswith("_regularizer"):
+            value = _regularizer(value)
+        elif key.endswith("_constraint"):
+            value = _constraint(value)
+        made[word] = value
+    return made
+
+
+def _move(made: dict[str, Any], old: str, new: str) -> None:
+    for key in [key for key in made if key.startswith(old)]:
+        made[new + key.removeprefix(old)] = made.pop(key)
+
+
+def _regularizer(value: Any) -> Any:
+    """`{"name": "WeightRegularizer", "l1": 0, "l2": c}` (keras 1.2.2, `regularizers.py`) → L1L2."""
+    if not isinstance(value, Mapping) or "class_name" in value:
+        return value
+    config = {key: float(value.get(key) or 0.0) for key in ("l1", "l2")}
+    return {"class_name": "L1L2", "config": config}
+
+
+def _constraint(value: Any) -> Any:
+    """`{"name": "MaxNorm", "m": 2, "axis": 0}` (keras 1.2.2, `constraints.py`) → class_name and config."""
+    if not isinstance(value, Mapping) or "class_name" in value:
+        return value
+    words = {"m": "max_value", "low": "min_value", "high": "max_value"}
+    config = {words.get(key, key): part for key, part in value.items() if key != "name"}
+    return {"class_name": str(value.get("name")), "config": config}
+
+
+def _borders(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Padding and cropping, which Keras 1 also wrote as four numbers or as words."""
+    if name == "UpSampling1D":
+        return {"size": config.get("length", 2)}
+    key = "cropping" if name.startswith("Cropping") else "padding"
+    value = config.get(key)
+    if isinstance(value, Mapping):
+        sides = [int(value.get(f"{side}_pad", 0)) for side in ("top", "bottom", "left", "right")]
+        value = sides[2:] if name.endswith("1D") else sides
+    if name.endswith("2D") and isinstance(value, Sequence) and len(value) == 4:
+        value = [[value[0], value[1]], [value[2], value[3]]]
+    return {key: value}
+
+
+def _merge(entry: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A `Merge` layer by its mode; one whose mode is a function stays, and is refused as code."""
+    mode = config.get("mode", "sum")
+    if config.get("mode_type", "raw") != "raw" or not isinstance(mode, str):
+        return dict(entry)
+    made: dict[str, Any] = {key: config[key] for key in ("name", "trainable") if key in config}
+    if mode == "concat":
+        return {**entry, "class_name": "Concatenate", "config": {**made, "axis": config.get("concat_axis", -1)}}
+    if mode in ("dot", "cos"):
+        axes = config.get("dot_axes", -1)
+        return {**entry, "class_name": "Dot", "config": {**made, "axes": axes, "normalize": mode == "cos"}}
+    if mode not in _MERGES:
+        raise ValueError(f"has a Merge of the unknown mode {mode!r}")
+    return {**entry, "class_name": _MERGES[mode], "config": made}
+
+
+# A Sequential that begins by merging others -----------------------------------------------------------------------
+
+_Tip = tuple[str, int]
+"""The end of a branch so far: a layer's name, and which of its calls."""
+
+
+def _first_merges(layers: Sequence[Any]) -> bool:
+    first = layers[0] if layers else None
+    config = first.get("config") if isinstance(first, Mapping) else None
+    if not isinstance(first, Mapping) or not isinstance(config, Mapping):
+        return False
+    return first.get("class_name") == "Merge" and isinstance(config.get("layers"), list)
+
+
+class _Branches:
+    """`Sequential([Merge([a, b]), ...])` as the graph that it is, with the branches' layers in it.
+
+    The file lists the branches' layers as if they were the model's own (keras 1.2.2, `models.py`, `flattened_layers`).
+    """
+
+    def __init__(self, era: int, ordering: str) -> None:
+        self.era, self.ordering = era, ordering
+        self.layers: dict[str, dict[str, Any]] = {}
+        self.inputs: list[_Tip] = []
+
+    def run(self, entry: Mapping[str, Any], layers: Sequence[Any]) -> dict[str, Any]:
+        """The functional model of a Sequential's layers."""
+        name, call = self._chain(layers)
+        config = {
+            "name": str(entry.get("name") or "sequential"),
+            "layers": list(self.layers.values()),
+            "input_layers": [[source, 0, 0] for source, _ in self.inputs],
+            "output_layers": [[name, call, 0]],
+        }
+        return {**entry, "class_name": "Functional", "config": config}
+
+    def _chain(self, layers: Sequence[Any]) -> _Tip:
+        tip: _Tip | None = None
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Mapping):
+                raise ValueError("has a layer without a class or a configuration")
+            if i == 0 and _first_merges([layer]):
+                tips = [self._branch(part) for part in layer["config"]["layers"] if isinstance(part, Mapping)]
+                tip = self._add(_layer(layer, self.era, self.ordering), tips)
+                continue
+            make = _model if _is_model(layer) else _layer
+            made = make(layer, self.era, self.ordering)
+            starts = made["class_name"] == "InputLayer"
+            if tip is None and not starts:
+                tip = self._add(_input_for(made), [])
+                self.inputs.append(tip)
+            tip = self._add(made, [tip] if tip else [])
+            if starts:
+                self.inputs.append(tip)
+        if tip is None:
+            raise ValueError("merges a branch without layers")
+        return tip
+
+    def _branch(self, entry: Mapping[str, Any]) -> _Tip:
+        if not _is_model(entry):
+            return self._chain([entry])
+        config = entry.get("config")
+        layers = config if isinstance(config, list) else config.get("layers") if isinstance(config, Mapping) else None
+        if entry.get("class_name") != "Sequential" or not isinstance(layers, list):
+            raise ValueError("merges functional models in a Sequential")
+        return self._chain(layers)
+
+    def _add(self, layer: Mapping[str, Any], sources: Sequence[_Tip]) -> _Tip:
+        config = layer.get("config")
+        name = str(layer.get("name") or (config.get("name") if isinstance(config, Mapping) else "") or "")
+        if not name:
+            raise ValueError("merges a layer without a name")
+        held = self.layers.setdefault(name, {**layer, "name": name, "inbound_nodes": []})
+        nodes: list[Any] = held["inbound_nodes"]
+        if sources:
+            nodes.append([[source, call, 0, {}] for source, call in sources])  # a layer in two branches is called twice
+        return name, max(len(nodes) - 1, 0)
+
+
+def _input_for(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The InputLayer that Keras makes in front of a branch's first layer."""
+    config = entry.get("config")
+    config = config if isinstance(config, Mapping) else {}
+    shape = config.get("batch_input_shape")
+    if not isinstance(shape, list):
+        raise ValueError("merges a branch that does not say the shape of its input")
+    kind = "int32" if entry.get("class_name") == "Embedding" else "float32"
+    name = f"{config['name']}_input"
+    return {"class_name": "InputLayer", "config": {"batch_input_shape": shape, "dtype": kind, "name": name}}
