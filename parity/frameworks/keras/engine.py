@@ -146,7 +146,7 @@ class Engine:
 
     def input_names(self, model: Any) -> list[str]:
         """Names of the model's inputs, in order; empty for a subclassed model."""
-        with contextlib.suppress(AttributeError, ValueError):
+        with contextlib.suppress(AttributeError, ValueError, TypeError):
             if self.modern:
                 return [t.name for t in self.flatten(model.inputs)]
             return list(model.input_names)
@@ -179,6 +179,13 @@ class Engine:
         with contextlib.suppress(TypeError, ValueError):
             return argument in inspect.signature(type(layer).call).parameters
         return False
+
+    @property
+    def tracing(self) -> bool:
+        """Whether Keras only works out shapes just now: a Sequential does when it sees another batch size."""
+        if self.modern:
+            return importlib.import_module("keras.src.backend.common.symbolic_scope").in_symbolic_scope()
+        return not importlib.import_module("tensorflow").executing_eagerly()
 
     # Variables ----------------------------------------------------------------------------------------------------
 

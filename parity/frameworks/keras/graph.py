@@ -19,7 +19,7 @@ from parity.frameworks.keras.kinds import (
     penalty_coefficients,
     role_of,
 )
-from parity.frameworks.keras.observe import Place, Record, Recorder
+from parity.frameworks.keras.observe import Mask, Place, Record, Recorder
 from parity.layers import Kind, Loss, Opaque, lookup
 from parity.network import Layer, Network, Param
 
@@ -89,15 +89,15 @@ class Graph:
         return param.trainable or param.role not in ("mean", "variance")
 
 
-def loss_kind(loss: Any) -> Loss:
-    """The kind of a live Keras loss object (or of the function inside Keras' wrapper of it)."""
+def loss_kind(loss: Any, shape: tuple[int, ...] = ()) -> Loss:
+    """The kind of a live Keras loss object (or of the function inside Keras' wrapper) on predictions of this shape."""
     function = getattr(loss, "fn", None)
     settings = {**getattr(loss, "_fn_kwargs", {})}
     if function is None:
         settings = {k: v for k, v in loss.get_config().items() if k != "name"} if hasattr(loss, "get_config") else {}
     name = getattr(function, "__name__", None) or type(loss).__name__
     reduction = getattr(loss, "reduction", "mean")
-    return Loss.from_keras(name, {**settings, "reduction": reduction}, ())
+    return Loss.from_keras(name, {**settings, "reduction": reduction}, [shape])
 
 
 def graph_of(
@@ -139,7 +139,9 @@ def graph_of(
         make(name, tensor)
     predicted = engine.flatten(predictions)
     masks = [recorder.mask_name(engine.mask_of(tensor)) for tensor in predicted]
-    held_masks = _masks(engine, recorder)
+    put: dict[str, list[Mask]] = {}
+    for mask in recorder.masks_read(predictions):
+        put.setdefault(mask.record.name, []).append(mask)
     for record in recorder.records:
         for name, tensor in zip(record.inputs, record.tensors, strict=True):
             if name in recorder.sources and name not in produced:
@@ -150,9 +152,9 @@ def graph_of(
         for name, tensor in (*record.outputs.items(), (f"{record.name}:activation", record.activation)):
             if tensor is not None:
                 make(name, tensor)
-        for node, mask in held_masks.get(record.name, ()):
-            nodes[node.layer.name] = node
-            make(node.layer.name, mask)
+        for mask in put.get(record.name, ()):
+            nodes[mask.name] = _mask(mask)
+            make(mask.name, mask.tensor)
     outputs: list[str] = []
     for i, tensor in enumerate(predicted):
         name = recorder.name_of(tensor)
@@ -160,7 +162,7 @@ def graph_of(
             name = f"output:{i}" if i else "output"
             nodes[name] = _source(name, tensor)
         outputs.append(name)
-    kinds = [loss_kind(loss) for _, loss, _ in terms]
+    kinds = [loss_kind(loss, _shape(predicted[i])) for i, loss, _ in terms]
     found = tuple(
         Term(*_loss_names(outputs[i], len(terms)), i, outputs[i], loss, weight, kind, masks[i])
         for (i, loss, weight), kind in zip(terms, kinds, strict=True)
@@ -200,26 +202,13 @@ def _source(name: str, tensor: Any) -> Node:
     return Node(Layer(name, kind, (), (name,), {}, _shape(tensor), name.split(":")[0], "", (remark,)), "source")
 
 
-def _masks(engine: Engine, recorder: Recorder) -> dict[str, list[tuple[Node, Any]]]:
-    """Record's name → the masks that it makes and that something reads, each as a node and its tensor."""
-    found: dict[str, list[tuple[Node, Any]]] = {}
-    waiting = list(recorder.masked)
-    while waiting:  # a mask may be made of earlier ones, which become known here
-        name = waiting.pop(0)
-        record = recorder.masked[name]
-        carried = [engine.mask_of(tensor) for tensor in record.tensors]
-        earlier = tuple(recorder.mask_name(mask) for mask in carried)
-        waiting += [other for other in earlier if other and other not in waiting and other not in _names(found)]
-        index = int(name.split(":")[-2]) if len(record.handed) > 1 else 0
-        mask = engine.mask_of(record.handed[index])
-        read = tuple(dict.fromkeys((*record.inputs, *(other for other in earlier if other))))
-        layer = Layer(name, Opaque(type="mask"), read, (name,), {}, _shape(mask), record.place.path, "mask")
-        found.setdefault(record.name, []).append((Node(layer, "mask", record, earlier=earlier), mask))
-    return found
-
-
-def _names(found: Mapping[str, list[tuple[Node, Any]]]) -> set[str]:
-    return {node.layer.name for nodes in found.values() for node, _ in nodes}
+def _mask(mask: Mask) -> Node:
+    """The node of a mask that a layer puts on what it makes."""
+    record = mask.record
+    read = tuple(dict.fromkeys((*record.inputs, *(name for name in mask.earlier if name))))
+    kind, shape = Opaque(type="mask"), _shape(mask.tensor)
+    layer = Layer(mask.name, kind, read, (mask.name,), {}, shape, record.place.path, "mask")
+    return Node(layer, "mask", record, earlier=mask.earlier)
 
 
 def _nodes(record: Record, params: Mapping[str, str]) -> list[Node]:

@@ -18,7 +18,7 @@ from parity.frameworks.keras.backends import Watch
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.kinds import fuses
 
-__all__ = ["DROPOUTS", "Place", "Record", "Recorder", "Ref", "averages", "fill", "places", "shadowed"]
+__all__ = ["DROPOUTS", "Mask", "Place", "Record", "Recorder", "Ref", "averages", "fill", "places", "shadowed"]
 
 _MISSING = object()
 
@@ -78,6 +78,23 @@ class Record:
     activation: Any = None
     handed: list[Any] = field(default_factory=list)
     training: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Mask:
+    """A mask that a layer puts on what it makes.
+
+    Attributes:
+        name: what to call it.
+        record: the call that made it.
+        tensor: the mask.
+        earlier: names of the masks on what the call read, None where there is none.
+    """
+
+    name: str
+    record: Record
+    tensor: Any
+    earlier: tuple[str | None, ...] = ()
 
 
 def places(engine: Engine, model: Any) -> list[Place]:
@@ -150,7 +167,6 @@ class Recorder:
         statistics: node → mean and biased variance (tensors) that a batch normalisation computed.
         counts: node → elements per channel that they were computed from.
         sources: name → tensor that was read and that no record made (operations outside of layers).
-        masked: name → the record whose layer put that mask on its output.
     """
 
     def __init__(
@@ -169,7 +185,7 @@ class Recorder:
         self.statistics: dict[str, dict[str, Any]] = {}
         self.counts: dict[str, int] = {}
         self.sources: dict[str, Any] = {}
-        self.masked: dict[str, Record] = {}
+        self._masks: dict[str, Mask] = {}
         self._inputs = dict(inputs)
         self._names: dict[int, str] = {id(tensor): name for name, tensor in inputs.items()}
         self._alive: list[Any] = list(inputs.values())  # an id names a tensor only while the tensor lives
@@ -197,6 +213,8 @@ class Recorder:
         original = place.item.call
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            if self.engine.tracing:
+                return original(*args, **kwargs)
             name = self._next_name(place)
             record = self._begin(name, place, args, kwargs)
             given = kwargs.get("training", args[1] if len(args) > 1 and isinstance(args[1], bool) else None)
@@ -267,9 +285,21 @@ class Recorder:
             for i, tensor in enumerate(record.handed):
                 if self.engine.mask_of(tensor) is mask:
                     name = f"{record.name}:{i}:mask" if len(record.handed) > 1 else f"{record.name}:mask"
-                    self.masked[name] = record
+                    self._masks.setdefault(name, Mask(name, record, mask))
                     return name
         return None
+
+    def masks_read(self, predictions: Any) -> list[Mask]:
+        """The masks that some layer or loss reads, or that such a mask is made of."""
+        for tensor in self.engine.flatten(predictions):
+            self.mask_name(self.engine.mask_of(tensor))
+        done: set[str] = set()
+        while waiting := [mask for mask in self._masks.values() if mask.name not in done]:
+            for mask in waiting:
+                carried = [self.engine.mask_of(tensor) for tensor in mask.record.tensors]
+                mask.earlier = tuple(self.mask_name(other) for other in carried)
+                done.add(mask.name)
+        return list(self._masks.values())
 
     def _cast_of(self, tensor: Any) -> str | None:
         """The recorded tensor that this one is a cast of: layers cast their inputs to their compute dtype."""
@@ -286,10 +316,16 @@ class Recorder:
         return None
 
     def _finish(self, record: Record | None, output: Any, fused: tuple[Any, Any] | None) -> Any:
-        """Names what a call made. What it merely hands on becomes a tensor of its own, so that it can be told apart."""
+        """Names what a call made.
+
+        What it merely hands on becomes a tensor of its own, so that it can be told apart; and so does each of several
+        outputs, which may be made of one another (an LSTM's sequence of its last state), and then a derivative with
+        respect to one would go through the others.
+        """
         if record is None:
             return output
-        flat = [self._own(tensor) for tensor in self.engine.flatten(output)]
+        flat = self.engine.flatten(output)
+        flat = [self._own(tensor, len(flat) > 1) for tensor in flat]
         result = flat[0] if len(flat) == 1 and self.backend.is_tensor(output) else self.engine.pack(output, flat)
         core = [fused[0]] if fused else flat
         if len(core) == 1:
@@ -306,8 +342,8 @@ class Recorder:
         self.records.append(record)
         return result
 
-    def _own(self, tensor: Any) -> Any:
-        return self.watch(self.backend.alias(tensor) if id(tensor) in self._names else tensor)
+    def _own(self, tensor: Any, always: bool) -> Any:
+        return self.watch(self.backend.alias(tensor) if always or id(tensor) in self._names else tensor)
 
     # Layers that draw or move something -------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ class KerasRunner:
     ) -> KerasRunner:
         """The runner of a file's model (see `parity.frameworks.keras.load`)."""
         file = read(path)
-        runner = cls(load_file(file, custom_objects), example)
+        runner = cls(load_file(file, custom_objects).model, example)
         steps = file.steps_done or runner.recipe.steps_done
         origin = "compile()" if file.training_config is not None else runner.recipe.origin
         runner.recipe = replace(runner.recipe, steps_done=steps, origin=origin)
@@ -284,6 +284,7 @@ class KerasRunner:
             seen.update(record.outputs)
             if record.activation is not None:
                 seen[f"{record.name}:activation"] = record.activation
+        seen.update({mask.name: mask.tensor for mask in recorder.masks_read(predictions)})
         for name, tensor in zip(self.network.outputs, self._engine.flatten(predictions), strict=True):
             seen.setdefault(name, tensor)
         return seen
