@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 
 from parity.errors import CannotCompare, ParityError, Refused
 from parity.frameworks.matconvnet.lift import lift, lift_data
+from parity.frameworks.matconvnet.recipe import Overrides
 from parity.frameworks.matconvnet.runner import MatConvNetRunner
 from parity.layers import Activation, BatchNorm, Conv, Dropout, Loss, Opaque, Pool
 from parity.network import Layer, Network
 from parity.recipe import Recipe
-from tests.frameworks.matconvnet.golden import CELL, TRACES, golden, nhwc, param, relative
+from tests.frameworks.matconvnet.golden import CELL, TRACES, golden, nhwc, param, record, relative
 
 PLAIN = ("seed_slim_f01_nobn_head", "seed_slim_f01_nobn_beta25")
 
@@ -121,6 +123,13 @@ def test_three_updates(name: str) -> None:
     assert not last.output_grads
 
 
+def _errors(runner: MatConvNetRunner, values: Mapping[str, np.ndarray], weights: Any) -> Iterator[float]:
+    """Relative errors of some values against a recorded cell per layer."""
+    for layer, cell in zip(runner.network.layers, weights, strict=True):
+        for role, id_ in layer.params.items():
+            yield relative(values[id_], param(role, cell[CELL[role]]))
+
+
 def _hold(runner: MatConvNetRunner, weights: Any, near: float) -> None:
     """Present weights against a recording; vectors whose true value is zero are left out."""
     values = runner.params()
@@ -150,36 +159,60 @@ def test_an_update_with_the_recorded_gradients_is_exact() -> None:
             assert relative(values[id_], param(role, cell[CELL[role]])) < 2e-7, id_
 
 
-@pytest.mark.parametrize("name", ["cnn_train_nobn_head", "cnn_train_nobn_beta25"])
-def test_two_epochs_of_its_trainer(name: str) -> None:
-    record = golden(name)
-    network, recipe = lift_data({"net": record["net0"]}, name)
-    images = nhwc(record["imdb"]["images"]["data"])
-    labels = record["imdb"]["images"]["labels"].reshape(-1).astype(int) - 1
-    recipe = replace(recipe, learning_rate=replace(recipe.learning_rate, kind="constant", values=(0.01,)))
-    runner = MatConvNetRunner(network, recipe)
-    runner.reset()
-    batches = [batch.reshape(-1).astype(int) - 1 for batch in record["batches"]]
-    for epoch, rate in enumerate((0.01, 0.001)):
-        slots = runner._updater.slots
-        other = MatConvNetRunner(network, replace(recipe, learning_rate=replace(recipe.learning_rate, values=(rate,))))
-        other.load(runner.params())
-        other.reset(slots)
+def replayed(name: str) -> tuple[MatConvNetRunner, Any]:
+    """A runner after both recorded epochs of cnn_train.m, each batch as its trainer drew it; and the recording."""
+    record_ = golden(name)
+    images = nhwc(record_["imdb"]["images"]["data"])
+    labels = record_["imdb"]["images"]["labels"].reshape(-1).astype(int) - 1
+    batches = [batch.reshape(-1).astype(int) - 1 for batch in record_["batches"]]
+    values, slots = None, None
+    for epoch in (1, 2):
+        options = {"learningRate": [0.01, 0.001], "batchSize": 4}
+        own = Overrides("recipe.toml", options, epoch, name.rsplit("_", 1)[1])
+        runner = MatConvNetRunner(*lift_data({"net": record_["net0"]}, name, recipe=own))
+        assert runner.recipe.learning_rate.first == (0.01, 0.001)[epoch - 1]
+        runner.load(values or {})
+        runner.reset(slots)
         seen, cost = 0, 0.0
-        for at in batches[3 * epoch : 3 * epoch + 2]:
-            found = other.run({"input": images[at]}, labels[at], observe=False)
-            other.update(found.param_grads, found.statistics)
+        for at in batches[3 * epoch - 3 : 3 * epoch - 1]:
+            found = runner.run({"input": images[at]}, labels[at], observe=False)
+            runner.update(found.param_grads, found.statistics)
             assert found.loss is not None
             seen, cost = seen + len(at), cost + found.loss * len(at)
-        train, val = (record["stats"][part][epoch] for part in ("train", "val"))
+        train, val = (record_["stats"][part][epoch - 1] for part in ("train", "val"))
         assert cost / seen == pytest.approx(train["objective"].item(), rel=2e-6)
-        held = batches[3 * epoch + 2]
-        checked = other.run({"input": images[held]}, labels[held], mode="eval", backward=False)
+        held = batches[3 * epoch - 1]
+        checked = runner.run({"input": images[held]}, labels[held], mode="eval", backward=False)
         assert checked.loss == pytest.approx(val["objective"].item(), rel=2e-6)
-        scores = checked.outputs[network.outputs[0]].reshape(len(held), -1)
+        scores = checked.outputs[runner.network.outputs[0]].reshape(len(held), -1)
         assert np.mean(scores.argmax(1) != labels[held]) == pytest.approx(val["top1err"].item(), rel=1e-6)
-        runner = other
-    _hold(runner, [layer.get("weights", []) for layer in record["net"]["layers"]], 3e-6)
+        values, slots = runner.params(), runner._updater.slots
+    return runner, record_
+
+
+@pytest.mark.parametrize("name", ["cnn_train_nobn_head", "cnn_train_nobn_beta25"])
+def test_two_epochs_of_its_trainer(name: str) -> None:
+    runner, record_ = replayed(name)
+    weights = [layer.get("weights", []) for layer in record_["net"]["layers"]]
+    error = max(_errors(runner, runner.params(), weights))
+    record("cnn_train weights", error)
+    assert error < 1e-6
+
+
+def test_the_state_of_two_epochs_is_the_checkpoints() -> None:
+    """The replayed momenta and weights are those that the checkpoint of the same run holds."""
+    runner, _ = replayed("cnn_train_nobn_head")
+    network, recipe = lift(TRACES / "checkpoint_slim_nobn_epoch2.mat")
+    assert "the file is a checkpoint after epoch 2" in recipe.notes
+    assert set(recipe.slots) == set(runner._updater.slots)
+    for id_, slots in recipe.slots.items():
+        error = relative(runner._updater.slots[id_]["momentum"], slots["momentum"])
+        record("checkpoint state", error)
+        assert error < 8 * 1.3e-6, id_
+        value = network.params[id_].value
+        assert value is not None
+        record("checkpoint weights", relative(runner.params()[id_], value))
+        assert relative(runner.params()[id_], value) < 8 * 1.3e-7, id_
 
 
 def test_a_checkpoint_goes_on_where_the_trainer_stopped() -> None:
