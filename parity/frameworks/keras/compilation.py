@@ -68,7 +68,7 @@ def _optimizer(engine: Engine, described: Any, file: KerasFile, given: Mapping[s
     try:
         if found is None and not scaled:
             known = canonical(name)
-            if engine.modern and legacy:
+            if engine.modern and file.era < 3:
                 known, config, said = modern_config(name, config, legacy=legacy, version=file.version)
                 notes.extend(said)
                 made: dict[str, Any] = {"class_name": known, "config": config}

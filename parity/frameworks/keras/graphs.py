@@ -108,7 +108,7 @@ class Edges:
     def replace(
         self, entry: dict[str, Any], name: str, node: int, references: Sequence[Reference], turned: Sequence[bool] = ()
     ) -> None:
-        """Writes what a call reads into a copy of its layer's entry; `turned` says which now have their channels last."""
+        """Writes what a call reads into a copy of its layer's entry; `turned` says whose channels are last now."""
         nodes = list(entry.get("inbound_nodes") or [])
         taken = iter(zip(references, turned or (False,) * len(references), strict=True))
         nodes[node] = _visit(copy.deepcopy(self._nodes[name][node]), lambda _: next(taken))

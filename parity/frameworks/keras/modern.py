@@ -82,7 +82,8 @@ def _model(file: KerasFile, entry: Mapping[str, Any], name: str) -> dict[str, An
     made["config"] |= {"name": name, "trainable": trainable, "dtype": "float32"}
     if made["class_name"] == "Functional":
         made["config"].pop("dtype")
-    return {"module": "keras", "registered_name": None, **made}
+    module = "keras.src.models.functional" if made["class_name"] == "Functional" else "keras"
+    return {"module": module, "registered_name": made["class_name"] if "src" in module else None, **made}
 
 
 def _sequential(file: KerasFile, entry: Mapping[str, Any], name: str) -> dict[str, Any]:
