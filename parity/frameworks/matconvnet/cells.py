@@ -82,7 +82,7 @@ def params_of(read: Read, cells: Sequence[Cell], ids: Mapping[str, str], remarks
                 role=role,
                 axes=read.kind.roles[role],
                 shape=value.shape,
-                value=np.ascontiguousarray(value),
+                value=value,  # in the file's own memory, column-major: a copy would double what a network takes
                 trainable=not statistic,
                 rate_multiplier=rate,
                 decay_multiplier=0.0 if statistic else cell.decay,

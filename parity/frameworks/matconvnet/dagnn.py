@@ -84,7 +84,8 @@ class Graph:
         self._free = [n for n in dict.fromkeys([*variables, *read]) if n in read and n not in self._produced]
         self._data = {name for row in rows if not _compares(row) for name in row.inputs} | {*_listed(self.meta)}
         made = {row.name: self._make(row) for row in rows}
-        unused = [name for name in self._cells if name not in {p for row in rows for p in row.params}]
+        used = {name for row in rows for name in row.params}
+        unused = [name for name in self._cells if name not in used]
         if unused:
             self._remarks.append(f"no layer reads its parameters {', '.join(unused[:4])}{' …' * (len(unused) > 4)}")
         self.network = self._network([rows[at] for at in order], made, objectives)

@@ -26,6 +26,7 @@ _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13
 _CELL, _STRUCT, _OBJECT, _CHAR, _SPARSE, _FUNCTION, _OPAQUE = 1, 2, 3, 4, 5, 16, 17
 _COMPLEX, _LOGICAL = 0x08, 0x02
 _NAME = 64
+_CHUNK = 1 << 16  # packed bytes that are unfolded at a time
 
 
 def read_mat5(data: bytes) -> dict[str, Any]:
@@ -58,48 +59,56 @@ class _Reader:
     def __init__(self, order: str, budget: int) -> None:
         self.order = order
         self.budget = budget
-
-    def tag(self, view: memoryview) -> tuple[int, int]:
-        kind, count = struct.unpack_from(self.order + "II", view)
-        return kind, count
+        self.tag = struct.Struct(order + "II").unpack_from  # (type, bytes) of the element that begins at an offset
 
     def unfold(self, body: memoryview) -> tuple[str, Any]:
-        """A compressed variable."""
+        """A compressed variable, into memory that its first eight bytes ask for and nothing beside it."""
         unzip = zlib.decompressobj()
+        plain, filled, longer = bytearray(), 0, False
         try:
-            plain = unzip.decompress(body, self.budget + 1)
+            head = unzip.decompress(body[:_CHUNK], 8)
+            if len(head) < 8:
+                raise MatError("a compressed variable is empty")
+            kind, count = self.tag(head)
+            if count > self.budget:
+                raise MatError("a compressed variable unfolds to far more than the file's size")
+            if kind != _MATRIX:
+                raise MatError("a compressed variable holds no array")
+            self.budget -= count
+            plain = bytearray(count)
+            for at in range(0, len(body), _CHUNK):
+                packed = body[at : at + _CHUNK] if at else unzip.unconsumed_tail
+                piece = unzip.decompress(packed, count - filled + 1)
+                longer = len(piece) > count - filled  # what comes behind the variable is no part of it
+                piece = piece[: count - filled]
+                plain[filled : filled + len(piece)] = piece
+                filled += len(piece)
+                if longer:
+                    break
         except zlib.error:
             raise MatError("a compressed variable is damaged") from None
-        if len(plain) > self.budget:
-            raise MatError("a compressed variable unfolds to far more than the file's size")
-        if not unzip.eof:
+        if filled < count or not (unzip.eof or longer):
             raise MatError("a compressed variable is cut off")
-        self.budget -= len(plain)
-        view = memoryview(plain)
-        if len(view) < 8:
-            raise MatError("a compressed variable is empty")
-        kind, count = self.tag(view)
-        if kind != _MATRIX or count > len(view) - 8:
-            raise MatError("a compressed variable holds no array")
-        return self.variable(view[8 : 8 + count])
+        return self.variable(memoryview(plain).toreadonly())
 
     def parts(self, view: memoryview) -> Iterator[tuple[int, memoryview]]:
         """(type, data) of the elements in `view`, small ones (whose data lies in the tag) included."""
-        while len(view) >= 8:
-            kind, count = self.tag(view)
+        at, end, tag = 0, len(view), self.tag
+        while at + 8 <= end:
+            kind, count = tag(view, at)
             if kind >> 16:  # a small element: two bytes each of count and type, four of data
                 kind, count = kind & 0xFFFF, kind >> 16
                 if count > 4:
                     raise MatError("a small element claims more than 4 bytes")
-                yield kind, view[4 : 4 + count]
-                view = view[8:]
+                yield kind, view[at + 4 : at + 4 + count]
+                at += 8
                 continue
-            body = view[8 : 8 + count]
-            if len(body) < count:
+            at += 8
+            if count > end - at:
                 raise MatError("an element claims more bytes than there are")
-            yield kind, body
-            view = view[8 + count + (-count % 8 if kind != _COMPRESSED else 0) :]
-        if view:
+            yield kind, view[at : at + count]
+            at += count + (-count % 8 if kind != _COMPRESSED else 0)
+        if at < end:
             raise MatError("an element is cut off")
 
     def variable(self, view: memoryview, depth: int = 0) -> tuple[str, Any]:
@@ -109,13 +118,13 @@ class _Reader:
         if not view:
             return "", np.zeros((0, 0))  # MATLAB writes an empty element for []
         parts = self.parts(view)
-        flags = self.integers(self.next(parts, "flags"), "u4")
+        flags = self.integers(self.next(parts, "flags"), "I")
         if len(flags) < 1:
             raise MatError("an array has no flags")
         kind, bits = flags[0] & 0xFF, flags[0] >> 8
         if kind == _OPAQUE:  # its next part is a name, not extents
             return self.text(self.next(parts, "name")), Unreadable("an object")
-        shape = tuple(self.integers(self.next(parts, "extents"), "i4"))
+        shape = tuple(self.integers(self.next(parts, "extents"), "i"))
         if not 2 <= len(shape) <= 32 or min(shape) < 0:
             raise MatError("an array's extents are damaged")
         name = self.text(self.next(parts, "name"))
@@ -165,7 +174,7 @@ class _Reader:
 
     def fields(self, parts: Iterator[tuple[int, memoryview]]) -> list[str]:
         """Names of a struct's fields, each padded with zeros to a fixed length."""
-        lengths = self.integers(self.next(parts, "length of field names"), "i4")
+        lengths = self.integers(self.next(parts, "length of field names"), "i")
         _, raw = self.next(parts, "field names")
         if len(lengths) != 1 or not 1 <= lengths[0] <= _NAME * 64 or len(raw) % lengths[0]:
             raise MatError("a struct's field names are damaged")
@@ -179,10 +188,11 @@ class _Reader:
         return found
 
     def integers(self, part: tuple[int, memoryview], code: str) -> list[int]:
-        dtype = np.dtype(self.order + code)
-        if len(part[1]) > 8 * 64 or len(part[1]) % dtype.itemsize:
+        """Numbers of four bytes, `i` signed or `I` not."""
+        body = part[1]
+        if len(body) > 8 * 64 or len(body) % 4:
             raise MatError("an array's header is damaged")
-        return [int(v) for v in np.frombuffer(part[1], dtype)]
+        return list(struct.unpack(f"{self.order}{len(body) // 4}{code}", body))
 
     def text(self, part: tuple[int, memoryview]) -> str:
         return bytes(part[1]).decode("latin-1")
