@@ -52,6 +52,8 @@ CLASSES = frozenset(
     glorot_normal glorot_uniform he_normal he_uniform identity l1 l1_l2 l2 lecun_normal lecun_uniform max_norm
     min_max_norm non_neg ones orthogonal orthogonal_regularizer radial_constraint random_normal random_uniform stft
     truncated_normal unit_norm variance_scaling zeros
+    AtrousConv1D AtrousConv2D CuDNNGRU CuDNNLSTM Deconv2D Deconv3D Deconvolution3D ParametricSoftplus SReLU
+    TimeDistributedDense
     """.split()
 )
 """Public classes of keras.layers, models, initializers, regularizers, constraints, optimizers, losses and metrics.
@@ -69,7 +71,7 @@ ACTIVATIONS = frozenset(
 OPERATIONS = frozenset(
     """
     __operators__ math nn cast clip_by_value concat expand_dims gather identity image linalg ones_like pad repeat
-    reshape     slice split squeeze stack stop_gradient strided_slice tile transpose unstack where zeros_like
+    reshape slice split squeeze stack stop_gradient strided_slice tile transpose unstack where zeros_like
     """.split()
 )
 """First names of tensorflow functions that a Keras 2 `TFOpLambda` may call: they compute, and touch nothing else."""

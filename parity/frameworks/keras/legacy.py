@@ -9,10 +9,10 @@ which later versions dropped, so that no Keras of today opens a file of Keras 1;
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["is_old", "repaired", "unknown_today"]
+__all__ = ["class_today", "gone", "is_old", "repaired"]
 
 _CLASSES = {
     "Convolution1D": "Conv1D",
@@ -95,18 +95,52 @@ _RECURRENT = frozenset("SimpleRNN LSTM GRU ConvLSTM2D".split())
 _MERGES = {"sum": "Add", "mul": "Multiply", "ave": "Average", "max": "Maximum"}
 
 
+def class_today(class_name: str) -> str:
+    """The name that a layer of Keras 1 has today."""
+    return "Dense" if class_name == "TimeDistributedDense" else _CLASSES.get(class_name, class_name)
+
+
 def is_old(config: Any, era: int) -> bool:
-    """Whether a model's configuration needs repair: it is Keras 1's, or has a layer that only early Keras 2 had."""
-    return era == 1 or _holds(config, "Merge")
+    """Whether a model's configuration needs repair: it is Keras 1's, or has a layer as only early Keras 2 had it."""
+    return era == 1 or (era == 2 and _any(config, _early))
 
 
-def _holds(item: Any, class_name: str) -> bool:
+def _early(entry: Mapping[str, Any]) -> bool:
+    config = entry.get("config")
+    if entry.get("class_name") == "Merge":
+        return True
+    # Before Keras 2.1.3 there was no `reset_after`, and tf_keras takes it for granted.
+    return entry.get("class_name") == "GRU" and isinstance(config, Mapping) and "reset_after" not in config
+
+
+def _any(item: Any, test: Callable[[Mapping[str, Any]], bool]) -> bool:
+    return next((True for entry in _entries(item) if test(entry)), False)
+
+
+def _entries(item: Any) -> Iterator[Mapping[str, Any]]:
+    """Every layer's entry of a configuration, those in submodels and wrappers too."""
     if isinstance(item, Mapping):
-        return item.get("class_name") == class_name or any(_holds(part, class_name) for part in item.values())
-    return isinstance(item, list) and any(_holds(part, class_name) for part in item)
+        if isinstance(item.get("class_name"), str):
+            yield item
+        for part in item.values():
+            yield from _entries(part)
+    elif isinstance(item, list):
+        for part in item:
+            yield from _entries(part)
 
 
-def unknown_today(entry: Mapping[str, Any]) -> str:
+def gone(config: Any) -> str:
+    """The first layer that no later Keras has, as "layer x is ..."; empty where there is none."""
+    for entry in _entries(config):
+        reason = _unknown_today(entry)
+        if reason:
+            inner = entry.get("config")
+            name = entry.get("name") or (inner.get("name") if isinstance(inner, Mapping) else "")
+            return f"layer {name} {reason}"
+    return ""
+
+
+def _unknown_today(entry: Mapping[str, Any]) -> str:
     """Why no later Keras has this layer, as the rest of the sentence "layer x ..."; empty where one has it."""
     name = str(entry.get("class_name", ""))
     config = entry.get("config")
@@ -127,7 +161,7 @@ def repaired(entry: Mapping[str, Any], era: int) -> dict[str, Any]:
 
     Args:
         entry: as the file has it.
-        era: of the file. For 2 only `Merge` is put into other words.
+        era: of the file. For 2 only `Merge` is put into other words, and a GRU told what it took for granted.
     """
     ordering = _ordering(entry) if era == 1 else ""
     return _model(entry, era, ordering)
@@ -173,7 +207,9 @@ def _layer(entry: Mapping[str, Any], era: int, ordering: str) -> dict[str, Any]:
         return dict(entry)
     if name == "Merge":
         return _merge(entry, config)
-    if era != 1 or unknown_today(entry):
+    if era != 1:
+        return _settled(entry, config)
+    if _unknown_today(entry):
         return dict(entry)
     if name in ("TimeDistributed", "Bidirectional"):
         inner = config.get("layer")
@@ -189,6 +225,16 @@ def _layer(entry: Mapping[str, Any], era: int, ordering: str) -> dict[str, Any]:
     if word in _CHANNELS and "data_format" not in made and ordering:
         made["data_format"] = {"th": "channels_first", "tf": "channels_last"}[ordering]
     return {**entry, "class_name": word, "config": made}
+
+
+def _settled(entry: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer of early Keras 2, with what later versions would otherwise decide."""
+    inner = config.get("layer")
+    if isinstance(inner, Mapping) and isinstance(inner.get("config"), Mapping):
+        return {**entry, "config": {**config, "layer": _settled(inner, inner["config"])}}
+    if entry.get("class_name") == "GRU":
+        return {**entry, "config": {"reset_after": False, **config}}
+    return dict(entry)
 
 
 def _arguments(name: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from parity.frameworks.keras.differences import era_remarks
 from parity.frameworks.keras.engine import Engine, engine_of, quiet
 from parity.frameworks.keras.files import KerasFile, read
 from parity.frameworks.keras.hdf5 import check_objects, guard
+from parity.frameworks.keras.legacy import gone
 from parity.frameworks.keras.lift import lift_file
 from parity.frameworks.keras.modern import modernized
 from parity.frameworks.keras.repair import repaired
@@ -123,6 +124,9 @@ def load_file(
         if file.training_config is not None:
             refuse_code(file.path, _training_code(file.training_config), given)
     name = engine_name(file, engine, backend)
+    lost = gone(file.original or file.model_config)
+    if lost:
+        raise BadFile(file.path, lost)
     file = repaired(file)
     network, _ = lift_file(file)
     refuse_sizes(file, network)

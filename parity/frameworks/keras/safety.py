@@ -24,6 +24,8 @@ def runs_code(entry: Mapping[str, Any]) -> bool:
     name = str(entry.get("class_name", ""))
     if name in ("TFOpLambda", "SlicingOpLambda"):
         return not _harmless(entry)
+    if name == "Merge":
+        return _merges_by_code(entry)
     module = entry.get("module")
     if module is not None and entry.get("registered_name") is None and _trusted(module):
         return name == "Lambda"
@@ -32,6 +34,12 @@ def runs_code(entry: Mapping[str, Any]) -> bool:
     if name in ("function", "__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__", "__tuple__"):
         return False
     return name.split(">")[-1] not in CLASSES or (">" in name and not name.startswith("Custom>"))
+
+
+def _merges_by_code(entry: Mapping[str, Any]) -> bool:
+    """Whether a `Merge` of early Keras has a function for its mode, whose byte code is in the file."""
+    config = entry.get("config")
+    return isinstance(config, Mapping) and any(config.get(f"{k}_type", "raw") != "raw" for k in ("mode", "output_mask"))
 
 
 def _trusted(module: Any) -> bool:
@@ -69,7 +77,7 @@ def _walk(item: Any, holder: str) -> Iterator[tuple[str, str, str]]:
         holder = str(item.get("name") or inner or holder)
         if name == "function":
             yield from _function(item, holder)
-        elif name in ("Lambda", "__lambda__"):
+        elif name in ("Lambda", "__lambda__") or (name == "Merge" and _merges_by_code(item)):
             yield holder, name, "lambda"
             return
         elif runs_code(item):

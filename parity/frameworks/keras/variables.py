@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parity.frameworks.keras.legacy import class_today
 from parity.frameworks.keras.stored import Stored
 
 __all__ = ["SUBLAYERS", "count_of", "split", "variables_of"]
@@ -83,12 +84,13 @@ def count_of(entry: Mapping[str, Any], gates: bool) -> tuple[int, int] | None:
 
     Args:
         entry: its class_name and config.
-        gates: whether recurrent layers keep each gate's arrays apart (Keras 1).
+        gates: whether it is an entry of Keras 1, whose recurrent layers keep each gate's arrays apart.
     """
     config = entry.get("config")
     config = config if isinstance(config, Mapping) else {}
     name = str(entry.get("class_name", ""))
     if gates:
+        name, config = class_today(name), {"use_bias": config.get("bias", True), **config}
         inner = config.get("layer")
         if name in ("TimeDistributed", "Bidirectional") and isinstance(inner, Mapping):
             counts = count_of(inner, gates)
