@@ -49,6 +49,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.compare
+	$(BIN)/python -m bench.load
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz all --count $(COUNT) --seed $(SEED)

@@ -1,0 +1,161 @@
+"""`python -m bench.load [--net FILE.mat]`: what reading a network costs, in ratios to scipy's loadmat and its arrays.
+
+Without a file, one like ResNet-50 at half the width is made, random weights, in a DagNN's saved form. Times are medians
+of interleaved runs; memory is what a process of its own takes at its peak beyond what it had before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from parity.frameworks.matconvnet.lift import lift
+from parity.frameworks.matconvnet.matfile import read
+
+ROOT = Path(__file__).resolve().parent.parent
+READERS: dict[str, Callable[[Path], Any]] = {
+    "scipy.io.loadmat": lambda path: scipy.io.loadmat(path),
+    "values read": read,
+    "network lifted": lift,
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--net", type=Path)
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--child", choices=READERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(_peak(READERS[options.child], options.net)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if options.net:
+            files = {options.net.name: options.net}
+        else:
+            files = {f"ResNet-50, half the width, {v}": resnet(Path(folder) / f"{v}.mat", v) for v in ("v6", "v7")}
+        for name, path in files.items():
+            _show(name, path, options.runs)
+
+
+def _show(name: str, path: Path, runs: int) -> None:
+    network, _ = lift(path)
+    arrays = sum(param.value.nbytes for param in network.params.values() if param.value is not None)
+    seconds: dict[str, list[float]] = {reader: [] for reader in READERS}
+    for _ in range(runs):
+        for reader, load in READERS.items():
+            begun = time.perf_counter()
+            load(path)
+            seconds[reader].append(time.perf_counter() - begun)
+    usual = {reader: statistics.median(times) for reader, times in seconds.items()}
+    first = next(iter(READERS))
+    print(f"{name}: {path.stat().st_size / 2**20:.1f} MiB, arrays {arrays / 2**20:.1f} MiB")
+    for reader in READERS:
+        grown = _child(reader, path)
+        print(
+            f"  {reader:18} {1000 * usual[reader]:6.0f} ms  {usual[reader] / usual[first]:4.2f}× scipy   "
+            f"{grown / 2**20:5.0f} MiB  {grown / arrays:4.2f}× the arrays"
+        )
+
+
+def _child(reader: str, path: Path) -> int:
+    command = [sys.executable, "-m", "bench.load", "--child", reader, "--net", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return int(json.loads(done.stdout))
+
+
+def _peak(load: Callable[[Path], Any], path: Path) -> int:
+    """Bytes at the peak beyond what the process had before; a small file is read first, for what imports take."""
+    with tempfile.TemporaryDirectory() as folder:
+        load(resnet(Path(folder) / "small.mat", "v7", widths=(4,), blocks=(1,)))
+    before = _status("VmRSS")
+    kept = load(path)
+    assert kept is not None
+    return max(_status("VmHWM") - before, 0)
+
+
+def _status(name: str) -> int:
+    """A memory figure of this process in bytes; `ru_maxrss` would count what the parent had when it forked."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024
+
+
+def resnet(
+    path: Path, version: str, widths: tuple[int, ...] = (32, 64, 128, 256), blocks: tuple[int, ...] = (3, 4, 6, 3)
+) -> Path:
+    """A residual network of bottlenecks in a DagNN's saved form, with He weights."""
+    rng = np.random.default_rng(0)
+    layers: list[dict[str, Any]] = []
+    params: list[dict[str, Any]] = []
+
+    def add(name: str, kind: str, inputs: list[str], block: dict[str, Any], **values: np.ndarray) -> str:
+        names = [f"{name}_{role}" for role in values]
+        params.extend(
+            {"name": n, "value": v, "learningRate": 1.0, "weightDecay": 1.0}
+            for n, v in zip(names, values.values(), strict=True)
+        )
+        layers.append(
+            {"name": name, "type": f"dagnn.{kind}", "inputs": _cell(inputs), "outputs": _cell([f"{name}_out"]),
+             "params": _cell(names), "block": block}
+        )  # fmt: skip
+        return f"{name}_out"
+
+    def conv(name: str, source: str, size: int, depth: int, count: int, stride: int, *, relu: bool = True) -> str:
+        filters = rng.standard_normal((size, size, depth, count)) * np.sqrt(2 / (size * size * depth))
+        block = {"size": [float(size), float(size), float(depth), float(count)], "hasBias": False,
+                 "pad": [float(size // 2)] * 4, "stride": [float(stride)] * 2}  # fmt: skip
+        made = add(name, "Conv", [source], block, filter=filters.astype(np.float32))
+        ones, zeros = np.ones((count, 1), np.float32), np.zeros((count, 1), np.float32)
+        moments = np.concatenate([zeros, ones], 1)
+        made = add(
+            f"{name}_bn", "BatchNorm", [made], {"numChannels": float(count)}, mult=ones, bias=zeros, moments=moments
+        )
+        return add(f"{name}_relu", "ReLU", [made], {"leak": 0.0}) if relu else made
+
+    made = conv("conv1", "data", 7, 3, widths[0], 2)
+    depth = widths[0]
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True), 2):
+        for index in range(count):
+            name, stride = f"res{stage}{chr(ord('a') + index)}", 2 if stage > 2 and not index else 1
+            inner = conv(f"{name}_2a", made, 1, depth, width, stride)
+            inner = conv(f"{name}_2b", inner, 3, width, width, 1)
+            inner = conv(f"{name}_2c", inner, 1, width, 4 * width, 1, relu=False)
+            side = made if index else conv(f"{name}_1", made, 1, depth, 4 * width, stride, relu=False)
+            made = add(f"{name}_sum", "Sum", [inner, side], {})
+            made = add(f"{name}_relu", "ReLU", [made], {"leak": 0.0})
+            depth = 4 * width
+    variables = [{"name": name, "precious": False} for name in ["data", *(f"{layer['name']}_out" for layer in layers)]]
+    saved = {"layers": _structs(layers), "params": _structs(params), "vars": _structs(variables),
+             "meta": {"inputSize": [224.0, 224.0, 3.0]}}  # fmt: skip
+    scipy.io.savemat(path, saved, do_compression=version == "v7")
+    return path
+
+
+def _cell(names: list[str]) -> np.ndarray:
+    cell = np.empty((1, len(names)), object)
+    cell[0, :] = names
+    return cell
+
+
+def _structs(records: list[dict[str, Any]]) -> np.ndarray:
+    """A struct array."""
+    array = np.empty((1, len(records)), [(name, object) for name in records[0]])
+    for at, record in enumerate(records):
+        array[0, at] = tuple(record.values())
+    return array
+
+
+if __name__ == "__main__":
+    main()
