@@ -103,6 +103,24 @@ class Alignment:
             tensor = unit.inputs[0]
         return tensor
 
+    def origins(self, tensor: str, side: str) -> frozenset[str]:
+        """The nearest tensors above `tensor` that paired units (or the network's inputs) make, through every input.
+
+        One alone, unless a unit without a partner that joins several lies between.
+        """
+        makers = self.ref_makers if side == "ref" else self.keras_makers
+        paired = self.by_ref if side == "ref" else self.by_keras
+        found: set[str] = set()
+        waiting, seen = [tensor], {tensor}
+        while waiting:
+            name = waiting.pop()
+            inputs = makers[name].inputs if name in makers and name not in paired else ()
+            if not inputs:
+                found.add(name)
+            waiting += [other for other in inputs if other not in seen]
+            seen.update(inputs)
+        return frozenset(found)
+
     def counterpart(self, keras_tensor: str) -> str | None:
         """The reference's tensor that holds what this Keras tensor should hold; None where nothing is known of it."""
         source = self.source(keras_tensor, "keras")
@@ -124,13 +142,14 @@ class Alignment:
         wired = True
         feeds: dict[str, str] = {}
         ref_inputs, keras_inputs = self.ref.data(pair.ref.inputs), self.keras.data(pair.keras.inputs)
-        expected = {t: self.source(t, "ref") for t in ref_inputs}
+        expected = {t: self.origins(t, "ref") for t in ref_inputs}
         commutative = isinstance(pair.ref.kind, Merge) and pair.ref.kind.operation not in ("subtract",)
         free = list(ref_inputs)
         for index, tensor in enumerate(keras_inputs):
             found = self.counterpart(tensor)
+            known = {self.counterpart(t) for t in self.origins(tensor, "keras")} - {None}
             candidates = free if commutative else ref_inputs[index : index + 1]
-            match = next((t for t in candidates if expected[t] == found), None)
+            match = next((t for t in candidates if expected[t] & known), None)
             if match is None and tensor not in feeds:
                 wired = False
                 if found is None:

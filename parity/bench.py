@@ -109,8 +109,12 @@ class Trial:
 
     @cached_property
     def ref_feeds(self) -> dict[str, Array]:
-        """Reference tensor → the value the reference itself made, for what its unit reads."""
-        return {t: self.bench.observed.outputs[t] for t in self.bench.ref.network.data(self.pair.ref.inputs)}
+        """Reference tensor → the value the reference itself made, for what its layers read from outside."""
+        network = self.bench.ref.network
+        layers = [network[name] for name in self.pair.ref.layers]
+        inside = {tensor for layer in layers for tensor in layer.outputs}
+        read = dict.fromkeys(tensor for layer in layers for tensor in layer.inputs if tensor not in inside)
+        return {tensor: self.bench.observed.outputs[tensor] for tensor in network.data(read)}
 
     @cached_property
     def keras_feeds(self) -> dict[str, Array]:

@@ -51,8 +51,29 @@ def differences(pair: Pair) -> tuple[Difference, ...]:
             continue
         if _same(a, b) or _idle(name, ref, keras, pair.ref.shape):
             continue
+        if name == "reduction" and _counts_alike(pair):
+            continue
         found.append(Difference(name, a, b, _refined(name, cause, ref, keras), _phase(name, ref)))
+    if isinstance(ref, Loss) and not _counts_alike(pair) and not any(d.field == "reduction" for d in found):
+        found.append(Difference("weight", pair.ref.weight, pair.keras.weight, "loss-reduction", "loss"))
     return tuple(found)
+
+
+def _counts_alike(pair: Pair) -> bool:
+    """Whether a loss enters the objective with the same factor on both sides, whoever divides by what."""
+    mine, theirs = _share(pair.ref), _share(pair.keras)
+    return mine is not None and theirs is not None and math.isclose(mine, theirs, rel_tol=1e-6)
+
+
+def _share(unit: Unit) -> float | None:
+    """The factor on the cost of an image, over the number of images; None where a loss counts by another law."""
+    if not isinstance(unit.kind, Loss):
+        return None
+    if unit.kind.reduction == "mean":
+        return unit.weight
+    if unit.kind.reduction == "pixel-mean" and unit.fed is not None and None not in unit.fed:
+        return unit.weight / math.prod(int(n or 1) for n in unit.fed[:-1])
+    return None
 
 
 def _reached(unit: Unit) -> tuple[int, ...] | None:

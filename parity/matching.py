@@ -9,11 +9,28 @@ from itertools import pairwise
 
 import numpy as np
 
-from parity.layers import LRN, Activation, BatchNorm, Conv, Kind, Merge, Opaque, Rescale, Softmax
+from parity.layers import (
+    Activation,
+    BatchNorm,
+    Concat,
+    Conv,
+    ConvTranspose,
+    Dropout,
+    Kind,
+    Loss,
+    Merge,
+    Opaque,
+    Pad,
+    Scale,
+    Softmax,
+)
 from parity.network import Network
 from parity.units import Unit, same_shape
 
 __all__ = ["follow", "is_linear", "likeness", "pairing", "plain_names", "with_neighbours"]
+
+_NEVER_OPAQUE = (Loss, Dropout, Concat, Merge, Pad)
+"""What a custom layer is not taken for: a loss, or what moves values and does nothing else."""
 
 _GAP = -1.5
 """Score of leaving a unit alone; two gaps cost more than a pair of one family whose fields all differ."""
@@ -61,12 +78,14 @@ def _kinship(a: Unit, b: Unit) -> float | None:
             return 0.0 if (a.kind.function == "linear") == (b.kind.function == "linear") else -2.0
         return 1.0 if not isinstance(a.kind, Opaque) or a.kind.type == getattr(b.kind, "type", None) else 0.2
     # A layer that the vocabulary does not know may be the other side's by its shape alone: an LRN written as a
-    # custom layer. It must not swallow layers with parameters.
+    # custom layer. One without parameters must not swallow a layer that has some.
     for known, other in ((a, b), (b, a)):
-        if isinstance(other.kind, Opaque) and isinstance(known.kind, LRN | Activation | Rescale | Opaque):
-            return -0.2 if same_shape(a.shape, b.shape) and not known.params else None
-        if isinstance(other.kind, Opaque) and isinstance(known.kind, Conv | BatchNorm) and other.params:
-            return -0.6 if same_shape(a.shape, b.shape) else None
+        if not isinstance(other.kind, Opaque) or not same_shape(a.shape, b.shape):
+            continue
+        if not known.params and not isinstance(known.kind, _NEVER_OPAQUE):
+            return -0.2
+        if isinstance(known.kind, Conv | ConvTranspose | BatchNorm | Scale) and other.params:
+            return -0.6
     return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from parity.align import Alignment, Pair
-from parity.layers import BatchNorm
+from parity.layers import BatchNorm, Rescale
 from parity.network import Shape
 from parity.report import Probe
 from parity.tolerance import ROUNDOFF, distance, rms
@@ -132,11 +132,20 @@ def _fit(alignment: Alignment, link: Link, values: Mapping[str, Array], status: 
     """The status of a parameter that has no exact counterpart."""
     if link.ref and link.keras:
         return status
-    neutral = 1.0 if link.role == "gamma" else 0.0
-    silent = not link.ref or all(np.all(values[key] == neutral) for key in link.ref)
-    if silent and (not training or _cancelled(alignment, link)):
+    neutral = _constant(link)
+    silent = not link.ref or all(np.allclose(values[key].ravel(), neutral, rtol=1e-6, atol=0) for key in link.ref)
+    fixed = bool(link.ref) and all(alignment.ref.params[key].rate_multiplier == 0 for key in link.ref)
+    if silent and (not training or fixed or _cancelled(alignment, link)):
         return "masked"
     return status
+
+
+def _constant(link: Link) -> Array | float:
+    """What Keras has in place of a parameter: the constants of a Rescaling, or the value that changes nothing."""
+    kind = link.pair.keras.kind
+    if isinstance(kind, Rescale):
+        return np.asarray(kind.scale if link.role == "gamma" else kind.offset, np.float64)
+    return 1.0 if link.role == "gamma" else 0.0
 
 
 def _cancelled(alignment: Alignment, link: Link) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.align import Alignment, Pair
-from parity.layers import BatchNorm, Conv
+from parity.layers import BatchNorm, Conv, ConvTranspose
 from parity.network import STATISTICS, Network, Param
 
 __all__ = ["Link", "links", "relation", "transferred"]
@@ -94,11 +94,13 @@ def _pair_links(pair: Pair, ref: Network, keras: Network) -> list[Link]:
 def _by_shape(
     pair: Pair, keys: tuple[str, ...], left: Mapping[str, tuple[str, ...]], ref: Network, keras: Network
 ) -> str:
-    """For layers outside the vocabulary: the reference's first remaining parameter of the same shape."""
+    """For layers outside the vocabulary: the reference's offset for an offset, or its first one of the same shape."""
     if type(pair.ref.kind) is type(pair.keras.kind) and pair.ref.kind.roles:
         return ""
-    shape = keras.params[keys[0]].shape
-    return next((role for role, ids in left.items() if ref.params[ids[0]].shape == shape), "")
+    shape = _squeezed(keras.params[keys[0]].shape)
+    alike = [role for role, ids in left.items() if _squeezed(ref.params[ids[0]].shape) == shape]
+    offset = {"bias": "beta", "beta": "bias"}.get(keras.params[keys[0]].role, "")
+    return offset if offset in alike else next(iter(alike), "")
 
 
 def _linked(
@@ -169,7 +171,8 @@ def _layout(
     `h w i o` → `i o` joins h, w, i (the order in which Keras flattens a map); → `h w c m` parts the outputs of a
     depthwise convolution. Grouped filters go into a denser kernel as blocks with zeros between.
     """
-    if _squeezed(ref_shape) == _squeezed(keras_shape) and len(ref_axes.split()) == len(keras_axes.split()):
+    same = _squeezed(ref_shape) == _squeezed(keras_shape)
+    if same and (len(ref_axes.split()) == len(keras_axes.split()) or len(_squeezed(ref_shape)) == 1):
         return (lambda value: value.reshape(keras_shape)), False
     flat = {"h w i o", "i o", "h w c m", "w i o", "d h w i o"}
     if ref_axes in flat and keras_axes in flat and math.prod(ref_shape) == math.prod(keras_shape):
@@ -179,6 +182,8 @@ def _layout(
             return (lambda value: value.reshape(keras_shape)), False
     kind, other = pair.ref.kind, pair.keras.kind
     if ref_axes == "h w i o" and isinstance(kind, Conv) and isinstance(other, Conv) and kind.groups > other.groups:
+        return _blocks(ref_shape, keras_shape, kind.groups, other.groups)
+    if isinstance(kind, ConvTranspose) and isinstance(other, ConvTranspose) and kind.groups > other.groups:
         return _blocks(ref_shape, keras_shape, kind.groups, other.groups)
     return None, False
 
@@ -190,7 +195,11 @@ def _outputs(axes: str, shape: tuple[int, ...]) -> int:
 def _blocks(
     ref_shape: tuple[int, ...], keras_shape: tuple[int, ...], groups: int, kept: int
 ) -> tuple[Callable[[Array], Array] | None, bool]:
-    """Grouped filters in a kernel with fewer groups: each block on the channels it sees, zeros elsewhere."""
+    """Grouped filters in a kernel with fewer groups: each block on the channels it sees, zeros elsewhere.
+
+    The third axis counts the channels of one group, which it reads or, in a transposed convolution, makes; the last one
+    counts all channels of the other kind.
+    """
     height, width, depth, outputs = ref_shape
     ratio = groups // max(kept, 1)
     dense = (height, width, depth * ratio, outputs)

@@ -1,7 +1,8 @@
 """A network as a graph of *units*: what one side does in one layer and the other in several, read as one operation.
 
-Zero padding and a valid convolution are one convolution; slices, convolutions and a concatenation are a grouped one;
-softmax and cross-entropy are one loss; a dense layer is the convolution that covers its map.
+Zero padding and a valid convolution are one convolution, a transposed one and a cropping behind it likewise; slices,
+convolutions and a concatenation are a grouped one; softmax and cross-entropy are one loss; a dense layer is the
+convolution that covers its map; a depthwise convolution of one cell is a multiplier for each channel.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from parity.layers import (
     Activation,
     Concat,
     Conv,
+    ConvTranspose,
+    Crop,
     Dense,
     Dropout,
     Flatten,
@@ -26,6 +29,7 @@ from parity.layers import (
     Pool,
     Rescale,
     Reshape,
+    Scale,
     Slice,
     Softmax,
     Split,
@@ -50,6 +54,7 @@ class Unit:
         params: role → ids, in order (several where it joins parallel layers).
         optional: True where it may stay without a partner: it changes no value in this mode.
         origin: the framework's name of the layer, for the report.
+        weight: of a loss: how often it counts in the objective.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Unit:
     fed: Shape | None = None
     optional: bool = False
     origin: str = ""
+    weight: float = 1.0
 
     @property
     def core(self) -> str:
@@ -100,6 +106,8 @@ class _Grouping:
         for layer in network:
             if isinstance(layer.kind, Conv | Pool):
                 self._padding(layer)
+            elif isinstance(layer.kind, Crop):
+                self._cropping(layer)
         for layer in network:
             if isinstance(layer.kind, Concat):
                 self._split_convolution(layer)
@@ -123,6 +131,16 @@ class _Grouping:
         padded, kind = self._zeros_before(layer.inputs[0], {layer.name}, layer.kind)
         if padded:
             self._take(layer, (*padded, layer.name), kind)
+
+    def _cropping(self, layer: Layer) -> None:
+        """A transposed convolution whose map is cropped right behind it crops by itself."""
+        before, crop = self._producer(layer.inputs[0]), layer.kind
+        if before is None or not isinstance(before.kind, ConvTranspose) or not isinstance(crop, Crop):
+            return
+        if crop.crop is None or len(crop.crop) != len(before.kind.crop):
+            return
+        cells = tuple(a + b for a, b in zip(before.kind.crop, crop.crop, strict=True))
+        self._take(layer, (before.name, layer.name), replace(before.kind, crop=cells))
 
     def _zeros_before(self, tensor: str, readers: set[str], kind: Kind) -> tuple[tuple[str, ...], Kind]:
         """A zero padding that only `readers` read, and `kind` with its cells; nothing where there is none."""
@@ -153,7 +171,7 @@ class _Grouping:
         cuts: list[str] = []
         for tensor in layer.inputs:
             conv = self._producer(tensor)
-            if conv is None or not isinstance(conv.kind, Conv) or layer.kind.axis != -1:
+            if conv is None or not isinstance(conv.kind, Conv | ConvTranspose) or layer.kind.axis != -1:
                 return
             cut = self.network.producers.get(conv.inputs[0])
             if cut is None or conv.name in self.members:
@@ -167,9 +185,9 @@ class _Grouping:
                 cuts.append(cut.name)
         kinds = [b.kind for b in branches]
         first = kinds[0] if kinds else None
-        if len(branches) < 2 or not isinstance(first, Conv):
+        if len(branches) < 2 or not isinstance(first, Conv | ConvTranspose):
             return
-        alike = all(replace(k, groups=1) == replace(first, groups=1) for k in kinds if isinstance(k, Conv))
+        alike = all(k == first for k in kinds)
         contiguous = all(a[0] == b[0] and a[2] == b[1] for a, b in pairwise(sources))
         equal = len({stop - start for _, start, stop in sources}) == 1 and sources[0][1] == 0
         if not (alike and contiguous and equal):
@@ -200,17 +218,26 @@ def _unit(network: Network, grouped: _Grouping, layer: Layer, mode: str) -> Unit
     inputs = tuple(dict.fromkeys(t for m in members for t in network[m].inputs if t not in inside))
     if isinstance(layer.kind, Merge | Concat) and len(members) == 1:
         inputs = layer.inputs
+    if isinstance(network[members[-1]].kind, Crop):
+        inputs = inputs[:1]  # a second one says how large the map is to be, and no value of it counts
     params: dict[str, tuple[str, ...]] = {}
     for member in members:
         for role, key in network[member].params.items():
             params[role] = (*params.get(role, ()), key)
     known_by = layer
-    if isinstance(layer.kind, Concat) and len(members) > 1:
-        known_by = next(network[m] for m in members if isinstance(network[m].kind, Conv))
+    if isinstance(layer.kind, Concat | Crop) and len(members) > 1:
+        known_by = next(network[m] for m in members if isinstance(network[m].kind, Conv | ConvTranspose))
     if isinstance(kind, Dense):
         kind = _covering(network, layer, kind)
-    if isinstance(kind, Pool) and kind.size is None:
+    elif isinstance(kind, Pool) and kind.size is None:
         kind = _whole_map(network, inputs[0], kind)
+    elif isinstance(kind, Crop) and kind.crop is not None:
+        kind = replace(kind, offset=None)
+    elif isinstance(kind, Scale) and len(inputs) == 2 and not kind.bias and not params:
+        kind = Merge("multiply")
+    elif isinstance(kind, Conv) and _per_channel(network, inputs[0], kind, params):
+        kind = Scale(kind.bias)
+        params = {{"kernel": "gamma", "bias": "beta"}.get(role, role): keys for role, keys in params.items()}
     return Unit(
         name=known_by.name,
         kind=kind,
@@ -222,7 +249,15 @@ def _unit(network: Network, grouped: _Grouping, layer: Layer, mode: str) -> Unit
         fed=network.shape_of(inputs[0]) if inputs else None,
         optional=_changes_nothing(kind, mode, layer),
         origin=known_by.origin or known_by.name,
+        weight=network.weight(layer),
     )
+
+
+def _per_channel(network: Network, tensor: str, kind: Conv, params: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether a convolution multiplies each channel by a number of its own: one cell, one group per channel."""
+    shape = network.shape_of(tensor)
+    one = all(n == 1 for n in (*kind.size, *kind.stride)) and not any(kind.pad or ())
+    return bool(one and "kernel" in params and shape and kind.groups == kind.filters == shape[-1] and kind.groups > 1)
 
 
 def _covering(network: Network, layer: Layer, kind: Dense) -> Conv:
@@ -272,6 +307,8 @@ def family(kind: Kind) -> str:
         return "Activation"
     if isinstance(kind, Flatten | Reshape | Identity):
         return "Layout"
+    if isinstance(kind, Scale | Rescale):
+        return "Scale"
     return kind.name
 
 

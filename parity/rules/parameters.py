@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from parity.align import Pair
 from parity.case import Comparison
 from parity.differences import differences
-from parity.layers import Conv
+from parity.layers import Conv, Rescale
 from parity.report import Finding
 from parity.rules.base import finding, shown
 
@@ -55,6 +55,10 @@ def _explained(pair: Pair) -> bool:
 
 
 def _absent(run: Comparison, role: str, pair: Pair, severity: str, problem: str, *, lacking: str) -> Finding:
+    if isinstance(pair.keras.kind, Rescale) and lacking == "Keras":
+        words = f"The reference learns its {role}; {pair.keras.origin} has a constant in its place."
+        fix = f"{pair.keras.origin}: a layer that learns it, such as DepthwiseConv2D(1)"
+        return finding("layer-frozen", severity, "structure", words, pair=pair, fix=fix)
     cause = "bias-missing" if role in ("bias", "beta") else "unknown"
     argument = {"bias": "use_bias", "beta": "center", "gamma": "scale"}.get(role, role)
     wanted = "True" if lacking == "Keras" else "False"
