@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from parity.errors import BadUsage, CannotCompare
 from parity.frameworks.keras.engine import Engine, engine_of
+from parity.frameworks.keras.files import KerasFile
+from parity.frameworks.keras.lift import lift_file
 from parity.frameworks.keras.optimizer_state import stepping
 from parity.frameworks.keras.recipes import metric_names, recipe_of
+from parity.frameworks.keras.saved_state import saved_state
 from parity.layers import Loss, Softmax
 from parity.layers.keras_losses import class_of
 from parity.network import Layer
 from parity.recipe import Recipe
 
-__all__ = ["copied", "live_recipe", "loss_from_kind"]
+__all__ = ["as_saved", "copied", "live_recipe", "loss_from_kind"]
 
 
 def live_recipe(engine: Engine, model: Any, losses: Sequence[Loss]) -> Recipe:
@@ -34,6 +38,29 @@ def live_recipe(engine: Engine, model: Any, losses: Sequence[Loss]) -> Recipe:
     notes = ("the model has a train_step of its own, which parity does not run",) if custom else ()
     entry = {"class_name": type(optimizer).__name__, "config": config}
     return recipe_of(entry, losses, metrics, era, steps, notes=notes)
+
+
+def as_saved(recipe: Recipe, file: KerasFile, ids: Sequence[str]) -> Recipe:
+    """A live model's recipe with what only its file says: metrics, updates done, the optimizer's slots.
+
+    Args:
+        recipe: of the live model.
+        file: the facts of its file.
+        ids: param ids of the model's trained variables, in order.
+    """
+    network, saved = lift_file(file)
+    state = saved_state(file, network)
+    found = dict(zip(state.ids, ids, strict=True)) if len(state.ids) == len(ids) else {key: key for key in ids}
+    slots = {found[key]: held for key, held in saved.slots.items() if key in found}
+    said = [note for note in saved.notes if note not in recipe.notes]
+    return replace(
+        recipe,
+        metrics=saved.metrics,
+        steps_done=saved.steps_done or recipe.steps_done,
+        slots=slots,
+        origin=saved.origin,
+        notes=(*recipe.notes, *said),
+    )
 
 
 def _described(optimizer: Any) -> dict[str, Any]:

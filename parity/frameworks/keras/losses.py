@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from parity.layers import Loss
 from parity.layers.keras_losses import class_of, word_of
+from parity.network import Layer
 
 if TYPE_CHECKING:
     from parity.frameworks.keras.engine import Engine
 
-__all__ = ["Spec", "kinds_of", "live_losses", "specs_of", "weights_of"]
+__all__ = ["Spec", "kinds_of", "live_losses", "loss_layers", "specs_of", "weights_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +103,45 @@ def weights_of(weights: Any, specs: Sequence[Spec | None]) -> list[float]:
     else:
         given = [weights] * len(specs)
     return [float(weight) if isinstance(weight, int | float) else 1.0 for weight in given]
+
+
+def loss_layers(
+    training: Mapping[str, Any] | None, outputs: Sequence[str], shapes: Mapping[str, Any]
+) -> list[tuple[Layer, float]]:
+    """The losses of a file as layers named as a running model's, and the weight of each in the sum.
+
+    One loss alone is that of every output; those in a dict are named after the layers that make the outputs.
+
+    Args:
+        training: `compile()`'s arguments, as the file has them.
+        outputs: the model's outputs.
+        shapes: tensor → its shape without the batch axis, where it is known.
+    """
+    training = training or {}
+    specs = list(specs_of(training.get("loss")))
+    if len(specs) == 1 and specs[0] is not None and not specs[0].output:
+        specs = [replace(specs[0], output=_maker(output)) for output in outputs]
+    places = {_maker(output): i for i, output in reversed(list(enumerate(outputs)))}
+    places |= {name.split("/")[-1]: i for name, i in places.items()}
+    found: dict[int, tuple[Spec, float]] = {}
+    for i, (spec, weight) in enumerate(zip(specs, weights_of(training.get("loss_weights"), specs), strict=True)):
+        place = i if spec is None else places.get(spec.output, i)
+        if spec is not None and place < len(outputs):
+            found[place] = spec, weight
+    layers: list[tuple[Layer, float]] = []
+    for place, (spec, weight) in sorted(found.items()):
+        output = outputs[place]
+        name, label = ("loss", "labels") if len(found) == 1 else (f"loss:{output}", f"labels:{output}")
+        shape = shapes.get(output)
+        kind = Loss.from_keras(spec.name, spec.config, [shape] if shape is not None else ())
+        remark = (f"counts {weight:g} times",) if weight != 1 else ()
+        layers.append((Layer(name, kind, (output, label), (name,), {}, (), "loss", "loss", remark), weight))
+    return layers
+
+
+def _maker(output: str) -> str:
+    """The layer that makes an output: its fused activation counts as itself."""
+    return output.split(":")[0].split("@")[0]
 
 
 def live_losses(engine: Engine, loss: Any, given: Mapping[str, Any]) -> Any:

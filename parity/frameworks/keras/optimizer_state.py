@@ -13,12 +13,18 @@ from parity.frameworks.keras.files import KerasFile
 from parity.frameworks.keras.saved_state import SavedState
 from parity.frameworks.keras.slots import LAYOUTS, SHARED, Slot, canonical, standalone
 
-__all__ = ["live_slots", "modern_config", "restore", "set_steps", "slot_variable", "stepping"]
+__all__ = ["first_rate", "live_slots", "modern_config", "restore", "set_steps", "slot_variable", "stepping"]
 
 
 def stepping(optimizer: Any) -> Any:
     """The optimizer that steps: the one inside a loss scaler, or itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def first_rate(optimizer: Any) -> float:
+    """The learning rate of an optimizer's first update."""
+    rate: Any = stepping(optimizer).learning_rate
+    return float(np.asarray(rate(0) if callable(rate) else rate))
 
 
 def slot_variable(engine: Engine, optimizer: Any, variable: Any, index: int, name: str) -> Any:

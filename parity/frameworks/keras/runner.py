@@ -15,7 +15,7 @@ from parity.frameworks.keras.batches import Feeder
 from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.files import read
 from parity.frameworks.keras.graph import Graph, graph_of
-from parity.frameworks.keras.live import live_recipe, loss_from_kind
+from parity.frameworks.keras.live import as_saved, live_recipe, loss_from_kind
 from parity.frameworks.keras.load import load_file
 from parity.frameworks.keras.observe import Recorder, places
 from parity.frameworks.keras.replay import Replay, Replayed
@@ -72,9 +72,9 @@ class KerasRunner:
         """The runner of a file's model (see `parity.frameworks.keras.load`)."""
         file = read(path)
         runner = cls(load_file(file, custom_objects).model, example)
-        steps = file.steps_done or runner.recipe.steps_done
-        origin = "compile()" if file.training_config is not None else runner.recipe.origin
-        runner.recipe = replace(runner.recipe, steps_done=steps, origin=origin)
+        ids = {id(variable): key for key, variable in runner._graph.variables.items()}
+        trained = [ids.get(id(variable), "") for variable in runner.model.trainable_variables]
+        runner.recipe = as_saved(runner.recipe, file, trained)
         return runner
 
     # The graph ------------------------------------------------------------------------------------------------------

@@ -10,28 +10,12 @@ import numpy as np
 from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.graph import Graph
+from parity.frameworks.keras.optimizer_state import first_rate, set_steps, slot_variable, stepping
 
 if TYPE_CHECKING:
     from parity.optimizers.updater import Updater
 
 __all__ = ["Stepper"]
-
-_SLOTS: Mapping[tuple[str, str], tuple[str, str]] = {
-    # (class, the rule's slot) → (legacy slot's name, attribute that lists the new-style slots)
-    ("SGD", "momentum"): ("momentum", "momentums"),
-    ("RMSprop", "square"): ("rms", "_velocities"),
-    ("RMSprop", "mean"): ("mg", "_average_gradients"),
-    ("RMSprop", "momentum"): ("momentum", "_momentums"),
-    ("Adam", "mean"): ("m", "_momentums"),
-    ("Adam", "square"): ("v", "_velocities"),
-    ("Adam", "max"): ("vhat", "_velocity_hats"),
-    ("AdamW", "mean"): ("m", "_momentums"),
-    ("AdamW", "square"): ("v", "_velocities"),
-    ("Adagrad", "square"): ("accumulator", "_accumulators"),
-    ("Adadelta", "square"): ("accum_grad", "_accumulated_grads"),
-    ("Adadelta", "delta"): ("accum_var", "_accumulated_delta_vars"),
-}
-
 
 class Stepper:
     """Steps a model's variables.
@@ -154,30 +138,19 @@ class Stepper:
             self._translate(variables, slots)
 
     def _translate(self, variables: list[Any], slots: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-        name = type(self.optimizer).__name__
-        rate = float(self.optimizer.learning_rate) if name in ("SGD", "RMSprop") else 1.0
-        steps = 0
+        name = type(stepping(self.optimizer)).__name__
+        steps, velocity = 0, name == "SGD"
         for i, variable in enumerate(variables):
             for slot, value in slots.get(self._ids.get(id(variable), ""), {}).items():
                 if slot == "step":
                     steps = max(steps, int(np.max(value)))
                     continue
-                target = self._slot(name, slot, variable, i)
+                target = slot_variable(self.engine, self.optimizer, variable, i, slot)
                 if target is None:
                     self.notes.append(f"{name} has no slot for the reference's {slot}")
                     continue
                 # Keras' velocity holds the rate: v ← mu·v - rate·g, where the neutral buffer is m ← mu·m - g.
-                scale = rate if slot == "momentum" else 1.0
+                scale = first_rate(self.optimizer) if velocity and slot == "momentum" else 1.0
                 target.assign(np.asarray(value, np.float32).reshape(tuple(target.shape)) * np.float32(scale))
         if steps:
-            self.optimizer.iterations.assign(steps)
-
-    def _slot(self, name: str, slot: str, variable: Any, index: int) -> Any:
-        words = _SLOTS.get((name, slot))
-        if words is None:
-            return None
-        legacy, modern = words
-        if self.engine.is_legacy(self.optimizer):
-            return self.optimizer.get_slot(variable, legacy) if legacy in self.optimizer.get_slot_names() else None
-        listed = getattr(self.optimizer, modern, None)
-        return listed[index] if listed is not None and len(listed) > index else None
+            set_steps(self.engine, self.optimizer, steps)
