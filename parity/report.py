@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from parity.changes import Change
+
 __all__ = [
     "PHASES",
     "SCHEMA",
@@ -93,6 +95,7 @@ class Finding:
         evidence: one or two sentences with the numbers of both sides.
         fix: the Keras line that would change; empty where there is none.
         fix_verified: True only when the fix was run and the divergence was gone.
+        changes: the fix as values that can be applied to a copy of the Keras model; empty where there is none.
     """
 
     cause: str
@@ -104,6 +107,7 @@ class Finding:
     fix: str = ""
     confirmed: bool = False
     fix_verified: bool = False
+    changes: tuple[Change, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+"""A change of the Keras side, as a value: what a finding proposes, what is applied to a copy, what a fix script says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ACTIONS", "Change"]
+
+ACTIONS = {
+    "argument": "give a layer's constructor other arguments",
+    "replace": "put another layer in a layer's place",
+    "insert": "put a new layer behind a layer (or behind an input)",
+    "remove": "take a layer out",
+    "rewire": "let a layer read other tensors, or the same in another order",
+    "weights": "give a parameter another value",
+    "optimizer": "build the optimizer otherwise",
+    "loss": "compile with another loss, or weigh it otherwise",
+    "regularize": "put an L2 penalty on a parameter",
+    "rate": "multiply a parameter's learning rate",
+    "trainable": "freeze or unfreeze a layer",
+    "input": "prepare the Keras model's inputs otherwise",
+    "labels": "prepare the Keras model's labels otherwise",
+}
+"""What can be done, in words."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of the Keras side.
+
+    Attributes:
+        action: a key of `ACTIONS`.
+        layer: the Keras layer that it changes, as `Layer.origin` names it (`"block1/conv"` inside a submodel); empty for
+            the recipe and the batch.
+        values: what it takes, by action:
+            argument: the constructor's argument → value, in Keras' words (`{"epsilon": 1e-05}`), lists for tuples.
+            replace, insert: `class_name` (of `keras.layers`) and `config` (its arguments); insert also `before: True` to
+                put it in front of the layer instead of behind it.
+            remove, rewire: for rewire `inputs`: Keras layers (or inputs), in order; `order`: a permutation of the
+                present ones instead.
+            weights: `role` (of the neutral vocabulary) and `value`: an array in the Keras layout.
+            optimizer: `class_name` and `config`, or only the arguments to change.
+            loss: `class_name` and `config`; or `weight`, a factor on the loss's weight.
+            regularize: `role` and `l2`, the coefficient c of a penalty c·‖w‖² that adds 2c·w (0 takes it off).
+            rate: `role` and `factor`; Keras has no argument for it, a custom train step multiplies the gradients.
+            trainable: `trainable`.
+            input, labels: `code`, an expression of `x` (or `y`) for the script, and what parity does to the batch:
+                `reverse_channels`, `scale`, `offset` (per channel) or `shift`.
+    """
+
+    action: str
+    layer: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
