@@ -55,8 +55,8 @@ class KerasFile:
         training_config: `compile()`'s arguments: `optimizer` (class_name, config), `loss`, `metrics`, `loss_weights`;
             None for a model that was never compiled.
         weights: layer's name → its arrays, in the layer's order, as the model's outermost container names the layers.
-            By place (a zip): where each leaf lies → its arrays. Where `repaired`: each leaf's path → its arrays, made
-            of the file's.
+            By place (a zip): where each leaf lies → its arrays. Where `repaired`, and in a SavedModel: each leaf's
+            path → its arrays.
         slots: the optimizer's arrays, in the file's order (`.keras`: by number).
         original: class_name and config as the file has them.
         repaired: whether `model_config` or the arrays' layout are other than in the file.

@@ -25,7 +25,7 @@ def leaves_of(file: KerasFile, walked: Walk) -> dict[str, tuple[Stored, ...]]:
         file: its facts.
         walked: the calls of its `model_config`.
     """
-    if file.repaired:
+    if file.repaired or file.format == "savedmodel":
         return dict(file.weights)
     first: dict[str, Call] = {}
     for call in walked.calls:
