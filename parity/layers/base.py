@@ -30,6 +30,7 @@ __all__ = [
     "pair",
     "scalar",
     "setting",
+    "text",
     "torch_axis",
     "whole",
 ]
@@ -262,6 +263,13 @@ def setting(layer: Mapping[str, Any], name: str, form: Callable[[Any], _Form], d
         return form(value)
     except ValueError as error:
         raise ValueError(f"its {name}: {error}") from None
+
+
+def text(value: Any) -> str:
+    """`value` as one word; raises ValueError for anything but a text."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, got {_spoken(value)}")
+    return value
 
 
 def flag(value: Any) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, by, flag, numbers, scalar, setting
+from parity.layers.base import Context, Kind, by, flag, scalar, setting
 from parity.layers.loss import Loss
+from parity.layers.loss_weights import Factor, spread, stored_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ class PDist(Kind):
     root: bool = True
     aggregate: bool = True
     epsilon: float = 1e-6
-    factor: float = 1.0
+    factor: Factor = 1.0
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """(h, w, c) → (h, w, 1), or a single number."""
@@ -45,7 +46,9 @@ class PDist(Kind):
     ) -> torch.Tensor:
         """The distance in each cell (n, 1, h, w), or their sum."""
         x, other, *weights = inputs
-        y = distance(x, other, self.p, self.root, self.epsilon) * self.factor
+        y = distance(x, other, self.p, self.root, self.epsilon)
+        if self.factor != 1:
+            y = (y.squeeze(1) * spread(self.factor, x)).unsqueeze(1)
         y = y * weights[0] if weights else y
         return y.sum() if self.aggregate else y
 
@@ -83,7 +86,7 @@ class DistanceLoss(Loss):
     p: float = 2.0
     root: bool = True
     epsilon: float = 1e-3
-    factor: float = 1.0
+    factor: Factor = 1.0
 
     @property
     def target(self) -> str:
@@ -106,7 +109,7 @@ class DistanceLoss(Loss):
             x = x[:, :, None, None]
         target = context.labels.to(x.dtype)
         target = target[:, :, None, None] if target.dim() == 2 else target
-        each = distance(x, target, self.p, self.root, self.epsilon).squeeze(1) * self.factor
+        each = distance(x, target, self.p, self.root, self.epsilon).squeeze(1) * spread(self.factor, x)
         total = (each if context.weights is None else each * context.weights).sum()
         return total / x.shape[0] if self.reduction == "mean" else total
 
@@ -166,13 +169,10 @@ def _fields(layer: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"its p is {p:g}, not a positive number")
     if not epsilon >= 0:
         raise ValueError(f"its epsilon is {epsilon:g}, not a number from 0 on")
-    weights = setting(layer, "instanceWeights", numbers, [])
-    if len(weights) > 1:
-        raise ValueError("its instanceWeights are those of one batch; remove them, and give weights with the labels")
     return {
         "p": p,
         "root": not setting(layer, "noRoot", flag),
         "aggregate": setting(layer, "aggregate", flag),
         "epsilon": epsilon,
-        "factor": weights[0] if weights else 1.0,
+        "factor": stored_weights(layer),
     }

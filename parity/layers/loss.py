@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, numbers, scalar, setting, whole
+from parity.layers.base import Context, Kind, Reach, scalar, setting, text, whole
 from parity.layers.keras_losses import class_of, settings_of, word_of
+from parity.layers.loss_weights import Factor, spread, stored_weights
 from parity.layers.loss_words import BINARY, CATEGORICAL
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Loss(Kind):
         sparse: whether the framework's loss wants class ids (True) or one-hot vectors (False).
         top: K of `topkerror`.
         threshold: what `binaryerror` cuts the predictions at.
-        factor: what the file multiplies every cost by (MatConvNet's `instanceWeights`).
+        factor: what the file multiplies every cost by (MatConvNet's `instanceWeights`): a number, or one per cell.
         settings: names and values of a Keras loss' settings that are not its defaults (`delta`, `gamma`, ...).
     """
 
@@ -50,7 +51,7 @@ class Loss(Kind):
     sparse: bool = True
     top: int = 5
     threshold: float = 0.0
-    factor: float = 1.0
+    factor: Factor = 1.0
     settings: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -148,35 +149,39 @@ class Loss(Kind):
             self.function,
             inputs[0],
             context.labels,
-            context.weights,
+            self._weights(inputs[0], context.weights),
             self.label_smoothing,
             top=self.top,
             threshold=self.threshold,
             settings=dict(self.settings),
         )
-        total = total * self.factor if self.factor != 1 else total
         if self.reduction == "pixel-mean":
             return total / (inputs[0].numel() // inputs[0].shape[1])
         return total / inputs[0].shape[0] if self.reduction == "mean" else total
+
+    def _weights(self, x: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor | None:
+        """The batch's weights times the file's."""
+        if self.factor == 1:
+            return given
+        import torch
+
+        own = torch.as_tensor(spread(self.factor, x), dtype=x.dtype)
+        own = own.unsqueeze(1) if own.dim() and self.function in BINARY else own
+        return own if given is None else given * own
 
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Loss:
         """`softmaxloss`, and `loss`, which calls vl_nnloss with its default and so is the same (vl_simplenn.m).
 
-        A `dagnn.Loss` block names its loss, and may give vl_nnloss' topK, threshold and one instance weight.
+        A `dagnn.Loss` block names its loss, and may give vl_nnloss' topK, threshold and instance weights.
         """
-        function = layer.get("loss", "softmaxlog")
+        function = setting(layer, "loss", text, "softmaxlog")
         if function not in CATEGORICAL + BINARY:
             raise ValueError(f"its loss is {function!r}; vl_nnloss knows {', '.join(CATEGORICAL + BINARY)}")
         top, threshold = setting(layer, "topK", whole, 5), setting(layer, "threshold", scalar, 0.0)
         if top < 1:
             raise ValueError(f"its topK is {top}, not a number from 1 on")
-        weights = setting(layer, "instanceWeights", numbers, [])
-        if len(weights) > 1:
-            raise ValueError(
-                "its instanceWeights are those of one batch; remove them, and give weights with the labels"
-            )
-        return cls(function, top=top, threshold=threshold, factor=weights[0] if weights else 1.0)
+        return cls(function, top=top, threshold=threshold, factor=stored_weights(layer))
 
     def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> Loss:
         """The same, if there are as many classes as it ranks (vl_nnloss.m stops otherwise)."""

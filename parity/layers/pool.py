@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, four, pair, setting
+from parity.layers.base import Context, Kind, Reach, four, pair, setting, text
 from parity.layers.geometry import pads_of, window_reach, window_shape
 from parity.layers.keras_fields import extents, padding, require_channels_last
 
@@ -93,9 +93,9 @@ class Pool(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Pool:
         """A `pool` layer: tidy has no default for its method and window (vl_simplenn_tidy.m:102 is never reached)."""
-        method = layer.get("method")
+        method = setting(layer, "method", text)
         if method not in ("max", "avg"):
-            raise ValueError(f"its method is {method!r}, not 'max' or 'avg'" if method else "its method is missing")
+            raise ValueError(f"its method is {method!r}, not 'max' or 'avg'")
         if "pool" not in layer:
             raise ValueError("its window (`pool`) is missing")
         size, stride, pad = setting(layer, "pool", pair), setting(layer, "stride", pair), setting(layer, "pad", four)

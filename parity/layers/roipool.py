@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, flag, numbers, pair, setting
+from parity.layers.base import Context, Kind, Reach, flag, numbers, pair, setting, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,7 +99,7 @@ class ROIPooling(Kind):
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> ROIPooling:
         """A `dagnn.ROIPooling` block; its transform is one factor, one for each axis, or a 2×3 matrix."""
-        method, subdivisions = layer["method"], setting(layer, "subdivisions", pair)
+        method, subdivisions = setting(layer, "method", text), setting(layer, "subdivisions", pair)
         if method not in ("max", "avg"):
             raise ValueError(f"its method is {method!r}, not 'max' or 'avg'")
         if not (min(subdivisions) >= 1 and max(subdivisions) <= _MOST):

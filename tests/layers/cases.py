@@ -58,6 +58,7 @@ class Case:
         statistics: the batch's mean and deviation.
         share: what the output and the derivatives of the layer are multiplied by to be MatConvNet's.
         exact: False where MatConvNet itself computed with approximate powers.
+        test_output: what MatConvNet computes in test mode, where it is recorded.
     """
 
     kind: Kind
@@ -71,6 +72,7 @@ class Case:
     statistics: np.ndarray | None = None
     share: float = 1.0
     exact: bool = True
+    test_output: np.ndarray | None = None
 
 
 def leaf(array: np.ndarray, grad: bool = True) -> torch.Tensor:
@@ -112,6 +114,10 @@ def run(case: Case) -> float:
         assert isinstance(kind, BatchNorm)
         made = np.stack([mean, np.sqrt(variance + np.asarray(kind.epsilon, variance.dtype))], 1)
         errors.append(relative(made, case.statistics))
+    if case.test_output is not None:
+        context.mode = "eval"
+        again = kind.forward(inputs, params, context)
+        errors.append(relative(mcn(again * case.share), four(case.test_output)))
     assert y.detach().numpy().dtype == case.output.dtype
     return max(errors)
 
@@ -152,7 +158,8 @@ def _activation(case: Any) -> Case:
 def _normalization(case: Any) -> Case:
     kinds = {"vl_nnnormalize": LRN, "vl_nnspnorm": SpatialNorm, "vl_nnnoffset": NormOffset}
     if case["op"] == "vl_nnnormalizelp":
-        return _plain(NormalizeLp(spatial=bool(case["spatial"].item())), case)
+        given = {name: float(case[name].item()) for name in ("p", "epsilon") if name in case}
+        return _plain(NormalizeLp(**given, spatial=bool(case["spatial"].item())), case)
     return _plain(kinds[case["op"]].from_matconvnet(case, {}), case)
 
 
@@ -220,8 +227,7 @@ def _loss(case: Any, version: str = "head") -> Case:
         function, fields = "softmaxlog", {"type": "softmaxloss"}
         if four(labels).shape[2] == 2:
             labels, weights = four(labels)[:, :, :1], four(labels)[:, :, 1:]
-    if case["topK"].size:
-        fields["topK"] = case["topK"]
+    fields |= {name: case[name] for name in ("topK", "threshold") if name in case and case[name].size}
     kind = Loss.from_matconvnet(fields, {})
     images = four(case["x"]).shape[3]
     word = {"head": "head", "beta25": "sum"}[version]
@@ -248,12 +254,16 @@ def _block(case: Any) -> Case:
     kind = kind_class.from_matconvnet(fields, {role: v.shape for role, v in params.items()})
     gradients = {role: case["derParams"][j] for role, (_, j) in found.items() if role not in ("mean", "deviation")}
     more: dict[str, Any] = {"params": params, "param_derivatives": gradients, "exact": not isinstance(kind, LRN)}
+    more["test_output"] = case["y_test"]
     if isinstance(kind, BatchNorm):
         more["statistics"] = case["derParams"][2]
     if isinstance(kind, Loss) and not isinstance(kind, DistanceLoss):
         more["context"] = _targets(kind.function, inputs[0], inputs[1], np.zeros(0))
         gradient = derivatives[0] if derivatives[0] is not None else np.zeros_like(inputs[0])
         return Case(kind, inputs[:1], case["y"], case["dzdy"], [gradient], **more)
+    if isinstance(kind, Dropout):  # what was kept shows in the output
+        kept = (four(case["y"]) != 0).astype(case["y"].dtype)
+        more["context"] = lambda: Context(mask=leaf(kept, False))
     if len(derivatives) < len(inputs):  # one variable read twice: its derivative is their sum
         shared = derivatives[0]
         assert shared is not None
