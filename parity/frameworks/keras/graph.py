@@ -138,7 +138,6 @@ def graph_of(
     for name, tensor in inputs.items():
         make(name, tensor)
     predicted = engine.flatten(predictions)
-    masks = [recorder.mask_name(engine.mask_of(tensor)) for tensor in predicted]
     put: dict[str, list[Mask]] = {}
     for mask in recorder.masks_read(predictions):
         put.setdefault(mask.record.name, []).append(mask)
@@ -162,16 +161,20 @@ def graph_of(
             name = f"output:{i}" if i else "output"
             nodes[name] = _source(name, tensor)
         outputs.append(name)
-    kinds = [loss_kind(loss, _shape(predicted[i])) for i, loss, _ in terms]
+    masks = [recorder.mask_name(engine.mask_of(tensor)) for tensor in predicted]
     found = tuple(
-        Term(*_loss_names(outputs[i], len(terms)), i, outputs[i], loss, weight, kind, masks[i])
-        for (i, loss, weight), kind in zip(terms, kinds, strict=True)
+        Term(
+            *_loss_names(outputs[i], len(terms)),
+            output=i,
+            prediction=outputs[i],
+            loss=loss,
+            weight=weight,
+            kind=loss_kind(loss, _shape(predicted[i])),
+            mask=masks[i],
+        )
+        for i, loss, weight in terms
     )
-    for term in found:
-        remark = (f"counts {term.weight:g} times",) if term.weight != 1 else ()
-        read = (term.prediction, term.label, *([term.mask] if term.mask else []))
-        layer = Layer(term.name, term.kind, read, (term.name,), {}, (), "loss", "loss", remark)
-        nodes[term.name] = Node(layer, "loss", term=term)
+    nodes.update({term.name: _loss(term) for term in found})
     network = Network(
         name=model.name,
         framework="keras",
@@ -209,6 +212,14 @@ def _mask(mask: Mask) -> Node:
     kind, shape = Opaque(type="mask"), _shape(mask.tensor)
     layer = Layer(mask.name, kind, read, (mask.name,), {}, shape, record.place.path, "mask")
     return Node(layer, "mask", record, earlier=mask.earlier)
+
+
+def _loss(term: Term) -> Node:
+    """The node of a loss."""
+    remark = (f"counts {term.weight:g} times",) if term.weight != 1 else ()
+    read = (term.prediction, term.label, *([term.mask] if term.mask else []))
+    layer = Layer(term.name, term.kind, read, (term.name,), {}, (), "loss", "loss", remark)
+    return Node(layer, "loss", term=term)
 
 
 def _nodes(record: Record, params: Mapping[str, str]) -> list[Node]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stepper"]
 
+
 class Stepper:
     """Steps a model's variables.
 
@@ -77,8 +78,7 @@ class Stepper:
         if hasattr(optimizer, "scale_loss"):  # an optimizer that scales the loss takes the scale off its gradients
             scale = optimizer.scale_loss(backend.constant(np.float32(1)))
             pairs = [(g * backend.cast(scale, backend.dtype(g)), variable) for g, variable in pairs]
-        with backend.no_gradients():
-            optimizer.apply_gradients(pairs)
+        backend.step(optimizer, pairs)
 
     def penalty_gradients(self, variables: list[Any]) -> dict[int, Any]:
         """By id of the variable: what its regularizers add to its gradient at its present value."""

@@ -135,6 +135,11 @@ class Backend(ABC):
         """Puts the backend's global random state back afterwards, where it has one."""
         yield
 
+    def step(self, optimizer: Any, pairs: Sequence[tuple[Any, Any]]) -> None:
+        """One step of an optimizer that is built: (gradient, variable) of every variable that moves."""
+        with self.no_gradients():
+            optimizer.apply_gradients(list(pairs))
+
     @contextlib.contextmanager
     def no_gradients(self) -> Iterator[None]:
         """Inside, nothing is noted for later derivatives."""

@@ -8,7 +8,7 @@ arrives. Nothing is compiled as a whole, so no layer is traced twice.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,23 @@ class Jax(Backend):
             return
         with self.jax.enable_x64(True), promoted_to_double():
             yield
+
+    def step(self, optimizer: Any, pairs: Sequence[tuple[Any, Any]]) -> None:
+        """As Keras' own trainer does it: a function of the state, whose result is put back.
+
+        An optimizer that scales the loss decides inside a traced condition, where it must not assign
+        (keras/src/optimizers/loss_scale_optimizer.py, `_common_apply`).
+        """
+        own = list(optimizer.variables)
+        variables = [variable for _, variable in pairs]
+        if len(variables) != len(optimizer._trainable_variables):
+            super().step(optimizer, pairs)
+            return
+        moved, state = optimizer.stateless_apply(
+            [v.value for v in own], [gradient for gradient, _ in pairs], [v.value for v in variables]
+        )
+        for variable, value in zip([*variables, *own], [*moved, *state], strict=True):
+            variable.assign(value)
 
     def differentiate(
         self,
