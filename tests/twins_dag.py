@@ -28,12 +28,16 @@ class Dag:
         seed: of the parameters.
         inputs: data input → (h, w, c).
         labels: label inputs.
+
+    Attributes:
+        labelled: (h, w) where each pixel has a label.
     """
 
     def __init__(self, seed: int, inputs: Mapping[str, Sequence[int]], labels: Sequence[str] = ("label",)) -> None:
         self.rng = np.random.default_rng(seed)
         self.inputs = {name: tuple(size) for name, size in inputs.items()}
         self.labels = tuple(labels)
+        self.labelled: tuple[int, ...] = ()
         self.rows: list[Row] = []
         self.params: dict[str, dict[str, Any]] = {}
 
@@ -233,6 +237,7 @@ def inception(seed: int = 0) -> Dag:
     x = net.relu("relu2", net.scale("scale", x, 28))
     x = net.conv("conv2", x, (1, 1, 28, 8))
     x = net.convt("up", x, (4, 4, 5, 8), upsample=2, crop=(1, 1, 1, 1))
+    net.labelled = (12, 12)
     net.loss("loss", x, "objective")
     return net
 
@@ -258,11 +263,71 @@ def batch(dag: Dag, seed: int = 0, n: int = 8) -> dict[str, np.ndarray]:
     made = {f"x_{name}": rng.standard_normal((n, *size)).astype(np.float32) for name, size in dag.inputs.items()}
     if len(made) == 1:
         made = {"x": next(iter(made.values()))}
-    if any(row["type"] == "dagnn.ConvTranspose" for row in dag.rows):
-        return made | {"y": rng.integers(-1, 5, (n, 12, 12))}
+    if dag.labelled:
+        return made | {"y": rng.integers(-1, 5, (n, *dag.labelled))}
     if len(dag.labels) > 1:
         return made | {"y_head1": rng.integers(0, 4, n), "y_head2": rng.integers(0, 3, n)}
     return made | {"y": rng.integers(0, 5, n)}
+
+
+def random_dag(seed: int) -> Dag:
+    """A net that nobody thought of: stages of one to three branches, joined by addition or concatenation."""
+    dag = Dag(seed, {"data": (int(seed % 5) + 12, int(seed % 3) + 12, int(seed % 4) + 1)})
+    rng = np.random.default_rng(seed + 1000)
+    x, channels = "data", dag.inputs["data"][2]
+    extent = list(dag.inputs["data"][:2])
+    for stage in range(int(rng.integers(1, 4))):
+        count, join = int(rng.integers(1, 4)), str(rng.choice(["sum", "concat"]))
+        same = int(rng.integers(2, 5)) * 2
+        ends: list[tuple[str, int]] = []
+        for branch in range(count):
+            outputs = same if join == "sum" else int(rng.integers(1, 4)) * 2
+            ends.append((_branch(dag, rng, f"s{stage}b{branch}", x, channels, outputs), outputs))
+        tensors = [tensor for tensor, _ in ends]
+        if join == "sum" and channels == same and rng.random() < 0.7:
+            tensors.insert(int(rng.integers(0, 2)), x)
+        if len(tensors) > 1:
+            x = dag.sum(f"join{stage}", tensors) if join == "sum" else dag.concat(f"join{stage}", tensors)
+        else:
+            x = tensors[0]
+        channels = same if join == "sum" else sum(n for _, n in ends)
+        if rng.random() < 0.5:
+            x = dag.relu(f"relu{stage}", x, float(rng.choice([0, 0, 0.1])))
+        if rng.random() < 0.3:
+            x = dag.scale(f"scale{stage}", x, channels)
+        if rng.random() < 0.5 and min(extent) > 6:
+            pad = (0, extent[0] % 2, 0, extent[1] % 2)  # as Keras' `same` pads a window of 2
+            x = dag.pool(f"pool{stage}", x, str(rng.choice(["max", "avg"])), 2, 2, pad)
+            extent = [(e + 1) // 2 for e in extent]
+    if rng.random() < 0.3:
+        x = dag.convt("up", x, (3, 3, 4, channels), upsample=1, crop=(1, 1, 1, 1))
+        channels = 4
+    x = dag.conv("fc", x, (*extent, channels, 5), out="prediction")
+    dag.loss("loss", x, "objective")
+    if rng.random() < 0.5:
+        dag.loss("top3", x, "top3err", "topkerror", opts=cell(["topK", 3.0]))
+    return dag
+
+
+def _branch(dag: Dag, rng: np.random.Generator, name: str, x: str, channels: int, outputs: int) -> str:
+    """A way through one to three layers that keeps the map's size."""
+    for at in range(int(rng.integers(1, 3))):
+        size = int(rng.choice([1, 3, 5]))
+        dilate = 2 if size == 3 and rng.random() < 0.3 else 1
+        pad = (size - 1) * dilate // 2
+        groups = 2 if channels % 2 == 0 and outputs % 2 == 0 and rng.random() < 0.3 else 1
+        shape = (size, size, channels // groups, outputs)
+        bias = bool(rng.random() < 0.7)
+        x = dag.conv(f"{name}c{at}", x, shape, pad=(pad,) * 4, dilate=dilate, bias=bias)
+        channels = outputs
+        if rng.random() < 0.4:
+            x = dag.bnorm(f"{name}n{at}", x, outputs, float(rng.choice([0.05, 0.1, 1.0])))
+        choice = rng.random()
+        if choice < 0.6:
+            x = dag.relu(f"{name}r{at}", x, float(rng.choice([0, 0, 0.2])))
+        elif choice < 0.7:
+            x = dag.add(f"{name}g{at}", "Sigmoid", x)
+    return dag.pool(f"{name}p", x, "max", 3, 1, (1, 1, 1, 1)) if rng.random() < 0.3 else x
 
 
 # ---------------------------------------------------------------------------------------------------------------- Keras
@@ -411,6 +476,9 @@ class _Twin:
             return k.layers.GlobalAveragePooling2D(keepdims=True, name=row["name"])(x)
         padding = "same" if np.any(fields["pad"]) else "valid"
         return maker(size, strides=stride, padding=padding, name=row["name"])(x)
+
+    def _sigmoid(self, row, read, fields):
+        return self.k.layers.Activation("sigmoid", name=row["name"])(read[0])
 
     def _concat(self, row, read, fields):
         return self.k.layers.Concatenate(name=row["name"])(read)

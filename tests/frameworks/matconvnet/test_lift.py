@@ -16,8 +16,10 @@ from parity.errors import BadFile, CannotCompare, ParityError
 from parity.frameworks.matconvnet.lift import lift, lift_data, with_input
 from parity.frameworks.matconvnet.runner import MatConvNetRunner
 from parity.frameworks.matconvnet.values import Unreadable
-from parity.layers import BatchNorm, Conv, Dropout, Loss, Opaque, Pool
+from parity.layers import BatchNorm, Conv, DistanceLoss, Dropout, Loss, Opaque, Pool
+from parity.network import Layer
 from parity.optimizers import SGD, Adam, OpaqueRule
+from parity.runner import Targets
 from tests.frameworks.matconvnet.golden import TRACES, golden, record
 
 
@@ -203,6 +205,88 @@ def test_fields_of_every_type() -> None:
     assert kinds[7] == Dropout(0.5)
     assert kinds[9] == Loss("softmaxlog")
     assert network.outputs == ("layer9",)
+
+
+def test_fields_of_the_rarer_types() -> None:
+    rng = np.random.default_rng(2)
+    up = [rng.normal(size=(4, 4, 2, 4)).astype(np.float32), np.zeros((1, 4), np.float32)]
+    crop = {
+        "upsample": np.array([[2.0, 1.0]]),
+        "crop": np.array([[1.0, 1.0, 2.0, 1.0]]),
+        "numGroups": np.array([[2.0]]),
+    }
+    network, _ = lift_data(
+        net(
+            conv(3, 3, 3, 4),
+            {"type": "convt", "weights": up, **crop},
+            {"type": "noffset", "param": np.array([[0.5, 0.25]])},
+            {"type": "spnorm", "param": np.array([[3.0, 3.0, 2.0, 0.5]])},
+            {"type": "pdist", "p": np.array([[1.0]]), "noRoot": np.array([[True]])},
+        ),
+        "x",
+    )
+    convt = network["layer2"]
+    assert convt.kind.describe()["upsample"] == (2, 1)
+    assert convt.kind.describe()["crop"] == (1, 1, 2, 1)
+    assert convt.kind.describe()["groups"] == 2
+    assert convt.shape == (12, 6, 4)
+    assert network.params["layer2.kernel"].axes == "h w o i"
+    assert [network[name].shape for name in ("layer3", "layer4")] == [(12, 6, 4), (12, 6, 4)]
+    loss = network["layer5"].kind
+    assert isinstance(loss, DistanceLoss)
+    assert (loss.p, loss.root, loss.epsilon) == (1, False, 1e-3)
+    assert network.losses == (network["layer5"],)
+    assert any("approximates" in remark for remark in network_of_lrn().remarks)
+    with pytest.raises(BadFile, match="param"):
+        lift_data(net({"type": "noffset"}), "x")
+
+
+def network_of_lrn() -> Layer:
+    return lift_data(net({"type": "lrn"}), "x")[0]["layer1"]
+
+
+def test_deployed_nets_have_no_loss() -> None:
+    """A classifier that ends in a softmax, or in nothing, is run forward only."""
+    for ending in ([{"type": "softmax"}], []):
+        network, recipe = lift_data(net(conv(8, 8, 3, 5), *ending), "x")
+        assert (network.labels, network.losses, recipe.loss, recipe.metrics) == ((), (), None, ())
+        runner = MatConvNetRunner(network, recipe)
+        found = runner.run({"input": np.ones((2, 8, 8, 3), np.float32)}, np.array([0, 1]))
+        assert found.loss is None
+        assert not found.param_grads
+        assert found.outputs[network.outputs[0]].shape == (2, 1, 1, 5)
+
+
+def test_what_old_files_do_not_hold() -> None:
+    """The releases without moments, and with multipliers of their own, are read as MatConvNet now reads them."""
+    old = {"type": "bnorm", "filters": np.ones((3, 1), np.float32), "biases": np.zeros((3, 1), np.float32)}
+    network, _ = lift_data(net(old, conv(8, 8, 3, 5), LOSS), "x")
+    norm = network["layer1"]
+    assert norm.kind.describe()["epsilon"] == 1e-5
+    assert not network.params["layer1.deviation"].value.any()
+    assert any("no moments" in remark for remark in norm.remarks)
+    assert any("1e-3" in remark for remark in norm.remarks)
+    assert not lift_data(net(bnorm(3), LOSS), "x")[0]["layer1"].remarks
+
+
+def test_labels_that_weigh() -> None:
+    """softmaxloss takes labels with a second channel, the weight of each pixel (vl_nnsoftmaxloss.m:56-60)."""
+    runner = MatConvNetRunner(*lift_data(net(conv(1, 1, 3, 4), LOSS, size=(3, 3, 3)), "x"))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 3, 3, 3)).astype(np.float32), rng.integers(0, 4, (2, 3, 3))
+    plain, weights = runner.run({"input": x}, y), rng.uniform(0, 2, (2, 3, 3)).astype(np.float32)
+    found = runner.run({"input": x}, Targets({"labels": y}, {"labels": weights}))
+    expected = plain.output_grads["layer1"] * weights[..., None]
+    np.testing.assert_allclose(found.output_grads["layer1"], expected, rtol=1e-5, atol=1e-8)
+    z = found.outputs["layer1"].astype(np.float64)
+    each = np.log(np.exp(z).sum(-1)) - np.take_along_axis(z, y[..., None], -1)[..., 0]
+    assert found.loss == pytest.approx((each * weights).sum() / 2, rel=1e-5)
+
+
+def test_precious_and_memory_change_nothing() -> None:
+    layer = conv(3, 3, 3, 2)
+    first, second = (lift_data(net(layer | fields, LOSS), "x")[0] for fields in ({}, {"precious": np.array([[True]])}))
+    assert first["layer1"].kind == second["layer1"].kind
 
 
 def test_bnorm_without_its_own_rates_averages_nothing() -> None:
