@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parity.layers.base import Opaque
+from parity.network import STATISTICS
 from parity.reports.console import PROSE, bullets
 from parity.reports.tables import plain_table
 from parity.reports.words import clean, plural, shape_words
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from parity.inspection import Inspection
-    from parity.network import Layer, Param
+    from parity.network import Layer, Network, Param
 
 __all__ = ["render"]
 
@@ -44,6 +45,9 @@ def render(inspection: Inspection, width: int) -> Iterator[RenderableType]:
     yield head
     if inputs:
         yield Text.assemble(("input ", "dim"), inputs)
+    if network.objectives:
+        weighted = (f"{clean(name)} ×{weight:g}" for name, weight in network.objectives.items())
+        yield Text.assemble(("objective ", "dim"), ", ".join(weighted))
     yield Text()
     yield _layers(inspection, wide=width >= _WIDE)
     fixed = inspection.count - inspection.trainable_count
@@ -66,11 +70,13 @@ def render(inspection: Inspection, width: int) -> Iterator[RenderableType]:
 
 
 def _layers(inspection: Inspection, *, wide: bool) -> Table:
+    reads = _wiring(inspection.network)
     fold: dict[str, Any] = {"overflow": "fold"}
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
     if wide:
         multipliers = any(_multipliers(inspection.params_of(layer)) for layer in inspection.network.layers)
         last = [("multipliers", fold)] if multipliers else []
+        last += [("reads", fold)] if reads else []
         heads = [
             ("layer", fold),
             ("type", fold),
@@ -79,20 +85,21 @@ def _layers(inspection: Inspection, *, wide: bool) -> Table:
             ("parameters", right),
         ]
         table = plain_table(*heads, *last, ("remarks", fold), title="Layers")
-        rows = (_wide_row(inspection, layer, multipliers) for layer in inspection.network.layers)
+        rows = (_wide_row(inspection, layer, multipliers, reads) for layer in inspection.network.layers)
     else:
         heads = [("layer", {**fold, "ratio": 1}), ("output", fold), ("parameters", right)]
         table = plain_table(*heads, title="Layers")
         table.expand = True
-        rows = (_narrow_row(inspection, layer) for layer in inspection.network.layers)
+        rows = (_narrow_row(inspection, layer, reads) for layer in inspection.network.layers)
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def _wide_row(inspection: Inspection, layer: Layer, multipliers: bool) -> list[Text]:
+def _wide_row(inspection: Inspection, layer: Layer, multipliers: bool, reads: dict[str, str]) -> list[Text]:
     params = inspection.params_of(layer)
     rates = [Text(_multipliers(params), style="dim")] if multipliers else []
+    rates += [Text(reads.get(layer.name, ""), style="dim")] if reads else []
     remarks = Text(_remarks(layer), style="bold yellow")
     kind, number = Text(_fields(layer), style="dim"), Text(_count(params))
     return [
@@ -106,15 +113,31 @@ def _wide_row(inspection: Inspection, layer: Layer, multipliers: bool) -> list[T
     ]
 
 
-def _narrow_row(inspection: Inspection, layer: Layer) -> list[Text]:
+def _narrow_row(inspection: Inspection, layer: Layer, reads: dict[str, str]) -> list[Text]:
     params = inspection.params_of(layer)
     lead = Text()
     lead.append(clean(layer.name), style="bold")
     lead.append(f"  {_type(layer)}")
-    for line, style in ((_fields(layer), "dim"), (_multipliers(params), "dim"), (_remarks(layer), "bold yellow")):
+    read = reads.get(layer.name, "")
+    lines = ((_fields(layer), "dim"), (_multipliers(params), "dim"), (f"reads {read}" if read else "", "dim"))
+    for line, style in (*lines, (_remarks(layer), "bold yellow")):
         if line and line != _type(layer):
             lead.append(f"\n{line}", style=style)
     return [lead, Text(_output(layer)), Text(_count(params))]
+
+
+def _wiring(network: Network) -> dict[str, str]:
+    """Layer → the layers and inputs that it reads, for those that do not just read the layer above them."""
+    found: dict[str, str] = {}
+    before = next(iter(network.data(network.inputs)), "")
+    for layer in network.layers:
+        data = network.data(layer.inputs)
+        if data != [before]:
+            makers = (network.producers.get(tensor) for tensor in data)
+            names = [tensor if maker is None else maker.name for tensor, maker in zip(data, makers, strict=True)]
+            found[layer.name] = ", ".join(map(clean, names))
+        before = layer.output
+    return found
 
 
 def _sizes(inspection: Inspection, width: int) -> Table | None:
@@ -192,8 +215,9 @@ def _multipliers(params: list[Param]) -> str:
     words = []
     if any(param.trainable and param.rate_multiplier != 1 for param in params):
         words.append("rate " + " ".join(f"×{param.rate_multiplier:g}" for param in params))
-    if any(param.decay_multiplier != 1 for param in params):
-        words.append("decay " + " ".join(f"×{param.decay_multiplier:g}" for param in params))
+    learned = [param for param in params if param.role not in STATISTICS]  # statistics never decay
+    if any(param.decay_multiplier != 1 for param in learned):
+        words.append("decay " + " ".join(f"×{param.decay_multiplier:g}" for param in learned))
     words += [f"L2 {param.l2:g} on {clean(param.role)}" for param in params if param.l2]
     words += [f"L1 {param.l1:g} on {clean(param.role)}" for param in params if param.l1]
     frozen = [

@@ -136,3 +136,14 @@ def test_an_open_keras_input_gets_its_size():
     from parity.inspection import _sized
 
     assert _sized(network, (9, 11))["c"].shape == (4, 5, 8)
+
+
+def test_a_graph_says_what_its_layers_read():
+    traces = Path(__file__).parents[2] / "traces" / "matconvnet"
+    inspection = parity.inspect(traces / "dag_resnet_netfile.mat")
+    wide, narrow = (" ".join(draw(inspection, width).split()) for width in (140, 70))
+    assert "objective objective ×1" in wide
+    assert "sum1 dagnn.Sum add 16×16×8 conv1_relu, b1b_bn" in wide
+    assert "reads conv1_relu, b1b_bn" in narrow
+    assert "decay" not in wide.split("Recipe")[0]
+    assert "b2b_bn 13×13 2 1 4.0 KiB 256 B sum2 13×13 2 1 4.0 KiB" in wide
