@@ -12,7 +12,7 @@ from parity.errors import BadFile
 from parity.frameworks.matconvnet.recipe_file import VERSIONS, Overrides, read_recipe
 from parity.frameworks.matconvnet.solver_state import SOLVERS, lift_slots, solver_of
 from parity.frameworks.matconvnet.values import Unreadable
-from parity.layers import Loss
+from parity.layers import BatchNorm, Loss
 from parity.layers.base import numbers
 from parity.network import Network
 from parity.optimizers import SGD, OpaqueRule, UpdateRule
@@ -80,6 +80,9 @@ def lift_recipe(
     start = overrides.epoch - 1 if overrides and overrides.epoch else done
     if len(rates) > 1 and start:
         notes.append(f"the learning rate is that of epoch {start + 1}")
+    sub_batches = _whole(first["numSubBatches"]) or 1
+    if sub_batches > 1 and any(isinstance(layer.kind, BatchNorm) for layer in network):
+        notes.append(f"a batch is run in {sub_batches} parts (numSubBatches), each batch-normalised by its own moments")
     rule = solver or SGD(first["momentum"], _flag(options.get("nesterovUpdate")))
     slots = lift_slots(state, rule, places, network.params)
     if state is not None and not slots and _touched(state):
@@ -94,7 +97,7 @@ def lift_recipe(
         weight_decay=first["weightDecay"],
         metrics=_metrics(network),
         batch_size=_whole(first["batchSize"]),
-        sub_batches=_whole(first["numSubBatches"]) or 1,
+        sub_batches=sub_batches,
         epochs=_whole(first["numEpochs"]),
         slots=slots,
         defaults=frozenset(missing),

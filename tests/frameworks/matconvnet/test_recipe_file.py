@@ -232,6 +232,7 @@ def test_sub_batches_have_their_own_moments() -> None:
     runner.update(found.param_grads, found.statistics)
     sigma = np.mean([np.sqrt(one.statistics["layer1"]["variance"] + 1e-5) for one in each], axis=0)
     np.testing.assert_allclose(runner.params()["layer1.deviation"], 0.25 * sigma, rtol=1e-5)
+    assert any("3 parts" in note for note in runner.recipe.notes)
     held = runner.run({"input": x}, y, mode="eval", backward=False)
     assert held.outputs["layer1"].shape == x.shape
 
