@@ -18,6 +18,7 @@ from parity.frameworks.keras.optimizer_state import modern_config, restore
 from parity.frameworks.keras.recipes import optimizer_era
 from parity.frameworks.keras.saved_state import SavedState, inner
 from parity.frameworks.keras.slots import canonical
+from parity.frameworks.keras.standalone import as_standalone
 
 __all__ = ["compile_as_saved"]
 
@@ -40,6 +41,7 @@ def compile_as_saved(
     Raises:
         BadFile: this Keras knows the loss or the optimizer under no name, or the state does not fit.
     """
+    as_standalone(engine, model, file.version, file.backend, state.steps)
     training = file.training_config
     if training is None:
         return ()

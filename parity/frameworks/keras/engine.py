@@ -273,9 +273,12 @@ class Engine:
         try:
             config = {**_in_double(layer.get_config()), "dtype": "float64"}
             config.pop("batch_input_shape", None)
-            return type(layer).from_config(config)
+            copy = type(layer).from_config(config)
         except Exception as error:
             raise NotImplementedError(f"{layer.name} cannot be rebuilt in float64") from error
+        if getattr(layer, "_USE_V2_BEHAVIOR", True) is False:  # see `standalone`
+            copy._USE_V2_BEHAVIOR = False
+        return copy
 
     # Optimizers ---------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.graph import Graph
 from parity.frameworks.keras.optimizer_state import first_rate, set_steps, slot_variable, stepping
+from parity.frameworks.keras.standalone import average_of
 
 if TYPE_CHECKING:
     from parity.optimizers.updater import Updater
@@ -32,6 +33,7 @@ class Stepper:
         updater: a recipe's arithmetic in numpy, where the model has no optimizer of its own.
         counts: node → elements per channel that its batch statistics were computed from.
         notes: what could not be translated.
+        continuing: whether a file's training goes on, with the averages of the Keras that wrote it (see `standalone`).
     """
 
     def __init__(self, engine: Engine, model: Any, graph: Graph) -> None:
@@ -40,6 +42,7 @@ class Stepper:
         self.updater: Updater | None = None
         self.counts: dict[str, int] = {}
         self.notes: list[str] = []
+        self.continuing = True
         self._ids = {id(variable): pid for pid, variable in graph.variables.items()}
 
     def step(self, grads: Mapping[str, np.ndarray], statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -111,13 +114,15 @@ class Stepper:
         if node.record is None:
             return
         layer = node.record.place.item
-        momentum = np.float32(layer.momentum)
-        keep, take = momentum, np.float32(1.0 - layer.momentum)
+        count = self.counts.get(name, 0)
+        law = average_of(layer, count, advance=True) if self.continuing else None
+        factor = count / (count - 1) if self.bessel(layer) and count > 1 else 1.0
+        keep, take = np.float32(layer.momentum), np.float32(1.0 - layer.momentum)
+        if law is not None:
+            keep, take, factor = np.float32(1.0 - law[0]), np.float32(law[0]), law[1]
         for variable, role in ((layer.moving_mean, "mean"), (layer.moving_variance, "variance")):
             batch = np.asarray(values[role], np.float32)
-            count = self.counts.get(name, 0)
-            if role == "variance" and self.bessel(layer) and count > 1:
-                batch = batch * np.float32(count / (count - 1))
+            batch = batch * np.float32(factor) if role == "variance" and factor != 1 else batch
             variable.assign(np.asarray(variable.numpy()) * keep + batch * take)
 
     def bessel(self, layer: Any) -> bool:
@@ -127,6 +132,7 @@ class Stepper:
     def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None) -> None:
         """A new optimizer of the same configuration, at step 0, with slots zero or translated from `slots`."""
         self.notes.clear()
+        self.continuing = False
         if self.updater is not None:
             self.updater.reset(slots)
             return
