@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import math
 import random
 import struct
+import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +20,11 @@ import scipy.sparse
 from parity.frameworks.matconvnet.matfile import read
 from parity.inspection import inspect_file
 from tests.frameworks.matconvnet.golden import TRACES
+from tests.frameworks.matconvnet.test_lies import sound
+from tests.frameworks.matconvnet.write import write
 from tests.fuzz.mutators import extreme, flip_bit, flip_byte, near, truncate
 from tests.fuzz.suite import PLAIN, Container, Suite, damaged
+from tests.twins_dag import inception, save, two_heads
 
 __all__ = ["SUITES"]
 
@@ -59,6 +65,27 @@ def _open(path: Path) -> object:
     return str(inspection) if path.stat().st_size % 16 == 0 else inspection
 
 
+def _run(path: Path) -> object:
+    """Lifted and, where its input is small, run forward and backward."""
+    import torch
+
+    from parity.frameworks.matconvnet.lift import lift
+    from parity.frameworks.matconvnet.runner import MatConvNetRunner
+
+    torch.set_num_threads(1)
+    network, recipe = lift(path)
+    sizes = {name: network.inputs[name] for name in network.data(network.inputs)}
+    extents = {name: tuple(4 if n is None else n for n in shape) for name, shape in sizes.items()}
+    if any(math.prod(shape) > _SMALL for shape in extents.values()):
+        return network
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.normal(size=(2, *shape)).astype(np.float32) for name, shape in extents.items()}
+    with np.errstate(all="ignore"):
+        return MatConvNetRunner(network, recipe).run(feeds, np.zeros(2, np.int64))
+
+
+_SMALL = 1 << 16
+
 _ODD: tuple[Any, ...] = (
     "", "x", "relu", "conv", 0.0, -1.0, 0.5, 1e9, 1e300, float("nan"), float("inf"), True, np.zeros((0, 0)),
     np.zeros((0, 3)), np.ones((1, 3)), np.ones((2, 2), np.float32), np.ones((1, 1, 3, 2), np.float32),
@@ -93,8 +120,7 @@ def _cells(value: Any) -> Any:
 
 def _wrong_values(rng: random.Random) -> bytes:
     """A sound network, some of whose values are replaced, removed, doubled, renamed or exchanged."""
-    path = rng.choice(SOURCES["v6"])
-    data = _copy(_sound(path))
+    data = _copy(rng.choice(_nets()))
     for _ in range(rng.choice((1, 1, 2, 3))):
         paths = _paths(data)
         if not paths:
@@ -127,13 +153,15 @@ def _wrong_values(rng: random.Random) -> bytes:
     return stream.getvalue()
 
 
-_read: dict[Path, dict[str, Any]] = {}
-
-
-def _sound(path: Path) -> dict[str, Any]:
-    if path not in _read:
-        _read[path] = read(path)
-    return _read[path]
+@functools.cache
+def _nets() -> list[dict[str, Any]]:
+    """Sound networks as values: recorded ones, a chain and two graphs with layers of many types."""
+    made = [read(path) for path in SOURCES["v6"]]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.mat"
+        made.append(read(write(path, sound(), "v6")))
+        made += [read(save(path, dag)) for dag in (inception(), two_heads())]
+    return made
 
 
 _BYTES = (flip_byte, flip_bit, extreme)
@@ -144,4 +172,5 @@ SUITES = (
     Suite("mat-v73", damaged(SOURCES["v73"], (PLAIN,), (*_BYTES, _TREES, _TREES)), _open, ".mat"),
     Suite("mat-cut", damaged([p for v in SOURCES.values() for p in v], (PLAIN,), (truncate,)), _open, ".mat"),
     Suite("mat-values", _wrong_values, _open, ".mat"),
+    Suite("mat-run", _wrong_values, _run, ".mat", seconds=30, memory=4 << 30),
 )
