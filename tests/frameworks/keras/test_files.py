@@ -29,8 +29,9 @@ def test_facts(path):
     stored = [s for arrays in file.weights.values() for s in arrays]
     assert stored
     assert file.read(stored[0]).shape == stored[0].shape
-    if file.slots:
-        assert file.steps_done == 2
+    # Early optimizers keep no count of their steps.
+    counted = any("iter" in s.name or s.name == "optimizer/vars/0" for s in file.slots)
+    assert file.steps_done == (2 if counted else 0)
 
 
 def test_format_goes_by_content(tmp_path):
