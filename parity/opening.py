@@ -19,7 +19,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def framework_of(path: str | PathLike[str]) -> str:
-    """`"matconvnet"` for a MAT file of any version, `"keras"` for HDF5 and `.keras` archives.
+    """`"matconvnet"` for a MAT file of any version, `"keras"` for HDF5, `.keras` archives and SavedModel folders.
 
     Only the container is looked at: whether a network is in it is for the framework's own reader to say.
 
@@ -28,6 +28,8 @@ def framework_of(path: str | PathLike[str]) -> str:
     """
     path = Path(fspath(path))
     if path.is_dir():
+        if any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt", "checkpoint")):
+            return "keras"
         raise BadFile(path, "is a directory", "save the model as one file, .keras or .h5")
     try:
         with path.open("rb") as file:
@@ -49,8 +51,12 @@ def framework_of(path: str | PathLike[str]) -> str:
     raise BadFile(path, "is neither a MatConvNet .mat nor a Keras .h5 or .keras file", "check the path")
 
 
-def lift(path: str | PathLike[str]) -> tuple[Network, Recipe]:
+def lift(path: str | PathLike[str], arch: str | PathLike[str] | None = None) -> tuple[Network, Recipe]:
     """The network and the recipe that a file of either framework holds; nothing in it is built or run.
+
+    Args:
+        path: the file, or a SavedModel's folder.
+        arch: the model's JSON, for a Keras file of weights alone.
 
     Raises:
         BadFile: as the framework's reader says.
@@ -61,7 +67,7 @@ def lift(path: str | PathLike[str]) -> tuple[Network, Recipe]:
         return lift_matconvnet(Path(fspath(path)))
     from parity.frameworks.keras.lift import lift as lift_keras
 
-    return lift_keras(Path(fspath(path)))
+    return lift_keras(Path(fspath(path)), None if arch is None else Path(fspath(arch)))
 
 
 def _from_matlab(path: Path) -> bool:

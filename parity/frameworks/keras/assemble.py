@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ def assembled(engine: Engine, file: KerasFile, given: Mapping[str, Any]) -> Any:
 
 def built(engine: Engine, entry: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """A model of this configuration with fresh weights; raises whatever Keras raises."""
+    entry = copy.deepcopy(entry)  # Keras takes it apart
     if not engine.modern:
         return engine.keras.models.model_from_config(dict(entry), custom_objects=dict(given))
     if "module" in entry:

@@ -62,10 +62,6 @@ def _under_keras_3(file: KerasFile, entries: list[Mapping[str, Any]]) -> Iterato
     legacy = not name.startswith("Custom>") and "use_ema" not in config
     if legacy and config.get("decay"):
         yield f"the legacy decay={config['decay']:g} is said as the schedule InverseTimeDecay"
-    if legacy and name == "RMSprop" and not config.get("momentum"):
-        yield "RMSprop's epsilon stands outside the root in Keras 2, lr·g/(√v + ε), and inside it in Keras 3, √(v + ε)"
-    if legacy and name == "Adagrad":
-        yield "Adagrad's epsilon stands outside the root in Keras 2 and inside in Keras 3"
 
 
 def _uneven(entry: Mapping[str, Any]) -> bool:

@@ -1,8 +1,9 @@
 """A SavedModel folder of Keras 2, read from its JSON and its checkpoint; no function that it holds is run.
 
 Keras writes its own description beside TensorFlow's graph: since 2.5 in `keras_metadata.pb`, before that among the
-objects of `saved_model.pb` (keras 2.15, `protobuf/saved_metadata.proto`; tensorflow/core/protobuf/saved_object_graph.proto).
-The model is built from that description, and its weights are looked up by the way from the model to the variable.
+objects of `saved_model.pb` (keras 2.15, `protobuf/saved_metadata.proto`;
+tensorflow/core/protobuf/saved_object_graph.proto). The model is built from that description, and its weights are looked
+up by the way from the model to the variable.
 """
 
 from __future__ import annotations
@@ -225,14 +226,13 @@ def _weights(
 ) -> dict[str, tuple[Stored, ...]]:
     """Each leaf's arrays by its path, in the order of the layers."""
     found: dict[str, tuple[Stored, ...]] = {}
-    ways = {tuple(int(n) for n in re.findall(r"layer_with_weights-(\d+)", way)): way for way in described}
-    for _, way in sorted(ways.items()):
+    step = r"layer_with_weights-(\d+)"
+    ways = [way for way in described if re.fullmatch(rf"{step}(\.{step})*", way)]
+    for way in sorted(ways, key=lambda way: [int(n) for n in re.findall(step, way)]):
         steps, said = way.split("."), described[way]
-        if not all(re.fullmatch(r"layer_with_weights-\d+", step) for step in steps):
-            continue
         node, path = 0, []
-        for i, step in enumerate(steps):
-            child = graph.child(node, step)
+        for i, name_there in enumerate(steps):
+            child = graph.child(node, name_there)
             name = described.get(".".join(steps[: i + 1]), {}).get("name")
             if child is None or not isinstance(name, str):
                 break

@@ -209,8 +209,10 @@ def test_merges(tmp_path, draw):
     def called(entry, *sources):
         return {**entry, "name": entry["config"]["name"], "inbound_nodes": [[[source, 0, 0]] for source in sources]}
 
-    start = {"class_name": "InputLayer", "name": "in", "inbound_nodes": [],
-             "config": {"name": "in", "batch_input_shape": [None, 4], "input_dtype": "float32", "sparse": False}}  # fmt: skip
+    start = {
+        "class_name": "InputLayer", "name": "in", "inbound_nodes": [],
+        "config": {"name": "in", "batch_input_shape": [None, 4], "input_dtype": "float32", "sparse": False},
+    }  # fmt: skip
     A, a, B, b = draw(4, 3), draw(3), draw(4, 3), draw(3)
     modes = {"sum": "add", "mul": "mul", "ave": "ave", "max": "max", "concat": "cat", "dot": "dot"}
     layers = [start, called(dense("a", 3), "in"), called(dense("b", 3), "in")]
@@ -290,9 +292,11 @@ def test_other_convolutions(tmp_path, draw):
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        (layer("MaxoutDense", "m", output_dim=3, nb_feature=4, batch_input_shape=[None, 4]), "layer m is a MaxoutDense"),
+        (layer("MaxoutDense", "m", output_dim=3, nb_feature=4, batch_input_shape=[None, 4]),
+         "layer m is a MaxoutDense"),
         (layer("Highway", "h", activation="relu", batch_input_shape=[None, 4]), "layer h is a Highway"),
-        (layer("BatchNormalization", "n", mode=2, batch_input_shape=[None, 4]), r"layer n normalises the batch.*mode=2"),
+        (layer("BatchNormalization", "n", mode=2, batch_input_shape=[None, 4]),
+         r"layer n normalises the batch.*mode=2"),
         (dense("e", 3, W_regularizer={"name": "EigenvalueRegularizer", "k": 1.0}, batch_input_shape=[None, 4]),
          "layer e has an EigenvalueRegularizer"),
     ],
