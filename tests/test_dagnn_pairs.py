@@ -1,0 +1,129 @@
+"""DagNN nets and their Keras twins, whole: clean ones match in every phase, planted faults are found at their layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import parity
+from tests import twins_dag
+from tests.twins_dag import Dag
+
+TRAINING = {"input", "structure", "weights", "forward", "loss", "backward", "update"}
+
+
+def compared(tmp_path: Path, dag: Dag, model: Any, **options: Any) -> parity.Report:
+    path = twins_dag.save(tmp_path / "net.mat", dag, **options.pop("recipe", {}))
+    return parity.compare(ref=path, keras=model, batch=twins_dag.batch(dag), **options)
+
+
+def causes(report: parity.Report) -> set[tuple[str, str]]:
+    return {(finding.cause, finding.layer) for finding in report.findings if finding.severity == "divergence"}
+
+
+def custom_scale(name: str) -> Any:
+    """A Scale as a user would write it."""
+    import keras
+
+    class Scale(keras.layers.Layer):
+        def build(self, input_shape: Any) -> None:
+            decay = keras.regularizers.L2(twins_dag.DECAY / 2)
+            self.a = self.add_weight(name="a", shape=(input_shape[-1],), initializer="ones", regularizer=decay)
+            self.b = self.add_weight(name="b", shape=(input_shape[-1],), initializer="zeros", regularizer=decay)
+
+        def call(self, inputs: Any) -> Any:
+            return inputs * self.a + self.b
+
+    return Scale(name=name)
+
+
+NETS = {
+    "residual": (twins_dag.resnet, {}),
+    "inception": (twins_dag.inception, {}),
+    "inception, a custom Scale": (twins_dag.inception, {"scale": custom_scale}),
+    "two heads": (twins_dag.two_heads, {}),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_clean_twins_match_through_three_updates(name: str, tmp_path: Path) -> None:
+    build, options = NETS[name]
+    dag = build(seed=len(name))
+    report = compared(tmp_path, dag, twins_dag.twin(dag, **options))
+    assert report.verdict == "match", report.first_divergence
+    assert set(report.phases) == TRAINING
+    assert {probe.step for probe in report.probes if probe.phase == "update"} >= {1, 2, 3}
+    judged = {probe.layer for probe in report.probes if probe.phase == "forward"}
+    losses = {row["name"] for row in dag.rows if row["type"] == "dagnn.Loss"}
+    assert judged >= {row["name"] for row in dag.rows} - losses
+
+
+def test_a_missing_skip_connection(tmp_path: Path) -> None:
+    dag = twins_dag.resnet(3)
+
+    def wire(name: str, tensors: list[Any]) -> list[Any]:
+        return tensors[1:] if name == "sum2" else tensors
+
+    report = compared(tmp_path, dag, twins_dag.twin(dag, wire=wire))
+    first = report.first_divergence
+    assert report.verdict == "diverged"
+    assert first is not None
+    assert (first.phase, first.layer) == ("structure", "sum2")
+    assert ("layer-missing", "sum2") in causes(report)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2, 3), (0, 2, 1, 3), (3, 1, 2, 0)])
+def test_swapped_inputs_of_a_concatenation(order: tuple[int, ...], tmp_path: Path) -> None:
+    dag = twins_dag.inception(3)
+
+    def wire(name: str, tensors: list[Any]) -> list[Any]:
+        return [tensors[at] for at in order] if name == "concat" else tensors
+
+    report = compared(tmp_path, dag, twins_dag.twin(dag, wire=wire))
+    first = report.first_divergence
+    assert first is not None
+    assert (first.phase, first.layer, first.keras_layer) == ("structure", "concat", "concat")
+    assert causes(report) == {("channel-order", "concat")}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nets_that_nobody_thought_of(seed: int, tmp_path: Path) -> None:
+    dag = twins_dag.random_dag(seed)
+    report = compared(tmp_path, dag, twins_dag.twin(dag))
+    assert report.verdict == "match", report.first_divergence
+
+
+SPREAD = {"branch_b2": {"dilate": np.ones(2), "pad": np.ones(4)}}
+
+FAULTS = {
+    "a dilation": (twins_dag.inception, SPREAD, "branch_b2", {"conv-dilation", "padding-size"}),
+    "an epsilon": (twins_dag.resnet, {"bn3a": {"epsilon": 1e-3}}, "bn3a", {"bn-epsilon"}),
+    "a momentum": (twins_dag.resnet, {"bn2b": {"momentum": 0.5}}, "bn2b", {"bn-momentum"}),
+    "a leak": (twins_dag.resnet, {"relu3": {"leak": 0.3}}, "relu3", {"activation-slope"}),
+    "a pooling": (twins_dag.inception, {"pool_c": {"method": "avg"}}, "pool_c", {"pool-method"}),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_a_branch(name: str, tmp_path: Path) -> None:
+    build, edits, layer, expected = FAULTS[name]
+    dag = build(5)
+    report = compared(tmp_path, dag, twins_dag.twin(dag, edits=edits))
+    assert report.verdict == "diverged"
+    assert causes(report) == {(cause, layer) for cause in expected}
+
+
+def test_der_outputs_that_keras_does_not_weigh(tmp_path: Path) -> None:
+    """The second loss counts a quarter in MatConvNet; a model that says so matches, one that does not differs."""
+    dag = twins_dag.two_heads(2)
+    recipe = {"recipe": {"derOutputs": twins_dag.cell(["objective1", 1.0, "objective2", 0.25])}}
+    right = compared(tmp_path, dag, twins_dag.twin(dag, loss_weights=[1.0, 0.25]), **recipe)
+    assert right.verdict == "match", right.first_divergence
+    wrong = compared(tmp_path, dag, twins_dag.twin(dag), **recipe)
+    assert wrong.verdict == "diverged"
+    first = wrong.first_divergence
+    assert first is not None
+    assert (first.phase, first.layer) == ("loss", "loss2")
