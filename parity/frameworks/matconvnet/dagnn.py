@@ -218,10 +218,16 @@ class Graph:
                     f"derOutputs names {unknown[0]!r}, which no layer makes (the losses' outputs are {known})",
                 )
             return dict(given)
-        if "objective" in self._produced:
-            return {"objective": 1.0}
         kinds = {row.outputs[0]: made[row.name].kind for row in losses}
         found = [name for name, kind in kinds.items() if isinstance(kind, Loss) and kind.differentiable]
+        if "objective" in self._produced:
+            others = [name for name in found if name != "objective"]
+            if others:
+                self._remarks.append(
+                    f"MatConvNet's trainer differentiates `objective` alone by default, and not {', '.join(others)}; "
+                    "derOutputs says otherwise"
+                )
+            return {"objective": 1.0}
         if found:
             self._remarks.append(
                 f"it has no variable `objective`, which MatConvNet's trainer differentiates; {', '.join(found)} "

@@ -13,13 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from parity.frameworks.matconvnet.values import DEEPEST, MatError, Unreadable, allowance, char_rows, elements, unlist
+from parity.frameworks.matconvnet.values import (
+    DEEPEST,
+    MOST,
+    MatError,
+    Unreadable,
+    allowance,
+    char_rows,
+    elements,
+    unlist,
+)
 
 __all__ = ["read_mat5"]
 
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 """Data types that hold numbers: mi code → numpy's."""
 _TEXTS = {16: "utf-8", 17: "utf-16", 18: "utf-32"}
+_CODES = {1: "u1", 2: "u1", 4: "u2"}
 _MATRIX, _COMPRESSED = 14, 15
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 """Array classes that hold numbers: mx code → numpy's."""
@@ -59,6 +69,7 @@ class _Reader:
     def __init__(self, order: str, budget: int) -> None:
         self.order = order
         self.budget = budget
+        self.left = MOST
         self.tag = struct.Struct(order + "II").unpack_from  # (type, bytes) of the element that begins at an offset
 
     def unfold(self, body: memoryview) -> tuple[str, Any]:
@@ -115,6 +126,9 @@ class _Reader:
         """Name and value of a `miMATRIX` element."""
         if depth > DEEPEST:
             raise MatError(f"its values are nested more than {DEEPEST} deep")
+        self.left -= 1
+        if self.left < 0:
+            raise MatError("it holds more values than a network can have")
         if not view:
             return "", np.zeros((0, 0))  # MATLAB writes an empty element for []
         parts = self.parts(view)
@@ -145,6 +159,9 @@ class _Reader:
             if bits & _COMPLEX:
                 return Unreadable("a complex array")
             target = np.dtype("?") if bits & _LOGICAL else np.dtype(_CLASSES[kind])
+            self.budget -= count * max(target.itemsize - array.itemsize, 0)
+            if self.budget < 0:
+                raise MatError("its arrays unfold to far more than the file's size")
             return array.astype(target, copy=False).reshape(shape, order="F")
         if kind == _CHAR:
             return char_rows(self.characters(parts, count), shape)
@@ -211,22 +228,21 @@ class _Reader:
         if not count:
             return ""
         kind, body = self.next(parts, "characters")
+        if len(body) > 4 * count:
+            raise MatError("a text's length is damaged")
         if kind in _TEXTS:
             suffix = {16: "", 17: "-le", 18: "-le"}[kind].replace("le", "le" if self.order == "<" else "be")
             text = bytes(body).decode(_TEXTS[kind] + suffix, errors="replace")
+        elif kind in _CODES:
+            dtype = np.dtype(self.order + _CODES[kind])
+            if len(body) % dtype.itemsize:
+                raise MatError("a text is damaged")
+            text = text_of(np.frombuffer(body, dtype))
         else:
-            text = "".join(map(chr, self._codes(kind, body)))
+            raise MatError(f"a text is of the unknown type {kind}")
         if len(text) != count and kind != 16:
             raise MatError("a text's length is damaged")
         return text
-
-    def _codes(self, kind: int, body: memoryview) -> list[int]:
-        if kind not in (1, 2, 4):
-            raise MatError(f"a text is of the unknown type {kind}")
-        code = {1: "u1", 2: "u1", 4: "u2"}[kind]
-        if len(body) % np.dtype(code).itemsize:
-            raise MatError("a text is damaged")
-        return [int(v) for v in np.frombuffer(body, np.dtype(self.order + code))]
 
 
 def _function_name(inside: Any) -> str:

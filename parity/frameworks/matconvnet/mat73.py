@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from parity.frameworks.matconvnet.values import DEEPEST, MatError, Unreadable, allowance, char_rows, elements, unlist
+from parity.frameworks.matconvnet.values import (
+    DEEPEST,
+    MOST,
+    MatError,
+    Unreadable,
+    allowance,
+    char_rows,
+    elements,
+    unlist,
+)
 
 __all__ = ["read_mat73"]
 
@@ -23,8 +32,6 @@ _NUMBERS = {
     **{f"{sign}int{bits}": f"{sign or 'i'}{bits // 8}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 """MATLAB's classes of numbers → numpy's."""
-
-_MOST = 1_000_000  # values in one file; every step of a walk along references counts
 
 
 def read_mat73(path: Path) -> dict[str, Any]:
@@ -48,7 +55,7 @@ class _Reader:
     def __init__(self, file: Any, budget: int) -> None:
         self.file = file
         self.budget = budget
-        self.left = _MOST
+        self.left = MOST  # every step of a walk along references counts
         self.seen: dict[int, tuple[Any, int]] = {}
         self.open: set[int] = set()
 

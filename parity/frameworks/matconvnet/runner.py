@@ -221,6 +221,12 @@ class MatConvNetRunner:
                 found[layer.name] = layer.kind.raw_value(seen.losses[layer.name] / weight, images, self.version)
         return found
 
+    def raw_remark(self, seen: Pass | Local, images: int) -> str:
+        """What MatConvNet itself shows of the losses, and why it is not the mean; empty without a loss."""
+        shown = ", ".join(f"{value:.6g} ({name})" for name, value in self.raw_loss(seen, images).items())
+        how = "sums over the images" if self.version == "beta25" else "means over the images"
+        return f"MatConvNet {self.version} shows losses as {how}: {shown}" if shown else ""
+
     def update(self, grads: Mapping[str, np.ndarray], statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """One step of the trainer (`accumulateGradients` of cnn_train.m and cnn_train_dag.m).
 

@@ -46,6 +46,7 @@ class Chain:
         self._layers: list[Layer] = []
         self._params: dict[str, Param] = {}
         self._taken = {"input", "labels"}
+        self._counts: dict[str, int] = {}
         self._tensor = "input"
         self._remarks: list[str] = []
         written = net["layers"] if isinstance(net["layers"], list) else [net["layers"]]
@@ -59,7 +60,7 @@ class Chain:
         called = spoken(fields.get("name"), f"layer{position}")
         name = self._unique(called, position)
         where = f"layers{{{position}}} ({called}, {type_name})"
-        if any(isinstance(layer.kind, Loss) for layer in self._layers):
+        if self._layers and isinstance(self._layers[-1].kind, Loss):
             raise BadFile(self._file, f"{where} follows the loss", "remove the layers behind the loss")
         remarks: list[str] = []
         kind, ids = opaque("custom", fields), {}
@@ -107,10 +108,11 @@ class Chain:
         )
 
     def _unique(self, called: str, position: int) -> str:
-        name, count = called, 1
+        name, count = called, self._counts.get(called, 1)  # counted on: thousands may have one name
         while name in self._taken:
             count += 1
             name = f"{called}_{count}"
+        self._counts[called] = count
         if name != called:
             self._remarks.append(
                 f"layers{{{position}}} is called {called!r} like something before it; here it is {name!r}"

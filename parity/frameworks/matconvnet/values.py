@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["DEEPEST", "MatError", "Unreadable", "allowance", "char_rows", "elements", "unlist"]
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["DEEPEST", "MOST", "MatError", "Unreadable", "allowance", "char_rows", "elements", "text_of", "unlist"]
 
 DEEPEST = 60
 """Levels of structs and cells inside each other; a network has about six."""
+
+
+MOST = 1_000_000
+"""Values in one file, structs and cells and their elements; a network has a few thousand."""
 
 
 class MatError(Exception):
@@ -34,6 +41,18 @@ class Unreadable:
 def allowance(size: int) -> int:
     """Bytes that a compressed file of `size` bytes may unfold to: weights hardly shrink, so far more is an attack."""
     return max(256 << 20, 64 * size)
+
+
+def text_of(codes: np.ndarray) -> str:
+    """The text of these character codes; raises MatError for what is no text, or longer than one in a network."""
+    if codes.size > _LONGEST:
+        raise MatError(f"a text claims {codes.size} characters")
+    if codes.dtype.kind != "u" or (codes.size and int(codes.max()) >= 0x110000):
+        raise MatError("a text is damaged")
+    return codes.astype("<u4").tobytes().decode("utf-32-le", errors="surrogatepass")
+
+
+_LONGEST = 1 << 22
 
 
 def char_rows(text: str, shape: tuple[int, ...]) -> Any:

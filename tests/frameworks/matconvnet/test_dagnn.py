@@ -208,6 +208,14 @@ def test_objectives_and_their_weights(where: Path) -> None:
     assert alone[0].recipe.metrics == ("loss2",)
 
 
+def test_a_second_loss_that_is_not_differentiated(where: Path) -> None:
+    dag = twins_dag.resnet()
+    dag.loss("second", "prediction", "objective2", "mshinge")
+    network = opened(dag, where).network
+    assert dict(network.objectives) == {"objective": 1}
+    assert any("and not objective2" in remark for remark in network.remarks)
+
+
 def test_an_objective_that_is_missing(where: Path) -> None:
     net = struct(twins_dag.resnet(), where)
     recipe = Overrides("r.toml", {"derOutputs": {"objektive": 1.0}})

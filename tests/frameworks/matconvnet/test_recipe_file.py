@@ -245,6 +245,13 @@ def test_what_matconvnet_shows_by_version() -> None:
     assert shown["head"] == shown[""]
     assert shown["beta25"] == pytest.approx(5 * shown["head"])
     assert means[""].version == "head"
+    beta = means["beta25"]
+    seen = beta.run({"input": x}, y)
+    assert (
+        beta.raw_remark(seen, 5)
+        == f"MatConvNet beta25 shows losses as sums over the images: {shown['beta25']:.6g} (layer2)"
+    )
+    assert beta.raw_remark(beta.run({"input": x}, None), 5) == ""
 
 
 def test_a_rate_and_a_decay_of_nothing_leave_a_weight_where_it_is() -> None:
