@@ -1,6 +1,7 @@
 # make demo   compare the example pair in traces/seed/ and explain what came out
 # make test   run the tests            make lint   ruff and pyright
 # make bench  time and memory          make picture  draw docs/compare.svg anew
+# make faults  ports with planted faults and right ones, and what parity makes of them (SEED=0)
 # make fuzz   damaged files by the thousand (COUNT=10000 in each suite, SEED=0)
 # make clean  remove what the other targets made
 PYTHON ?= python3
@@ -8,12 +9,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.parity-installed
 PIP_FLAGS ?=
-SEED := traces/seed
+PAIR := traces/seed
 
 COUNT ?= 10000
 SEED ?= 0
 
-.PHONY: demo test lint bench fuzz picture clean install
+.PHONY: demo test lint bench faults fuzz picture clean install
 
 install: $(STAMP)
 
@@ -27,9 +28,9 @@ demo: $(STAMP)
 	@echo "A network was trained in MatConvNet (net.mat) and rebuilt in Keras (model.h5). Why do the two learn differently?"
 	@echo "parity loads the same weights into both, feeds both the same 32 digits and compares, layer by layer:"
 	@echo
-	@echo "  parity compare --ref $(SEED)/net.mat --keras $(SEED)/model.h5 --batch $(SEED)/batch.npz"
+	@echo "  parity compare --ref $(PAIR)/net.mat --keras $(PAIR)/model.h5 --batch $(PAIR)/batch.npz"
 	@echo
-	@$(BIN)/parity compare --ref $(SEED)/net.mat --keras $(SEED)/model.h5 --batch $(SEED)/batch.npz; code=$$?; \
+	@$(BIN)/parity compare --ref $(PAIR)/net.mat --keras $(PAIR)/model.h5 --batch $(PAIR)/batch.npz; code=$$?; \
 	if [ $$code -ne 1 ]; then echo "the demo expected exit code 1 (diverged) and got $$code" >&2; exit 1; fi
 	@echo
 	@echo "How to read it. 'match': equal up to measured rounding noise. 'born': this layer itself computes something else,"
@@ -50,6 +51,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.compare
 	$(BIN)/python -m bench.load
+
+faults: $(STAMP)
+	$(BIN)/python -m bench.faults --seed $(SEED)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz all --count $(COUNT) --seed $(SEED)

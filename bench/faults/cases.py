@@ -1,0 +1,57 @@
+"""The list of cases of a seed: every fault on its nets, doubles, masked faults, and clean twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from bench.faults.clean import CLEAN
+from bench.faults.planted import FAULTS, Fault
+from bench.faults.scene import NotHere, Scene, new_scene
+from bench.faults.zoo import NETS
+
+TRIES = 30
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison.
+
+    Attributes:
+        id: `cause/variant@net`.
+        kind: fault, double, masked or clean.
+        cause: the row of the table.
+        scene: makes it.
+    """
+
+    id: str
+    kind: str
+    cause: str
+    scene: Callable[[np.random.Generator], Scene]
+
+
+@lru_cache(maxsize=4)
+def cases(seed: int) -> tuple[Case, ...]:
+    """All cases; which nets and numbers they have depends on the seed, the list does not."""
+    made = [Case(f"{f.cause}/{f.variant}@{net}", f.kind, f.cause, _planted(f, net)) for f in FAULTS for net in f.nets]
+    made += [Case(f"clean/{name}@{net}", "clean", "clean", make) for name, net, make in CLEAN]
+    names = [case.id for case in made]
+    assert len(set(names)) == len(names), [n for n in names if names.count(n) > 1]
+    return tuple(made)
+
+
+def _planted(fault: Fault, net: str) -> Callable[[np.random.Generator], Scene]:
+    def make(rng: np.random.Generator) -> Scene:
+        for _ in range(TRIES):
+            scene = new_scene(NETS[net](rng), rng, images=fault.images, **dict(fault.options))
+            try:
+                fault.plant(scene, rng)
+            except NotHere:
+                continue
+            return scene
+        raise AssertionError(f"{net} has no place for {fault.cause}/{fault.variant}")
+
+    return make

@@ -1,0 +1,77 @@
+"""Classes of the ports' own: what Keras has no layer or argument for."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+
+@lru_cache(maxsize=2)
+def custom(k: Any) -> SimpleNamespace:
+    """LRN, Subclassed and with_rates for keras or tf_keras."""
+    import tensorflow as tf
+
+    class LRN(k.layers.Layer):
+        """Local response normalisation; alpha is not divided by the window."""
+
+        def __init__(self, size: int, kappa: float, alpha: float, beta: float, **options: Any) -> None:
+            super().__init__(**options)
+            self.size, self.kappa, self.alpha, self.beta = size, kappa, alpha, beta
+
+        def call(self, inputs: Any) -> Any:
+            return tf.nn.local_response_normalization(inputs, self.size // 2, self.kappa, self.alpha, self.beta)
+
+        def get_config(self) -> dict[str, Any]:
+            own = {"size": self.size, "kappa": self.kappa, "alpha": self.alpha, "beta": self.beta}
+            return {**super().get_config(), **own}
+
+    class Subclassed(k.Model):
+        """A model whose `call` runs its layers."""
+
+        def __init__(self, steps: list[Any], heads: list[Any]) -> None:
+            super().__init__()
+            self.plan = [(name, tuple(inputs), [self._track(s) for s in of]) for name, inputs, of in steps]
+            self.heads = [(head, [self._track(s) for s in of]) for head, of in heads]
+
+        def _track(self, step: Any) -> str:
+            name = f"step_{len([a for a in vars(self) if a.startswith('step_')])}"
+            setattr(self, name, step)
+            return name
+
+        def call(self, inputs: Any, training: bool | None = None) -> Any:
+            tensors = {"data": inputs}
+            for name, read, steps in self.plan:
+                x = [tensors[r] for r in read]
+                tensors[name] = self._through(x if len(x) > 1 else x[0], steps, training)
+            outputs = [self._through(tensors[head], steps, training) for head, steps in self.heads]
+            return outputs if len(outputs) > 1 else outputs[0]
+
+        def _through(self, x: Any, steps: list[str], training: bool | None) -> Any:
+            for step in steps:
+                layer = getattr(self, step)
+                takes = isinstance(layer, (k.layers.Dropout, k.layers.BatchNormalization))
+                x = layer(x, training=training) if takes else layer(x)
+            return x
+
+    def with_rates(maker: Any, rates: dict[int, tuple[Any, float]]) -> Any:
+        """An optimizer class that multiplies the gradients of some variables."""
+
+        class PerVariable(maker):
+            def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+                held = self._trainable_variables if trainable_variables is None else trainable_variables
+                return super().apply([_times(g, v) for g, v in zip(grads, held, strict=True)], trainable_variables)
+
+            def apply_gradients(self, grads_and_vars: Any, **options: Any) -> Any:
+                pairs = list(grads_and_vars)
+                if hasattr(maker, "apply"):  # Keras 3 comes back through apply
+                    return super().apply_gradients(pairs, **options)
+                return super().apply_gradients([(_times(g, v), v) for g, v in pairs], **options)
+
+        def _times(gradient: Any, variable: Any) -> Any:
+            factor = rates.get(id(variable), (None, 1.0))[1]
+            return gradient if gradient is None or factor == 1.0 else gradient * factor
+
+        return PerVariable
+
+    return SimpleNamespace(LRN=LRN, Subclassed=Subclassed, with_rates=with_rates)
