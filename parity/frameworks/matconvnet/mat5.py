@@ -21,6 +21,7 @@ from parity.frameworks.matconvnet.values import (
     allowance,
     char_rows,
     elements,
+    text_of,
     unlist,
 )
 
@@ -72,6 +73,12 @@ class _Reader:
         self.left = MOST
         self.tag = struct.Struct(order + "II").unpack_from  # (type, bytes) of the element that begins at an offset
 
+    def charge(self, size: int) -> None:
+        """Take bytes off the budget."""
+        self.budget -= size
+        if self.budget < 0:
+            raise MatError("its arrays unfold to far more than the file's size")
+
     def unfold(self, body: memoryview) -> tuple[str, Any]:
         """A compressed variable, into memory that its first eight bytes ask for and nothing beside it."""
         unzip = zlib.decompressobj()
@@ -81,11 +88,9 @@ class _Reader:
             if len(head) < 8:
                 raise MatError("a compressed variable is empty")
             kind, count = self.tag(head)
-            if count > self.budget:
-                raise MatError("a compressed variable unfolds to far more than the file's size")
             if kind != _MATRIX:
                 raise MatError("a compressed variable holds no array")
-            self.budget -= count
+            self.charge(count)
             plain = bytearray(count)
             for at in range(0, len(body), _CHUNK):
                 packed = body[at : at + _CHUNK] if at else unzip.unconsumed_tail
@@ -159,9 +164,7 @@ class _Reader:
             if bits & _COMPLEX:
                 return Unreadable("a complex array")
             target = np.dtype("?") if bits & _LOGICAL else np.dtype(_CLASSES[kind])
-            self.budget -= count * max(target.itemsize - array.itemsize, 0)
-            if self.budget < 0:
-                raise MatError("its arrays unfold to far more than the file's size")
+            self.charge(count * max(target.itemsize - array.itemsize, 0))
             return array.astype(target, copy=False).reshape(shape, order="F")
         if kind == _CHAR:
             return char_rows(self.characters(parts, count), shape)

@@ -20,6 +20,7 @@ from parity.frameworks.matconvnet.values import (
     allowance,
     char_rows,
     elements,
+    text_of,
     unlist,
 )
 
@@ -131,11 +132,10 @@ class _Reader:
         if array.ndim < 2:
             array = array.reshape(array.shape + (1,) * (2 - array.ndim)) if array.ndim else array.reshape(1, 1)
         if kind == "char":
-            codes = array.reshape(-1, order="F")
-            if codes.dtype.kind != "u" or (codes.size and int(codes.max()) >= 0x110000):
-                raise MatError("a text is damaged")
-            return char_rows("".join(map(chr, codes)), array.shape)
-        return array.astype(_NUMBERS[kind], copy=False) if kind else array
+            return char_rows(text_of(array.reshape(-1, order="F")), array.shape)
+        target = np.dtype(_NUMBERS[kind]) if kind else array.dtype
+        self.charge(array.size * max(target.itemsize - array.itemsize, 0))
+        return array.astype(target, copy=False)
 
     def empty(self, node: Any, kind: str) -> Any:
         """An empty array: the dataset holds its extents."""
@@ -169,9 +169,15 @@ class _Reader:
         size = elements(node.shape) * node.dtype.itemsize
         if node.chunks is None and size > max(node.id.get_storage_size(), 64):
             raise MatError("an array claims more numbers than are stored")
-        self.budget -= size
+        self.charge(size)
         chunk = elements(node.chunks or ()) * node.dtype.itemsize  # libhdf5 takes memory for a whole one
-        if self.budget < 0 or chunk > max(self.budget, 1 << 20):
+        if chunk > max(self.budget, 1 << 20):
+            raise MatError("its arrays unfold to far more than the file's size")
+
+    def charge(self, size: int) -> None:
+        """Take bytes off the budget."""
+        self.budget -= size
+        if self.budget < 0:
             raise MatError("its arrays unfold to far more than the file's size")
 
 

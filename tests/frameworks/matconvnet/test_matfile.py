@@ -228,6 +228,17 @@ def test_a_compressed_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         read(path)
 
 
+def test_a_small_file_of_more_values_than_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight bytes unfold to an array of a hundred; the limit is lowered here for speed."""
+    monkeypatch.setattr("parity.frameworks.matconvnet.mat5.MOST", 1000)
+    path = tmp_path / "many.mat"
+    path.write_bytes(header() + array(1, (1, 900), struct.pack("<II", 14, 0) * 900))
+    assert len(read(path)["x"]) == 900
+    path.write_bytes(header() + array(1, (1, 1100), struct.pack("<II", 14, 0) * 1100))
+    with pytest.raises(BadFile, match="more values"):
+        read(path)
+
+
 def test_nesting_without_end(tmp_path: Path) -> None:
     element = array(6, (1, 1), struct.pack("<IId", 9, 8, 1.0))
     for _ in range(500):
@@ -265,4 +276,33 @@ def test_version_73_in_circles_and_in_other_files(tmp_path: Path) -> None:
             below = cell
         file["layers"] = below
     with pytest.raises(BadFile, match="more values"):
+        read(path)
+
+
+def test_numbers_stored_small_count_as_what_they_become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class of eight bytes, kept in one: eight times the memory of what is stored."""
+    monkeypatch.setattr("parity.frameworks.matconvnet.mat5.allowance", lambda size: 4 * size)
+    path = tmp_path / "grown.mat"
+    path.write_bytes(header() + array(6, (1, 4096), struct.pack("<II", 2, 4096) + bytes(4096)))
+    with pytest.raises(BadFile, match="far more"):
+        read(path)
+
+
+@pytest.mark.parametrize("code", [(4, "<u2"), (1, "u1"), (2, "u1")])
+def test_text_as_codes(code: tuple[int, str], tmp_path: Path) -> None:
+    kind, dtype = code
+    said = "conv1" if dtype == "u1" else "convé–"
+    raw = np.array([ord(c) for c in said], dtype).tobytes()
+    path = tmp_path / "text.mat"
+    path.write_bytes(
+        header() + array(4, (1, len(said)), struct.pack("<II", kind, len(raw)) + raw + b"\0" * (-len(raw) % 8))
+    )
+    assert read(path) == {"x": said}
+
+
+def test_a_text_without_end(tmp_path: Path) -> None:
+    size = (1 << 22) + 8
+    path = tmp_path / "text.mat"
+    path.write_bytes(header() + array(4, (1, size), struct.pack("<II", 2, size) + b"x" * size))
+    with pytest.raises(BadFile, match="characters"):
         read(path)
