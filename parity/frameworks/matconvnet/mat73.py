@@ -56,7 +56,7 @@ class _Reader:
     def __init__(self, file: Any, budget: int) -> None:
         self.file = file
         self.budget = budget
-        self.left = MOST  # every step of a walk along references counts
+        self.left = MOST // 5  # every step of a walk along references counts, and each takes longer than in a v7 file
         self.seen: dict[int, tuple[Any, int]] = {}
         self.open: set[int] = set()
 
