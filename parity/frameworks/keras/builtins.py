@@ -28,7 +28,7 @@ CLASSES = frozenset(
     HashedCrossing Hashing HeNormal HeUniform Highway Hinge Huber Identity IdentityInitializer Initializer
     InputLayer InputSpec IntegerLookup InverseTimeDecay IoU JaxLayer KLDivergence L1 L1L2 L2 LSTM LSTMCell Lamb
     Layer LayerNormalization LeakyReLU LearningRateSchedule LecunNormal LecunUniform Lion LocallyConnected1D
-    LocallyConnected2D LogCosh LogCoshError Loss LossScaleOptimizer Masking MaxNorm MaxNumBoundingBoxes MaxPool1D
+    LocallyConnected2D LogCosh LogCoshError Loss LossScaleOptimizer LossScaleOptimizerV3 Masking MaxNorm MaxNumBoundingBoxes MaxPool1D
     MaxPool2D MaxPool3D MaxPooling1D MaxPooling2D MaxPooling3D Maximum MaxoutDense Mean MeanAbsoluteError
     MeanAbsolutePercentageError MeanIoU MeanMetricWrapper MeanRelativeError MeanSquaredError
     MeanSquaredLogarithmicError MeanTensor MelSpectrogram Merge Metric MinMaxNorm Minimum MixUp Model ModuleWrapper

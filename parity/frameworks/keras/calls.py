@@ -8,12 +8,13 @@ from typing import Any
 
 from parity.frameworks.keras.configs import Call, walk
 from parity.frameworks.keras.kinds import NOISE, activation_kind, fuses, kind_of, operation_kind
+from parity.frameworks.keras.operations import operation_shape
 from parity.frameworks.keras.safety import runs_code
-from parity.frameworks.keras.shapes import shape_of
+from parity.frameworks.keras.shapes import shape_of, state_shape
 from parity.layers import Kind, Opaque, Split
 from parity.network import Layer, Shape
 
-__all__ = ["layer_of", "shapes_of"]
+__all__ = ["layer_of", "outputs_of", "shapes_of"]
 
 
 def shapes_of(path: Path, entry: Mapping[str, Any], stored: Sequence[str] = ()) -> dict[str, list[Shape | None]]:
@@ -34,8 +35,7 @@ def shapes_of(path: Path, entry: Mapping[str, Any], stored: Sequence[str] = ()) 
         given = [shapes.get(n) or said for n, said in zip(call.inputs, call.shapes, strict=True)]
         found[call.name] = given
         layer, _ = layer_of(call, call.inputs, given, walked.arity.get(call.name, 1))
-        for output in (call.name, *layer.outputs):
-            shapes[output] = layer.shape
+        shapes |= {call.name: layer.shape, **outputs_of(call, layer)}
     return found
 
 
@@ -57,11 +57,12 @@ def layer_of(
     if config.get("activity_regularizer") is not None:
         remarks.append("adds an activity regularizer to the loss")
     kind = _kind(name, entry, config, call, known, code)
-    shape = kind.output_shape(known) if known and not isinstance(kind, Opaque) else shape_of(name, config, known)
+    shape = _shape(name, entry, config, call, kind, known)
     if isinstance(kind, Split):
         arity = len(kind.bounds) + 1  # whichever of them are read
     outputs = (call.name,) if arity == 1 else tuple(f"{call.name}:{i}" for i in range(arity))
-    layer = Layer(call.name, kind, inputs, outputs, {}, shape, call.path, name, tuple(remarks))
+    read = tuple(dict.fromkeys(inputs))  # a tensor that is given twice is one tensor
+    layer = Layer(call.name, kind, read, outputs, {}, shape, call.path, name, tuple(remarks))
     fused = activation_kind(config.get("activation")) if fuses(name) and not code else None
     if fused is None:
         return layer, None
@@ -69,11 +70,33 @@ def layer_of(
     return layer, Layer(activation, fused, (call.name,), (activation,), {}, shape, call.path, name)
 
 
+def outputs_of(call: Call, layer: Layer) -> dict[str, Shape | None]:
+    """The shape of each tensor that a call's layer makes: the states of a recurrent layer have shapes of their own."""
+    config = call.entry["config"]
+    states = state_shape(str(call.entry["class_name"]), config if isinstance(config, Mapping) else {})
+    rest = states if states is not None else layer.shape
+    return {name: layer.shape if i == 0 else rest for i, name in enumerate(layer.outputs)}
+
+
+def _shape(
+    name: str, entry: Mapping[str, Any], config: Mapping[str, Any], call: Call, kind: Kind, known: Sequence[Shape]
+) -> Shape | None:
+    if not isinstance(kind, Opaque):
+        return kind.output_shape(known) if known else None
+    if _is_operation(name, entry):
+        word = str(config.get("function", name)).rsplit(".", 1)[-1]
+        return operation_shape(word, call.arguments, {**config, **call.settings}, known)
+    return shape_of(name, config, known)
+
+
+def _is_operation(name: str, entry: Mapping[str, Any]) -> bool:
+    return ".ops" in str(entry.get("module") or "") or name in ("TFOpLambda", "SlicingOpLambda")
+
+
 def _kind(
     name: str, entry: Mapping[str, Any], config: Mapping[str, Any], call: Call, known: Sequence[Shape], code: bool
 ) -> Kind:
-    module = str(entry.get("module") or "")
-    if not code and (".ops" in module or name in ("TFOpLambda", "SlicingOpLambda")):
+    if not code and _is_operation(name, entry):
         word = str(config.get("function", name)).rsplit(".", 1)[-1]
         settings = {**config, **call.settings}
         return operation_kind(word, call.arguments, settings, known)

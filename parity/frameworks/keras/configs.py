@@ -328,8 +328,8 @@ def _offsets(
 
 def _references(raw: Any) -> list[tuple[str, int, int]]:
     """`input_layers` and `output_layers`: a list of [name, node, tensor], a single one, or (Keras 3) a dict of them."""
-    if isinstance(raw, Mapping):
-        return [reference for part in raw.values() for reference in _references(part)]
+    if isinstance(raw, Mapping):  # Keras goes through dicts in the order of their keys
+        return [reference for _, part in sorted(raw.items()) for reference in _references(part)]
     if isinstance(raw, Sequence) and raw and isinstance(raw[0], str):
         return [(raw[0], int(raw[1]), int(raw[2]))]
     return [reference for part in raw for reference in _references(part)]

@@ -128,7 +128,7 @@ class Edges:
 def references(raw: Any) -> list[Reference]:
     """`input_layers` and `output_layers`: a list of [name, node, tensor], a single one, or (Keras 3) a dict of them."""
     if isinstance(raw, Mapping):
-        return [reference for part in raw.values() for reference in references(part)]
+        return [reference for _, part in sorted(raw.items()) for reference in references(part)]
     if isinstance(raw, Sequence) and raw and isinstance(raw[0], str):
         return [(raw[0], int(raw[1]), int(raw[2]))]
     return [reference for part in raw for reference in references(part)]

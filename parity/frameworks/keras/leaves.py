@@ -67,6 +67,7 @@ def _placed(weights: Mapping[str, tuple[Stored, ...]], place: str) -> tuple[Stor
             words = folder.removeprefix(place).strip("/").split("/") if folder != place else []
             if "seed_generator" in words:
                 continue
+            words = [word.lstrip("_") for word in words]  # Keras 2's attention hides its layers
             ranks = [SUBLAYERS.index(word) if word in SUBLAYERS else len(SUBLAYERS) for word in words]
             found.append((ranks, folder))
     return tuple(stored for _, folder in sorted(found) for stored in weights[folder])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from parity.frameworks.keras.calls import layer_of
+from parity.frameworks.keras.calls import layer_of, outputs_of
 from parity.frameworks.keras.configs import Walk, walk
 from parity.frameworks.keras.files import KerasFile, guard, read
 from parity.frameworks.keras.leaves import leaves_of, params_of
@@ -62,7 +62,8 @@ def _recipe(file: KerasFile) -> Recipe:
     name, config = str(optimizer["class_name"]), optimizer.get("config") or {}
     era = optimizer_era(name, config, file.era)
     notes = [] if file.slots else ["the file holds no optimizer slots: training starts them anew"]
-    return recipe_of({"class_name": name, "config": config}, losses, metrics, era, notes=tuple(notes))
+    described = {"class_name": name, "config": config}
+    return recipe_of(described, losses, metrics, era, notes=tuple(notes), version=file.version)
 
 
 def _network(file: KerasFile, walked: Walk) -> Network:
@@ -82,7 +83,7 @@ def _network(file: KerasFile, walked: Walk) -> Network:
         for param in held:
             params.setdefault(param.id, param)
         layers.append(_with_params(layer, {param.role: param.id for param in held}))
-        shapes.update(dict.fromkeys(layer.outputs, layer.shape))
+        shapes |= outputs_of(call, layer)
         final[call.name] = layer.output
         if activation is not None:
             layers.append(activation)

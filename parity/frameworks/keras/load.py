@@ -24,6 +24,7 @@ from parity.frameworks.keras.hdf5 import check_objects, guard
 from parity.frameworks.keras.legacy import gone
 from parity.frameworks.keras.lift import lift_file
 from parity.frameworks.keras.modern import modernized
+from parity.frameworks.keras.modules import with_modules
 from parity.frameworks.keras.repair import repaired
 from parity.frameworks.keras.safety import custom_objects as objects_in
 from parity.frameworks.keras.safety import refuse_code
@@ -160,7 +161,12 @@ def _rebuild(
         model = assembled(engine, file, given)
     else:
         safe = {"safe_mode": False} if trust else {}
-        model = engine.keras.models.load_model(path, custom_objects=dict(given), compile=False, **safe)
+        try:
+            model = engine.keras.models.load_model(path, custom_objects=dict(given), compile=False, **safe)
+        except Exception:
+            if not engine.modern or file.format != "hdf5" or trust:
+                raise
+            model = assembled(engine, with_modules(file), given)
         if not engine.modern:
             _restore_names(model, file)
     network, _ = lift_file(file)

@@ -21,6 +21,7 @@ from parity.frameworks.keras.leaves import leaves_of
 from parity.frameworks.keras.legacy import is_old
 from parity.frameworks.keras.legacy import repaired as in_todays_words
 from parity.frameworks.keras.legacy_weights import CONVOLUTIONS, laid_out
+from parity.frameworks.keras.modules import holds_operations, with_modules
 from parity.frameworks.keras.stored import Stored
 
 __all__ = ["repaired"]
@@ -40,6 +41,8 @@ def repaired(file: KerasFile) -> KerasFile:
         theano = _theano(file)
         first = keeps_channels_first(config) or _first_ordering(config)
         cudnn = uses_cudnn(config)
+        if file.era == 3 and file.format == "hdf5" and holds_operations(config):
+            file = with_modules(file)
         if not (old or theano or first or cudnn):
             return file
         return _Repair(file, theano).run(old, cudnn)

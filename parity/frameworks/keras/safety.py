@@ -12,6 +12,7 @@ from typing import Any
 
 from parity.errors import Refused
 from parity.frameworks.keras.builtins import ACTIVATIONS, CLASSES, OPERATIONS
+from parity.frameworks.keras.operations import is_operation
 
 __all__ = ["code_in", "custom_objects", "refuse_code", "runs_code"]
 
@@ -24,6 +25,8 @@ def runs_code(entry: Mapping[str, Any]) -> bool:
     name = str(entry.get("class_name", ""))
     if name in ("TFOpLambda", "SlicingOpLambda"):
         return not _harmless(entry)
+    if is_operation(entry):
+        return False
     if name == "Merge":
         return _merges_by_code(entry)
     module = entry.get("module")

@@ -12,7 +12,7 @@ from parity.layers import Opaque
 from parity.layers.keras_fields import extents, padding
 from parity.network import Shape
 
-__all__ = ["leaf_shape", "shape_of"]
+__all__ = ["leaf_shape", "shape_of", "state_shape"]
 
 _SAME = frozenset(
     """
@@ -42,6 +42,16 @@ def shape_of(class_name: str, config: _Config, inputs: Sequence[Shape]) -> Shape
         return None if find is None else find(config, inputs)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError):
         return None
+
+
+def state_shape(class_name: str, config: _Config) -> Shape | None:
+    """The shape of a recurrent layer's states, which follow its output; None for another layer."""
+    inner = config.get("layer")
+    if class_name == "Bidirectional" and isinstance(inner, Mapping):
+        settings = inner.get("config")
+        return state_shape(str(inner.get("class_name")), settings if isinstance(settings, Mapping) else {})
+    units = config.get("units")
+    return (units,) if class_name in ("LSTM", "GRU", "SimpleRNN") and isinstance(units, int) else None
 
 
 def leaf_shape(class_name: str, config: _Config, inputs: Sequence[Shape]) -> Shape | None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from parity.frameworks.keras.legacy import class_today
@@ -17,58 +17,30 @@ SUBLAYERS = tuple(
 )
 """Attributes that hold layers inside Keras' own composite layers, in the order of their variables."""
 
-_NORMS = frozenset("LayerNormalization GroupNormalization".split())
+
+_Names = tuple[list[str], list[str]]
+_Config = Mapping[str, Any]
 
 
-def variables_of(class_name: str, config: Mapping[str, Any]) -> tuple[list[str], list[str]] | None:
+def variables_of(class_name: str, config: _Config) -> _Names | None:
     """Names of a layer's trainable variables and of its others; None for a class that is not known here.
 
     Source: the `build` of each class in keras/src/layers (the order is the same in Keras 1, 2 and 3).
     """
-    name = class_name
-    bias = ["bias"] if config.get("use_bias", True) else []
-    if name in ("TimeDistributed", "Bidirectional", "SpectralNormalization"):
-        return _wrapped(name, config)
-    if name == "BatchNormalization":
-        return _scaled(config), ["moving_mean", "moving_variance"]
-    if name in _NORMS:
-        return _scaled(config), []
-    if name == "RMSNormalization":
-        return ["scale"], []
-    if name == "Normalization":
-        return [], ["mean", "variance", "count"]
-    if name in ("DepthwiseConv1D", "DepthwiseConv2D"):
-        return ["depthwise_kernel", *bias], []
-    if name.startswith("SeparableConv"):
-        return ["depthwise_kernel", "pointwise_kernel", *bias], []
-    if name in ("Dense", "EinsumDense") or (name.startswith(("Conv", "LocallyConnected")) and "LSTM" not in name):
-        if name == "EinsumDense":
-            bias = ["bias"] if config.get("bias_axes") else []
-        return ["kernel", *bias], []
-    if name in ("SimpleRNN", "LSTM", "GRU", "SimpleRNNCell", "LSTMCell", "GRUCell") or name.startswith("ConvLSTM"):
-        return ["kernel", "recurrent_kernel", *bias], []
-    if name == "PReLU":
-        return ["alpha"], []
-    if name == "Embedding":
-        return ["embeddings"], []
-    if name == "MultiHeadAttention":
-        return ["kernel", *bias] * 4, []
-    if name in ("Attention", "AdditiveAttention"):
-        scale = config.get("use_scale", name == "AdditiveAttention")
-        return ["scale"] * bool(scale), []
-    return None
+    inner = _inner(class_name, config)
+    if inner is not None:
+        return inner
+    find = _FINDERS.get(class_name)
+    return None if find is None else find(config)
 
 
-def _scaled(config: Mapping[str, Any]) -> list[str]:
-    return ["gamma"] * bool(config.get("scale", True)) + ["beta"] * bool(config.get("center", True))
-
-
-def _wrapped(name: str, config: Mapping[str, Any]) -> tuple[list[str], list[str]] | None:
-    inner = config.get("layer")
-    settings = inner.get("config") if isinstance(inner, Mapping) else None
-    if not isinstance(inner, Mapping) or not isinstance(settings, Mapping):
+def _inner(name: str, config: _Config) -> _Names | None:
+    """Those of a layer that only holds another one."""
+    held = config.get("cell" if name == "RNN" else "layer")
+    settings = held.get("config") if isinstance(held, Mapping) else None
+    if name not in _HOLDERS or not isinstance(held, Mapping) or not isinstance(settings, Mapping):
         return None
-    found = variables_of(str(inner.get("class_name")), settings)
+    found = variables_of(str(held.get("class_name")), settings)
     if found is None:
         return None
     trained, others = found
@@ -77,6 +49,50 @@ def _wrapped(name: str, config: Mapping[str, Any]) -> tuple[list[str], list[str]
     if name == "SpectralNormalization":
         return trained, [*others, "vector_u"]
     return trained, others
+
+
+def _bias(config: _Config) -> list[str]:
+    return ["bias"] if config.get("use_bias", True) else []
+
+
+def _scaled(config: Mapping[str, Any]) -> list[str]:
+    return ["gamma"] * bool(config.get("scale", True)) + ["beta"] * bool(config.get("center", True))
+
+
+def _attention(config: _Config) -> _Names:
+    return ["scale"] * bool(config.get("use_scale")), []
+
+
+_FINDERS: Mapping[str, Callable[[_Config], _Names]] = {
+    **dict.fromkeys(
+        """
+        Dense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose LocallyConnected1D
+        LocallyConnected2D
+        """.split(),
+        lambda config: (["kernel", *_bias(config)], []),
+    ),
+    **dict.fromkeys(
+        "SimpleRNN LSTM GRU SimpleRNNCell LSTMCell GRUCell ConvLSTM1D ConvLSTM2D ConvLSTM3D".split(),
+        lambda config: (["kernel", "recurrent_kernel", *_bias(config)], []),
+    ),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), lambda config: (["depthwise_kernel", *_bias(config)], [])),
+    **dict.fromkeys(
+        ("SeparableConv1D", "SeparableConv2D"),
+        lambda config: (["depthwise_kernel", "pointwise_kernel", *_bias(config)], []),
+    ),
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization"), lambda config: (_scaled(config), [])),
+    "BatchNormalization": lambda config: (_scaled(config), ["moving_mean", "moving_variance"]),
+    "RMSNormalization": lambda config: (["scale"], []),
+    "Normalization": lambda config: ([], ["mean", "variance", "count"]),
+    "EinsumDense": lambda config: (["kernel"] + ["bias"] * bool(config.get("bias_axes")), []),
+    "PReLU": lambda config: (["alpha"], []),
+    "Embedding": lambda config: (["embeddings"], []),
+    "MultiHeadAttention": lambda config: (["kernel", *_bias(config)] * 4, []),
+    "Attention": _attention,
+    "AdditiveAttention": lambda config: _attention({"use_scale": True, **config}),
+}
+
+_HOLDERS = ("TimeDistributed", "Bidirectional", "SpectralNormalization", "RNN")
 
 
 def count_of(entry: Mapping[str, Any], gates: bool) -> tuple[int, int] | None:
