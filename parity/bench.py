@@ -97,13 +97,24 @@ class Bench:
 class Trial:
     """One pair on the bench. Every run is made once, and only when somebody looks."""
 
-    def __init__(self, bench: Bench, pair: Pair) -> None:
-        self.bench, self.pair = bench, pair
+    def __init__(self, bench: Bench, pair: Pair, varied: int | None = None) -> None:
+        self.bench, self.pair, self.varied = bench, pair, varied
         self.named = bench.named[pair.ref.name]
         self.is_loss = isinstance(pair.ref.kind, Loss)
         observed = bench.observed
         self.upstream_ref = observed.output_grads.get(pair.ref.output)
         self.backward = bench.backward and (self.is_loss or self.upstream_ref is not None)
+        if varied is not None and self.upstream_ref is not None:
+            self.upstream_ref = _varied(self.upstream_ref, varied + 1, apart=True)
+
+    def again(self, seed: int = 1) -> Trial:
+        """The same pair on other inputs, and with another upstream gradient, of the same kind."""
+        return Trial(self.bench, self.pair, seed)
+
+    def _given(self, tensor: str) -> Array:
+        """The reference's own value of a tensor, or what is made of it for a second trial."""
+        value = self.bench.observed.outputs[tensor]
+        return value if self.varied is None else _varied(value, self.varied, apart=not self.is_loss)
 
     # ---- inputs
 
@@ -114,7 +125,7 @@ class Trial:
         layers = [network[name] for name in self.pair.ref.layers]
         inside = {tensor for layer in layers for tensor in layer.outputs}
         read = dict.fromkeys(tensor for layer in layers for tensor in layer.inputs if tensor not in inside)
-        return {tensor: self.bench.observed.outputs[tensor] for tensor in network.data(read)}
+        return {tensor: self._given(tensor) for tensor in network.data(read)}
 
     @cached_property
     def keras_feeds(self) -> dict[str, Array]:
@@ -123,10 +134,9 @@ class Trial:
         made: dict[str, Array] = {}
         for tensor in network.data(self.pair.keras.inputs):
             source = self.named.wiring.get(tensor)
-            value = self.bench.observed.outputs.get(source) if source else None
-            if value is None:
+            if not source or source not in self.bench.observed.outputs:
                 raise Unfit("nothing is known of its input")
-            own = fitted(value, network.shape_of(tensor))
+            own = fitted(self._given(source), network.shape_of(tensor))
             if own is None:
                 raise Unfit("its input has another shape than the reference's")
             made[tensor] = own
@@ -178,6 +188,8 @@ class Trial:
     def ref_local(self) -> Local:
         """The reference's float32 results: taken from its own pass where nobody else shares the unit's inputs."""
         network, observed = self.bench.ref.network, self.bench.observed
+        if self.varied is not None:
+            return self.run_ref()
         data = network.data(self.pair.ref.inputs)
         inside = set(self.pair.ref.layers)
         shared = any(not {c.name for c in network.consumers.get(t, ())} <= inside for t in data)
@@ -235,6 +247,12 @@ class Trial:
             return np.zeros(self.bench.keras.network.params[self.named.gradients[name].keras].shape, np.float32)
         return value
 
+    @cached_property
+    def low_precision(self) -> str:
+        """The type below float32 in which a Keras layer of the pair computes; empty where none does."""
+        said = [r for name in self.pair.keras.layers for r in self.bench.keras.network[name].remarks]
+        return next((r.split()[-1] for r in said if r.startswith("computes in ")), "")
+
     @property
     def draws(self) -> bool:
         """Whether a layer of either side draws random numbers and leaves no mask."""
@@ -251,3 +269,18 @@ class Trial:
         """Role → value of the reference's parameters."""
         values = self.bench.ref_values
         return {role: values[keys[0]] for role, keys in self.pair.ref.params.items() if keys[0] in values}
+
+
+def _varied(value: Array, seed: int, *, apart: bool) -> Array:
+    """Another tensor of the same kind: other images at each place and, with `apart`, other sizes and some other signs.
+
+    What counts (whole numbers) or has no negative values stays so.
+    """
+    rng = np.random.default_rng(seed)
+    moved = np.roll(value, 1, axis=0) if value.shape[:1] and value.shape[0] > 1 else value.copy()
+    if not apart or np.array_equal(value, np.round(value)):
+        return moved
+    moved = moved * rng.uniform(0.5, 1.5, value.shape)
+    if value.min(initial=0) < 0:
+        moved = moved * rng.choice((1.0, -1.0), value.shape, p=(0.7, 0.3))
+    return moved.astype(value.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,7 @@ class Comparison:
         apart: (pair, tensor) → how far apart the end-to-end tensors are.
         outcome: what the predictions say.
         old_values: the Keras file's own parameters, before anything was loaded.
+        explanations: pair name → what the rules found to explain it, kept so that it is looked for once.
     """
 
     ref: Runner
@@ -62,6 +64,7 @@ class Comparison:
     links: tuple[Link, ...]
     named: Mapping[str, Named]
     old_values: Mapping[str, Array]
+    explanations: dict[str, Any] = field(default_factory=dict)
     bench: Bench | None = None
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     moves: list[Move] = field(default_factory=list)

@@ -176,6 +176,9 @@ class _Judge:
             x_floor = distance(actual, truth).x_floor(floor)
             if x_floor <= CLEAN:
                 return Verdict(phase, tensor, "match", x_floor, floor, apart)
+            if self.trial.low_precision:
+                note = f"Keras computes in {self.trial.low_precision}"
+                return Verdict(phase, tensor, "born", x_floor, floor, apart, note)
             judged = self.trial.tensor(self.trial.referee, "keras", tensor) if self.trial.referee else None
             if judged is not None:
                 settled = shaped(judged, truth.shape)

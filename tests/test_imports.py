@@ -17,7 +17,7 @@ ORDER = (
     ("layers", "optimizers", "wording"),
     ("frameworks", "opening"),
     ("batch", "feeds", "probes", "metrics", "tolerance", "units", "matching", "anchors", "differences", "align", "transfer", "mapping"),
-    ("case", "structure", "tensors", "bench", "judge", "updates", "propagation", "comparison", "compare", "trace"),
+    ("case", "structure", "tensors", "bench", "judge", "updates", "propagation", "comparison", "experiments", "compare", "trace"),
     ("rules", "causes"),
     ("diagnose", "findings"),
     ("options", "sides", "summary", "session"),

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from parity.rules import fields, graph, notes, parameters, recipe, weights
+from parity.rules import fields, graph, hidden, notes, parameters, recipe, weights
 from parity.rules.base import Rule
 
 __all__ = ["RULES"]
 
-RULES: tuple[Rule, ...] = (graph.find, fields.find, parameters.find, weights.find, recipe.find, notes.find)
+RULES: tuple[Rule, ...] = (
+    graph.find,
+    fields.find,
+    hidden.find,
+    parameters.find,
+    weights.find,
+    recipe.find,
+    notes.find,
+)
 """Every rule, in the order in which their findings are read when phase and certainty are equal."""

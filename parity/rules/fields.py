@@ -1,27 +1,20 @@
 """Two paired layers differ in a field: an epsilon, a slope, a stride, groups, a pooling method, a loss.
 
-The experiment: the reference's layer is given the Keras value of every field that differs, run again on the same inputs
-(in float64 where Keras' layer can), and must then reproduce the Keras tensors.
+Confirmed where the reference's layer, given the Keras values of the fields that differ, makes the Keras tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from parity.align import Pair
-from parity.bench import Trial
 from parity.case import Comparison
 from parity.differences import Difference, differences
-from parity.layers import Activation, BatchNorm, Conv, Kind, Loss, Pad, Pool, Softmax
+from parity.layers import Activation, Conv, Kind, Loss, Pad, Pool, Softmax
 from parity.report import Finding
 from parity.rules.base import finding, shown
-from parity.runner import Local
-from parity.tensors import shaped
-from parity.tolerance import CLEAN, distance
+from parity.rules.explained import explanation
 
 __all__ = ["find"]
 
@@ -32,8 +25,8 @@ def find(run: Comparison) -> Iterable[Finding]:
         found = differences(pair)
         acted = run.diverged(pair, "structure", "forward", "loss", "backward")
         for difference in found:
-            yield _finding(run, pair, difference, found, acted)
-        if not found and acted and _pads_with_zeros(run, pair):
+            yield _finding(run, pair, difference, acted)
+        if not found and acted and _pads_with_zeros(run, pair) and explanation(run, pair) is None:
             yield finding(
                 "pool-pad-value",
                 "divergence",
@@ -45,9 +38,7 @@ def find(run: Comparison) -> Iterable[Finding]:
             )
 
 
-def _finding(
-    run: Comparison, pair: Pair, difference: Difference, together: Sequence[Difference], acted: bool
-) -> Finding:
+def _finding(run: Comparison, pair: Pair, difference: Difference, acted: bool) -> Finding:
     if difference.phase == "update":
         moved = any(
             m.status == "born" for m in run.moves if (m.link.pair is pair and not m.link.linear) or _average(m, pair)
@@ -58,7 +49,8 @@ def _finding(
     phase = _first_phase(run, pair, difference)
     hidden = "" if severity == "divergence" else " This batch does not show it."
     evidence = _evidence(pair, difference) + hidden
-    confirmed = severity == "divergence" and phase != "structure" and _reproduced(run, pair, difference, together)
+    found = explanation(run, pair) if severity == "divergence" and difference.phase != "update" else None
+    confirmed = found is not None and difference.field in found.fields
     return finding(
         difference.cause, severity, phase, evidence, pair=pair, fix=_fix(run, pair, difference), confirmed=confirmed
     )
@@ -137,62 +129,3 @@ def _pads_with_zeros(run: Comparison, pair: Pair) -> bool:
     return (
         isinstance(pair.keras.kind, Pool) and pair.keras.kind.method == "max" and any(isinstance(k, Pad) for k in kinds)
     )
-
-
-# --------------------------------------------------------------------------------------------------------- experiments
-
-
-def _reproduced(run: Comparison, pair: Pair, difference: Difference, together: Sequence[Difference]) -> bool:
-    """Whether the reference with Keras' fields gives Keras' tensors, and without this one edit does not."""
-    edit = getattr(run.ref, "edited", None)
-    if edit is None or run.bench is None or len(pair.ref.layers) != 1 or difference.phase == "update":
-        return False
-    every = {d.field: d.keras for d in together if d.phase != "update"}
-    if not _explains(run, pair, every):
-        return False
-    others = {name: value for name, value in every.items() if name != difference.field}
-    return not _explains(run, pair, others)
-
-
-def _explains(run: Comparison, pair: Pair, edits: dict[str, Any]) -> bool:
-    bench = run.bench
-    assert bench is not None
-    if isinstance(pair.ref.kind, Activation | Softmax) and type(pair.ref.kind) is not type(pair.keras.kind):
-        kind: Kind = pair.keras.kind if edits else pair.ref.kind
-    elif isinstance(pair.ref.kind, BatchNorm) and "epsilon" in edits and run.mode == "eval":
-        return False  # MatConvNet's stored deviation already holds its own epsilon
-    else:
-        kind = replace(pair.ref.kind, **edits)
-    trial = bench.trial(pair)
-    try:
-        edited = run.ref.edited(pair.ref.layers[-1], kind)  # type: ignore[attr-defined]
-        made = trial.run_ref(runner=edited, ties="row")
-        wide = trial.run_ref(runner=edited, ties="row", precision=64)
-    except (NotImplementedError, RuntimeError, ValueError):
-        return False
-    return _alike(run, trial, made, wide)
-
-
-def _alike(run: Comparison, trial: Trial, made: Local, wide: Local) -> bool:
-    """Whether every tensor of the edited reference is the Keras one, to the noise floor (or in float64)."""
-    assert run.bench is not None
-    names = {v.tensor: v for v in run.verdicts[trial.pair.ref.name]}
-    for name, verdict in names.items():
-        actual = trial.tensor(trial.keras_local, "keras", name)
-        expected = trial.tensor(made, "ref", name)
-        if actual is None or expected is None:
-            continue
-        fitted = shaped(actual, expected.shape)
-        if fitted is None:
-            return False
-        floor = np.asarray(verdict.floor)
-        if distance(fitted, expected).x_floor(floor) <= CLEAN:
-            continue
-        truth = trial.tensor(wide, "ref", name)
-        judged = trial.tensor(trial.referee, "keras", name) if trial.referee else None
-        if truth is None or judged is None:
-            return False
-        again = shaped(judged, truth.shape)
-        if again is None or distance(again, truth).x_floor(floor) > 1.0:
-            return False
-    return True

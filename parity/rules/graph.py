@@ -8,6 +8,7 @@ from parity.case import Comparison
 from parity.layers import Activation, Concat, Dropout, Pad, Softmax
 from parity.report import Finding
 from parity.rules.base import finding, shown
+from parity.rules.explained import explanation
 from parity.units import Unit
 
 __all__ = ["find"]
@@ -44,7 +45,10 @@ def find(run: Comparison) -> Iterable[Finding]:
             lost = len(pair.ref.inputs) > len(pair.keras.inputs)
             cause = "channel-order" if permuted else "layer-missing" if lost else "layer-order"
             words = f"{probe.layer} {probe.note}."
-            yield finding(cause, "divergence", "structure", words, pair=pair, fix=f"rewire {probe.keras_layer}")
+            tried = explanation(run, pair) if permuted else None
+            sure = tried is not None and any(p.cause == cause for p in tried.proposals)
+            fix = f"rewire {probe.keras_layer}"
+            yield finding(cause, "divergence", "structure", words, pair=pair, fix=fix, confirmed=sure)
 
 
 def _missing(run: Comparison, unit: Unit) -> Finding:

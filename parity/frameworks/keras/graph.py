@@ -146,7 +146,7 @@ def graph_of(
             if name in recorder.sources and name not in produced:
                 nodes[name] = _source(name, tensor)
                 make(name, tensor)
-        for node in _nodes(record, held.get(record.place.path, {})):
+        for node in _nodes(engine, record, held.get(record.place.path, {})):
             nodes[node.layer.name] = node
         for name, tensor in (*record.outputs.items(), (f"{record.name}:activation", record.activation)):
             if tensor is not None:
@@ -222,12 +222,14 @@ def _loss(term: Term) -> Node:
     return Node(layer, "loss", term=term)
 
 
-def _nodes(record: Record, params: Mapping[str, str]) -> list[Node]:
+def _nodes(engine: Engine, record: Record, params: Mapping[str, str]) -> list[Node]:
     """A call's node, and that of its fused activation."""
     place, fused = record.place, record.activation is not None
     outputs = tuple(record.outputs)
     first = record.outputs[outputs[0]]
     kind, remarks = _kind(record)
+    elsewise = engine.backend.remark(place.type, _config(place.item)) if place.own else ""
+    remarks = (*remarks, elsewise) if elsewise else remarks
     layer = Layer(
         record.name, kind, record.inputs, outputs, dict(params), _shape(first), place.path, place.type, remarks
     )
@@ -256,6 +258,8 @@ def _kind(record: Record) -> tuple[Kind, tuple[str, ...]]:
     remarks: list[str] = []
     if place.type in NOISE:
         remarks.append("random, without a mask")
+    if str(getattr(place.item, "compute_dtype", "")) in ("float16", "bfloat16"):
+        remarks.append(f"computes in {place.item.compute_dtype}")
     if getattr(place.item, "activity_regularizer", None) is not None:
         remarks.append("adds an activity regularizer to the loss")
     if not place.own:

@@ -1,0 +1,353 @@
+"""Hypotheses about one pair, tried: the reference with an edit must make the tensors that Keras makes.
+
+An edit changes the reference's layer (a field, its kind, a parameter, its inputs, its mode). The edited layer runs
+alone, by the vocabulary's own forward on torch, on the inputs that the Keras layer was given, and again on others, to
+which nothing was fitted. An edit that gives every tensor that the Keras layer gives, to the noise floor and both times,
+explains it; continuous fields are solved for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from parity.align import Pair
+from parity.bench import Trial, Unfit
+from parity.case import Comparison
+from parity.layers import Dropout, Kind, Loss
+from parity.network import STATISTICS
+from parity.runner import Local
+from parity.tensors import shaped
+from parity.tolerance import CLEAN, distance
+
+__all__ = ["COARSER", "Edit", "Experiment"]
+
+Array = np.ndarray
+
+COARSER = {"bfloat16": 2.0**16, "float16": 2.0**13}
+"""How many times float32's rounding a shorter type's is."""
+
+_SETTLED = 1.0
+"""Floors within which two float64 results must agree to count as equal."""
+
+_SAMPLE = 200_000
+"""Elements that are enough to solve for a number or two."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A change of the reference's layer.
+
+    Attributes:
+        fields: of its kind → value.
+        kind: another kind in its place.
+        params: role → value, in the reference's axes; None takes the parameter away.
+        inputs: what to make of its inputs (n h w c, in order) before it reads them.
+        mode: `"train"` or `"eval"` instead of the comparison's.
+        labels: what to make of the labels of a loss.
+        factor: on what a loss makes, and so on its gradients.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind | None = None
+    params: Mapping[str, Array | None] = field(default_factory=dict)
+    inputs: Callable[[list[Array]], list[Array]] | None = None
+    mode: str | None = None
+    labels: Callable[[Array], Array] | None = None
+    factor: float = 1.0
+
+    def __add__(self, other: Edit) -> Edit:
+        """Both, the other one's where they change the same."""
+        return Edit(
+            {**self.fields, **other.fields},
+            other.kind or self.kind,
+            {**self.params, **other.params},
+            other.inputs or self.inputs,
+            other.mode or self.mode,
+            other.labels or self.labels,
+            self.factor * other.factor,
+        )
+
+    def applied(self, kind: Kind) -> Kind:
+        """The kind with this edit; raises TypeError for a field that it does not have."""
+        return replace(self.kind or kind, **self.fields)
+
+
+class Experiment:
+    """One pair on which hypotheses are tried.
+
+    Args:
+        run: the comparison, its isolated runs done.
+        pair: a pair of it.
+    """
+
+    def __init__(self, run: Comparison, pair: Pair) -> None:
+        assert run.bench is not None
+        self.run, self.pair = run, pair
+        self.first = run.bench.trial(pair)
+        coarse = COARSER.get(self.first.low_precision, 1.0)
+        self.floors = {v.tensor: coarse * np.asarray(v.floor) for v in run.verdicts[pair.ref.name]}
+        self.born = {v.tensor for v in run.verdicts[pair.ref.name] if v.status == "born"}
+
+    @cached_property
+    def second(self) -> Trial:
+        """The pair on other inputs."""
+        return self.first.again()
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What the reference's unit computes, with fields in the sense of its own layers."""
+        layers = self.pair.ref.layers
+        return self.run.ref.network[layers[0]].kind if len(layers) == 1 else self.pair.ref.kind
+
+    @cached_property
+    def possible(self) -> bool:
+        """Whether hypotheses can be tried here at all: the reference's layer, unedited, must make its own tensors."""
+        try:
+            made = self.evaluate(self.first, Edit())
+            for name in self.floors:
+                own, expected = self._named(made, name), self.first.tensor(self.first.ref_local, "ref", name)
+                if own is None or expected is None:
+                    continue
+                again = shaped(own, expected.shape)
+                if again is None or distance(again, expected).x_floor(self.floors[name]) > 30 * CLEAN:
+                    return False
+            return self.first.keras_local is not None
+        except (NotImplementedError, RuntimeError, ValueError, KeyError, TypeError, Unfit):
+            return False
+
+    def explains(self, edit: Edit) -> bool:
+        """Whether the edited reference makes the Keras tensors, on these inputs and on others."""
+        return self.possible and self.fits(self.first, edit) and self.holds(edit)
+
+    def holds(self, edit: Edit) -> bool:
+        """Whether it does on other inputs, to which nothing was fitted."""
+        try:
+            return self.fits(self.second, edit)
+        except Unfit:
+            return False
+
+    def fits(self, trial: Trial, edit: Edit) -> bool:
+        """Whether the edited reference makes every tensor that the Keras layer makes in this trial."""
+        try:
+            made = self.evaluate(trial, edit)
+            keras = trial.keras_local
+        except (NotImplementedError, RuntimeError, ValueError, KeyError, TypeError):
+            return False
+        wide: Local | None = None
+        for name, floor in self.floors.items():
+            if edit.inputs is not None and name in trial.named.sources:
+                continue  # the derivative is with respect to what was made of the inputs
+            if name in trial.named.gradients and trial.named.gradients[name].role in edit.params:
+                continue  # likewise of the parameter
+            actual, expected = trial.tensor(keras, "keras", name), self._named(made, name)
+            if actual is None or expected is None:
+                continue
+            same = shaped(actual, expected.shape)
+            if same is None:
+                return False
+            if distance(same, expected).x_floor(floor) <= CLEAN:
+                continue
+            judged = trial.tensor(trial.referee, "keras", name) if trial.referee is not None else None
+            if judged is None:
+                return False
+            if wide is None:
+                wide = self.evaluate(trial, edit, precision=64)
+            truth = self._named(wide, name)
+            again = None if truth is None else shaped(judged, truth.shape)
+            if again is None or truth is None or distance(again, truth).x_floor(floor) > _SETTLED:
+                return False
+        return True
+
+    # ------------------------------------------------------------------------------------------------------- running
+
+    def evaluate(self, trial: Trial, edit: Edit, precision: int = 32) -> Local:
+        """The edited reference's unit, run alone by the vocabulary's own forward.
+
+        Raises:
+            NotImplementedError: its kind has none.
+            RuntimeError, ValueError, TypeError: the edit does not fit its inputs.
+        """
+        import torch
+
+        from parity.frameworks.matconvnet.tensors import from_torch, to_torch, weight_tensor
+        from parity.layers import Context
+
+        bench, pair = trial.bench, self.pair
+        kind = edit.applied(self.kind)
+        read = bench.ref.network.data(pair.ref.inputs)
+        arrays = [np.asarray(trial.ref_feeds[tensor]) for tensor in read]
+        fed = edit.inputs(arrays) if edit.inputs else arrays
+        backward = trial.backward
+        inputs = [to_torch(array, precision, backward) for array in fed]
+        values = self._params(trial)
+        values |= {role: value for role, value in edit.params.items() if value is not None}
+        leaves = {
+            role: weight_tensor(np.asarray(value), precision, backward and role not in STATISTICS)
+            for role, value in values.items()
+            if edit.params.get(role, value) is not None
+        }
+        context = Context(mode=edit.mode or bench.mode, ties="row")
+        if isinstance(kind, Loss):
+            self._give_labels(trial, edit, context, inputs[0])
+        if isinstance(kind, Dropout) and context.mode == "train":
+            mask = bench.ref_masks.get(pair.ref.layers[-1])
+            context.mask = None if mask is None else to_torch(np.asarray(mask), precision)
+        with torch.set_grad_enabled(backward):
+            made = kind.forward(inputs, leaves, context)
+        output = made[0] if isinstance(made, (tuple, list)) else made
+        local = Local(outputs={pair.ref.output: from_torch(output)})
+        if trial.is_loss:
+            output = output * (edit.factor * pair.ref.weight)
+            local.losses = {pair.ref.layers[-1]: float(output.detach())}
+            local.loss = float(output.detach())
+        if backward:
+            self._differentiate(trial, local, output, read, inputs, leaves, precision)
+        return local
+
+    def _differentiate(
+        self,
+        trial: Trial,
+        local: Local,
+        output: Any,
+        read: Sequence[str],
+        inputs: Sequence[Any],
+        leaves: Mapping[str, Any],
+        precision: int,
+    ) -> None:
+        import torch
+
+        from parity.frameworks.matconvnet.tensors import from_torch, to_torch
+
+        seed = torch.ones_like(output)
+        if not trial.is_loss:
+            assert trial.upstream_ref is not None
+            seed = to_torch(np.asarray(trial.upstream_ref), precision).reshape(output.shape)
+        trained = {role: leaf for role, leaf in leaves.items() if leaf.requires_grad}
+        grads = torch.autograd.grad(output, [*inputs, *trained.values()], seed, allow_unused=True)
+        for tensor, grad in zip(read, grads, strict=False):
+            if grad is not None:
+                own = from_torch(grad)
+                local.input_grads[tensor] = local.input_grads[tensor] + own if tensor in local.input_grads else own
+        for role, grad in zip(trained, grads[len(inputs) :], strict=True):
+            ids = self.pair.ref.params.get(role, ())
+            if grad is not None and len(ids) == 1:
+                local.param_grads[ids[0]] = grad.numpy()
+
+    def _params(self, trial: Trial) -> dict[str, Array]:
+        """Role → value in the reference's axes; pieces of one parameter side by side."""
+        values = trial.bench.ref_values
+        made: dict[str, Array] = {}
+        renamed = {"gamma": "kernel", "beta": "bias"} if "kernel" in self.kind.roles else {}
+        for role, ids in self.pair.ref.params.items():
+            pieces = [values[key] for key in ids if key in values]
+            if pieces:
+                own = role if role in self.kind.roles else renamed.get(role, role)
+                made[own] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
+        return made
+
+    def _give_labels(self, trial: Trial, edit: Edit, context: Any, prediction: Any) -> None:
+        from parity.frameworks.matconvnet.tensors import label_tensor, label_weights
+
+        targets, network = trial.bench.labels_ref, trial.bench.ref.network
+        label = network.label_of(network[self.pair.ref.layers[-1]])
+        if targets is None or label not in targets.values:
+            raise ValueError("the loss has no labels")
+        values = np.asarray(targets.values[label])
+        if values.dtype.kind not in "iu":
+            raise NotImplementedError("targets that are no classes")
+        context.labels = label_tensor(edit.labels(values) if edit.labels else values)
+        weights = targets.weights.get(label)
+        context.weights = None if weights is None else label_weights(weights, prediction)
+
+    def _named(self, local: Local, name: str) -> Array | None:
+        return self.first.tensor(local, "ref", name)
+
+    # ------------------------------------------------------------------------------------------------------- solving
+
+    def target(self) -> Array | None:
+        """What the Keras layer makes of the reference's inputs: in float64 where it can."""
+        trial = self.first
+        try:
+            local = trial.referee or trial.keras_local
+        except Unfit:
+            return None
+        return trial.tensor(local, "keras", "output")
+
+    def solved(self, names: Sequence[str], base: Edit | None = None) -> dict[str, float] | None:
+        """The values of these fields with which the reference makes the Keras output (Gauss and Newton's method).
+
+        Positive fields are solved for by their logarithms. None where it does not converge.
+        """
+        base = base or Edit()
+        target = self.target()
+        if target is None or not self.possible:
+            return None
+        start = base.applied(self.kind)
+        values = np.array([float(getattr(start, name)) for name in names])
+        logs = values > 0
+
+        def made(theta: Array) -> Array | None:
+            given = {n: float(math.exp(t) if log else t) for n, t, log in zip(names, theta, logs, strict=True)}
+            try:
+                local = self.evaluate(self.first, base + Edit(fields=given), precision=64)
+            except (NotImplementedError, RuntimeError, ValueError, TypeError, OverflowError):
+                return None
+            own = local.outputs[self.pair.ref.output]
+            same = shaped(target, own.shape)
+            return None if same is None else _thin((own - same).astype(np.float64))
+
+        theta = np.where(logs, np.log(np.where(logs, values, 1.0)), values)
+        residual = made(theta)
+        if residual is None or not np.isfinite(residual).all():
+            return None
+        for _ in range(40):
+            columns: list[Array] = []
+            for k in range(len(names)):
+                nudge = np.zeros_like(theta)
+                nudge[k] = 1e-4
+                moved = made(theta + nudge)
+                if moved is None:
+                    return None
+                columns.append((moved - residual) / 1e-4)
+            slope = np.stack(columns, axis=1)
+            if not np.isfinite(slope).all() or not slope.any():
+                return None
+            step = np.linalg.lstsq(slope, -residual, rcond=None)[0]
+            step = np.clip(step, -2.0, 2.0)
+            nearer: Array | None = None
+            for _ in range(12):
+                again = made(theta + step)
+                if again is not None and np.isfinite(again).all() and again @ again < residual @ residual:
+                    nearer = again
+                    break
+                step = step / 2
+            if nearer is None:
+                break
+            theta, residual = theta + step, nearer
+            if float(np.abs(step).max()) < 1e-10:
+                break
+        found = np.where(logs, np.exp(theta), theta)
+        return {name: float(value) for name, value in zip(names, found, strict=True)}
+
+    def rounded(self, values: Mapping[str, float], base: Edit | None = None) -> dict[str, float]:
+        """Solved values as someone would have written them, where the shorter number explains as much."""
+        base, made = base or Edit(), dict(values)
+        for name, value in values.items():
+            for digits in (1, 2, 3, 4):
+                short = float(f"{value:.{digits}g}")
+                near = abs(short - value) <= 2e-3 * abs(value) or (value == 0 and short == 0)
+                if near and self.fits(self.first, base + Edit(fields={**made, name: short})):
+                    made[name] = short
+                    break
+        return made
+
+
+def _thin(values: Array) -> Array:
+    flat = values.ravel()
+    return flat if flat.size <= _SAMPLE else flat[:: flat.size // _SAMPLE + 1]

@@ -1,0 +1,92 @@
+"""What explains a pair whose layer computes something else: its fields, something that they do not say, or both."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parity.align import Pair
+from parity.case import Comparison
+from parity.differences import Difference, differences
+from parity.experiments import Edit, Experiment
+from parity.layers import Activation, BatchNorm, Loss, Softmax
+from parity.rules.proposals import Proposal, proposals
+
+__all__ = ["Explanation", "explanation"]
+
+_TOGETHER = 24
+"""Proposals among which two are tried together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What makes the reference's layer compute what the Keras one does.
+
+    Attributes:
+        fields: the fields that are needed for it, out of those that differ.
+        proposals: what else is needed.
+    """
+
+    fields: tuple[str, ...] = ()
+    proposals: tuple[Proposal, ...] = ()
+
+
+def explanation(run: Comparison, pair: Pair) -> Explanation | None:
+    """What explains a pair at which a fault was born, found once; None where nothing that was tried does."""
+    name = pair.ref.name
+    if name not in run.explanations:
+        born = run.diverged(pair, "forward", "loss", "backward")
+        run.explanations[name] = _sought(run, pair) if born and run.bench is not None else None
+    return run.explanations[name]
+
+
+def _sought(run: Comparison, pair: Pair) -> Explanation | None:
+    experiment = Experiment(run, pair)
+    if not experiment.possible:
+        return None
+    precision = experiment.first.low_precision
+    if precision and experiment.explains(Edit()):
+        words = f"computes in {precision}; what differs is noise of its size"
+        fix = 'dtype="float32" (and no mixed precision policy)'
+        return Explanation((), (Proposal("dtype-low-precision", words, Edit(), fix),))
+    said = [d for d in differences(pair) if d.phase != "update"]
+    declared = _declared(run, pair, experiment, said)
+    if said and experiment.explains(declared):
+        return Explanation(_needed(run, pair, experiment, said, Edit()))
+    tried = list(proposals(experiment))
+    for base in (Edit(), declared) if said else (Edit(),):
+        for proposal in tried:
+            if experiment.explains(base + proposal.edit):
+                fields = _needed(run, pair, experiment, said, proposal.edit) if base is declared else ()
+                return Explanation(fields, (proposal,))
+    for one, other in itertools.combinations(tried[:_TOGETHER], 2):
+        if one.cause != other.cause and experiment.explains(one.edit + other.edit):
+            return Explanation((), (one, other))
+    return None
+
+
+def _declared(run: Comparison, pair: Pair, experiment: Experiment, said: Sequence[Difference]) -> Edit:
+    """The reference's layer with the Keras values of these fields."""
+    if isinstance(pair.ref.kind, Activation | Softmax) and type(pair.ref.kind) is not type(pair.keras.kind):
+        return Edit(kind=pair.keras.kind) if said else Edit()
+    fields = {d.field: d.keras for d in said if d.field != "weight"}
+    if isinstance(experiment.kind, Loss):
+        return Edit(fields=fields, factor=pair.keras.weight / pair.ref.weight if pair.ref.weight else 1.0)
+    if isinstance(experiment.kind, BatchNorm) and run.mode == "eval":
+        fields.pop("epsilon", None)  # MatConvNet's stored deviation already holds its own
+    return Edit(fields=fields)
+
+
+def _needed(
+    run: Comparison, pair: Pair, experiment: Experiment, said: Sequence[Difference], rest: Edit
+) -> tuple[str, ...]:
+    """The fields without which the others do not explain it."""
+    if len(said) == 1:
+        return (said[0].field,)
+    needed: list[str] = []
+    for difference in said:
+        others = _declared(run, pair, experiment, [d for d in said if d is not difference])
+        if not experiment.fits(experiment.first, others + rest):
+            needed.append(difference.field)
+    return tuple(needed)

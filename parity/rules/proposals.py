@@ -1,0 +1,311 @@
+"""What may be wrong with a layer whose fields do not say it: edits of the reference's layer that are worth a try.
+
+A custom layer may hide anything behind its name, and a file may say one thing and its code do another. For each kind of
+layer there are a few mistakes that people make; each is an edit, tried by `parity.experiments`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from parity.experiments import Edit, Experiment
+from parity.layers import (
+    LRN,
+    Activation,
+    BatchNorm,
+    Concat,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Dropout,
+    Kind,
+    Loss,
+    Merge,
+    Pool,
+    Rescale,
+    Softmax,
+)
+from parity.rules.base import shown
+
+__all__ = ["Proposal", "proposals"]
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """A cause, and the edit of the reference that it amounts to.
+
+    Attributes:
+        cause: slug.
+        words: what Keras does instead, in a sentence whose subject is the Keras layer.
+        edit: of the reference.
+        fix: the Keras line, empty where there is none.
+    """
+
+    cause: str
+    words: str
+    edit: Edit
+    fix: str = ""
+
+
+def proposals(experiment: Experiment) -> Iterator[Proposal]:
+    """What is worth a try for this pair, the likeliest first."""
+    kind = experiment.kind
+    if isinstance(kind, BatchNorm):
+        yield from _batchnorm(experiment, kind)
+    elif isinstance(kind, LRN):
+        yield from _lrn(experiment, kind)
+    elif isinstance(kind, Activation | Softmax):
+        yield from _activation(experiment, kind)
+    elif isinstance(kind, Pool):
+        yield from _pool(experiment, kind)
+    elif isinstance(kind, Conv | ConvTranspose | Dense):
+        yield from _filters(experiment, kind)
+    elif isinstance(kind, Concat):
+        yield from _concat(experiment)
+    elif isinstance(kind, Merge):
+        yield from _merge(kind)
+    elif isinstance(kind, Dropout):
+        yield from _dropout(experiment, kind)
+    elif isinstance(kind, Loss):
+        yield from _loss(experiment, kind)
+    elif isinstance(kind, Rescale):
+        yield from _solved(experiment, ("scale", "offset"), {"scale": "input-scale", "offset": "input-mean"})
+
+
+def _solved(
+    experiment: Experiment, names: Sequence[str], causes: dict[str, str], base: Edit | None = None
+) -> Iterator[Proposal]:
+    """One field solved for, then two, then all of them."""
+    kind = experiment.kind
+    for count in range(1, len(names) + 1):
+        for chosen in itertools.combinations(names, count):
+            found = experiment.solved(chosen, base)
+            if not found:
+                continue
+            found = experiment.rounded(found, base)
+            changed = [n for n in chosen if not np.isclose(found[n], getattr(kind, n), rtol=1e-6, atol=0)]
+            if not changed:
+                continue
+            values = " and ".join(f"{n} {shown(found[n])}" for n in changed)
+            own = " and ".join(f"{n} {shown(float(getattr(kind, n)))}" for n in changed)
+            edit = Edit(fields={n: found[n] for n in changed})
+            if base is not None:
+                edit = base + edit
+            yield Proposal(causes[changed[0]], f"computes with {values}, the reference with {own}", edit)
+
+
+def _batchnorm(experiment: Experiment, kind: BatchNorm) -> Iterator[Proposal]:
+    train = experiment.run.mode == "train"
+    if train:
+        words = "normalises by its running statistics in train mode too"
+        yield Proposal("bn-mode", words, Edit(fields={"frozen": True}), "call it with training=True, trainable=True")
+        if kind.stored == "deviation":
+            gamma = experiment.first.roles.get("deviation")
+            if gamma is not None:
+                variance = np.maximum(gamma.astype(np.float64) ** 2 - kind.epsilon, 0)
+                edit = Edit(kind=replace(kind, stored="variance", frozen=True), params={"variance": variance})
+                yield Proposal("bn-mode", words, edit, "call it with training=True, trainable=True")
+    else:
+        yield Proposal("bn-mode", "normalises by the batch in eval mode too", Edit(mode="train"), "training=False")
+    yield from _solved(experiment, ("epsilon",), {"epsilon": "bn-epsilon"})
+    roles = experiment.first.roles
+    if {"gamma", "beta"} <= set(roles):
+        swap = Edit(params={"gamma": roles["beta"], "beta": roles["gamma"]})
+        yield Proposal("bn-gamma-beta-swapped", "uses gamma and beta in each other's place", swap)
+
+
+def _lrn(experiment: Experiment, kind: LRN) -> Iterator[Proposal]:
+    divided = kind.alpha / kind.size
+    words = f"divides alpha by the window: {kind.alpha:g}/{kind.size}, as Caffe and torch do"
+    yield Proposal("lrn-alpha", words, Edit(fields={"alpha": divided}), f"alpha={kind.alpha:g} without the division")
+    causes = {name: f"lrn-{name}" for name in ("alpha", "kappa", "beta")}
+    yield from _solved(experiment, ("alpha", "kappa", "beta"), causes)
+    for size in range(1, 16):
+        if size == kind.size:
+            continue
+        wider = Edit(fields={"size": size})
+        yield Proposal("lrn-size", f"sums over {size} channels, the reference over {kind.size}", wider)
+        scaled = Edit(fields={"size": size, "alpha": kind.alpha / size})
+        yield Proposal("lrn-size", f"sums over {size} channels and divides alpha by them", scaled)
+
+
+def _activation(experiment: Experiment, kind: Kind) -> Iterator[Proposal]:
+    target = experiment.target()
+    x = next(iter(experiment.first.ref_feeds.values()))
+    if target is not None and target.size == x.size:
+        x, y = x.ravel().astype(np.float64), target.ravel().astype(np.float64)
+        below = x < 0
+        if below.any() and isinstance(kind, Activation) and kind.function == "relu":
+            slope = float(x[below] @ y[below] / (x[below] @ x[below]))
+            slope = experiment.rounded({"slope": slope})["slope"]
+            words = f"multiplies negative values by {slope:.6g}, the reference by {kind.slope:g}"
+            yield Proposal("activation-slope", words, Edit(fields={"slope": slope}), f"negative_slope={kind.slope:g}")
+        top = float(y.max(initial=0))
+        if top > 0 and np.count_nonzero(y == top) > 1:
+            edit = Edit(kind=Activation("relu", getattr(kind, "slope", 0.0), limit=top))
+            yield Proposal("activation-kind", f"cuts values off at {top:g}", edit)
+    linear = Edit(kind=Activation("linear"))
+    cause = "softmax-missing" if isinstance(kind, Softmax) else "activation-missing"
+    yield Proposal(cause, "changes nothing, where the reference has its activation", linear)
+    own = kind.function if isinstance(kind, Activation) else "softmax"
+    for name in _FUNCTIONS:
+        if name != own:
+            edit = Edit(kind=Softmax() if name == "softmax" else Activation(name))
+            yield Proposal("activation-kind", f"applies {name}, the reference {own}", edit)
+
+
+_FUNCTIONS = (
+    "relu",
+    "sigmoid",
+    "tanh",
+    "softmax",
+    "softplus",
+    "softsign",
+    "selu",
+    "swish",
+    "gelu",
+    "gelu_tanh",
+    "exponential",
+    "hard_sigmoid",
+    "hard_sigmoid_legacy",
+    "hard_swish",
+    "mish",
+    "log_softmax",
+)
+
+
+def _pool(experiment: Experiment, kind: Pool) -> Iterator[Proposal]:
+    other = "avg" if kind.method == "max" else "max"
+    yield Proposal("pool-method", f"takes the {other} of each window", Edit(fields={"method": other}))
+    if kind.method == "avg":
+        counted = not kind.count_pad
+        words = "counts padded cells" if counted else "leaves padded cells out of the count"
+        yield Proposal("pool-avg-count-pad", words, Edit(fields={"count_pad": counted}))
+    pad = kind.pad
+    if pad is None or len(pad) != 4 or not any(pad):
+        return
+    top, bottom, left, right = pad
+
+    def zeros(inputs: list[Array]) -> list[Array]:
+        return [np.pad(inputs[0], ((0, 0), (top, bottom), (left, right), (0, 0)))]
+
+    edit = Edit(fields={"pad": (0, 0, 0, 0)}, inputs=zeros)
+    yield Proposal("pool-pad-value", "takes the maximum over zeros around the map", edit)
+    for turned in dict.fromkeys(((bottom, top, right, left), (0, top + bottom, 0, left + right))):
+        if turned != pad:
+            words = f"pads [{' '.join(map(str, turned))}], the reference [{' '.join(map(str, pad))}]"
+            yield Proposal("padding-asymmetric", words, Edit(fields={"pad": turned}))
+
+
+def _filters(experiment: Experiment, kind: Kind) -> Iterator[Proposal]:
+    roles = experiment._params(experiment.first)
+    kernel = roles.get("kernel")
+    if kernel is not None and kernel.ndim == 4:
+        for cause, words, laid in layouts(kernel):
+            if laid.shape == kernel.shape and not np.array_equal(laid, kernel):
+                yield Proposal(cause, f"uses the filters {words}", Edit(params={"kernel": laid}))
+    bias = roles.get("bias")
+    if bias is not None and np.any(bias):
+        yield Proposal("bias-missing", "adds no bias", Edit(params={"bias": np.zeros_like(bias)}), "use_bias=True")
+    target = experiment.target()
+    own = experiment.first.tensor(experiment.first.truth or experiment.first.ref_local, "ref", "output")
+    if bias is not None and target is not None and own is not None and target.size == own.size:
+        gap = (target.reshape(own.shape) - own).reshape(-1, own.shape[-1]).mean(axis=0)
+        if gap.shape == bias.shape:
+            yield Proposal("bias-value", "adds another bias", Edit(params={"bias": (bias + gap).astype(bias.dtype)}))
+    pad = getattr(kind, "pad", None)
+    if pad is not None and len(pad) == 4 and any(pad):
+        top, bottom, left, right = pad
+        for turned in dict.fromkeys(
+            ((bottom, top, right, left), (top, bottom, right, left), (bottom, top, left, right))
+        ):
+            if turned != pad:
+                words = f"pads [{' '.join(map(str, turned))}], the reference [{' '.join(map(str, pad))}]"
+                yield Proposal("padding-asymmetric", words, Edit(fields={"pad": turned}))
+    if isinstance(kind, Conv) and kernel is not None:
+        for count in (2, 4, 8):
+            yield from _regrouped(kind, kernel, count)
+
+
+def layouts(kernel: Array) -> Iterator[tuple[str, str, Array]]:
+    """(cause, words, a kernel h w i o laid out that way) of the mistakes that importers make."""
+    yield "kernel-flip", "rotated by 180°", kernel[::-1, ::-1]
+    yield "kernel-hw-transpose", "with height and width swapped", kernel.swapaxes(0, 1)
+    yield "kernel-io-transpose", "with inputs and outputs swapped", kernel.swapaxes(2, 3)
+    yield "kernel-flip", "with height and width swapped and rotated", kernel[::-1, ::-1].swapaxes(0, 1)
+    yield "kernel-flip", "upside down", kernel[::-1]
+    yield "kernel-flip", "mirrored", kernel[:, ::-1]
+    yield "channel-order", "with its input channels reversed", kernel[:, :, ::-1]
+    yield "channel-order", "with its output channels reversed", kernel[..., ::-1]
+
+
+def _regrouped(kind: Conv, kernel: Array, count: int) -> Iterator[Proposal]:
+    """Output channels interleaved between groups instead of one group behind the other."""
+    outputs = kernel.shape[-1]
+    if kind.groups == count and outputs % count == 0:
+        order = np.arange(outputs).reshape(count, -1).T.ravel()
+        yield Proposal("channel-order", "interleaves its groups", Edit(params={"kernel": kernel[..., order]}))
+
+
+def _concat(experiment: Experiment) -> Iterator[Proposal]:
+    count = len(experiment.run.ref.network.data(experiment.pair.ref.inputs))
+    if not 2 <= count <= 5:
+        return
+    for order in itertools.permutations(range(count)):
+        if order != tuple(range(count)):
+
+            def permuted(inputs: list[Array], order: tuple[int, ...] = order) -> list[Array]:
+                return [inputs[i] for i in order]
+
+            words = "joins its inputs in the order " + " ".join(str(i + 1) for i in order)
+            yield Proposal("channel-order", words, Edit(inputs=permuted))
+
+
+def _merge(kind: Merge) -> Iterator[Proposal]:
+    for operation in ("add", "average", "multiply", "maximum", "subtract"):
+        if operation != kind.operation:
+            words = f"does {operation}, the reference {kind.operation}"
+            yield Proposal("layer-missing", words, Edit(fields={"operation": operation}))
+
+
+def _dropout(experiment: Experiment, kind: Dropout) -> Iterator[Proposal]:
+    yield Proposal("dropout-missing", "drops nothing", Edit(kind=Activation("linear")))
+    found = experiment.solved(("rate",)) if kind.rate else None
+    if found:
+        rate = experiment.rounded(found)["rate"]
+        words = f"drops a share of {rate:.4g}, the reference {kind.rate:g}"
+        yield Proposal("dropout-rate", words, Edit(fields={"rate": rate}), f"rate={kind.rate:g}")
+
+
+def _loss(experiment: Experiment, kind: Loss) -> Iterator[Proposal]:
+    first = experiment.first
+    mine, theirs = (
+        first.tensor(local, side, "loss") for local, side in ((first.ref_local, "ref"), (first.keras_local, "keras"))
+    )
+    if mine is not None and theirs is not None and float(mine[0]) and np.isfinite([*mine, *theirs]).all():
+        factor = float(theirs[0]) / float(mine[0])
+        if factor:
+            words = f"is {factor:.6g} times the reference's, and so are all gradients"
+            yield Proposal("loss-reduction", words, Edit(factor=factor), f"loss_weights=[{1 / factor:.6g}]")
+    classes = next(iter(first.ref_feeds.values())).shape[-1]
+    for shift in (1, -1):
+
+        def moved(ids: Array, shift: int = shift) -> Array:
+            return np.where(ids < 0, ids, (ids + shift) % classes)
+
+        words = f"is held against labels that are {'one higher' if shift > 0 else 'one lower'}"
+        yield Proposal("label-offset", words, Edit(labels=moved), "y - 1" if shift > 0 else "y + 1")
+    for smoothing in (0.05, 0.1, 0.15, 0.2, 0.3):
+        edit = Edit(fields={"label_smoothing": smoothing})
+        yield Proposal("loss-kind", f"smooths the labels by {smoothing:g}", edit, "label_smoothing=0")
+    for name in ("softmaxlog", "log", "mhinge", "mshinge", "mean_squared_error", "categorical_hinge"):
+        if name != kind.function:
+            cause = {("softmaxlog", "log"): "softmax-missing", ("log", "softmaxlog"): "softmax-double"}
+            words = f"computes {name}, the reference {kind.function}"
+            yield Proposal(cause.get((kind.function, name), "loss-kind"), words, Edit(fields={"function": name}))
