@@ -95,7 +95,7 @@ def lift_recipe(
         optimizer=rule,
         learning_rate=Schedule("epochs" if len(rates) > 1 else "constant", rates, start=start if len(rates) > 1 else 0),
         weight_decay=first["weightDecay"],
-        metrics=_metrics(network),
+        metrics=_metrics(network, options.get("errorFunction")),
         batch_size=_whole(first["batchSize"]),
         sub_batches=sub_batches,
         epochs=_whole(first["numEpochs"]),
@@ -148,10 +148,15 @@ def _epochs_done(stats: Any) -> int:
     return len(epochs) if isinstance(epochs, list) else int(isinstance(epochs, Mapping) and bool(epochs))
 
 
-def _metrics(network: Network) -> tuple[str, ...]:
-    """What the trainer counts: the losses that are no objective, or what cnn_train.m counts for every SimpleNN."""
+def _metrics(network: Network, error: Any) -> tuple[str, ...]:
+    """What the trainer counts: the losses that are no objective, or for a SimpleNN what `errorFunction` says.
+
+    `multiclass` is cnn_train.m's default; `binary` and `none` are its other words.
+    """
     if not network.objectives:
-        return ("top-1 error", "top-5 error") if network.losses else ()
+        words = {"binary": ("binary error",), "none": ()}
+        own = words.get(error) if isinstance(error, str) else None
+        return () if not network.losses else ("top-1 error", "top-5 error") if own is None else own
     counted: list[str] = []
     for layer in network.layers:
         if isinstance(layer.kind, Loss) and layer not in network.losses:

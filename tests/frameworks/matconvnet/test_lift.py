@@ -108,6 +108,15 @@ def test_defaults_are_marked() -> None:
     assert (recipe.learning_rate.kind, recipe.learning_rate.values, recipe.batch_size) == ("constant", (0.1,), 10)
 
 
+def test_what_the_trainer_counts() -> None:
+    def counted(**options: Any) -> tuple[str, ...]:
+        return lift_data(net(conv(3, 3, 3, 2), LOSS, trainOpts=options), "x")[1].metrics
+
+    assert counted() == counted(errorFunction="multiclass") == ("top-1 error", "top-5 error")
+    assert counted(errorFunction="binary") == ("binary error",)
+    assert counted(errorFunction="none") == ()
+
+
 def test_solvers() -> None:
     def rule(**options: Any) -> Any:
         return lift_data(net(conv(3, 3, 3, 2), LOSS, trainOpts=options), "x")[1]
