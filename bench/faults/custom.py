@@ -9,7 +9,13 @@ from typing import Any
 
 @lru_cache(maxsize=2)
 def custom(k: Any) -> SimpleNamespace:
-    """LRN, Subclassed and with_rates for keras or tf_keras."""
+    """All of them, for keras or tf_keras."""
+    guided, steeper = _rectifiers(k)
+    made = {"LRN": _lrn(k), "Guided": guided, "Steeper": steeper, "Subclassed": _subclassed(k)}
+    return SimpleNamespace(**made, with_rates=with_rates)
+
+
+def _lrn(k: Any) -> Any:
     import tensorflow as tf
 
     class LRN(k.layers.Layer):
@@ -26,6 +32,35 @@ def custom(k: Any) -> SimpleNamespace:
             own = {"size": self.size, "kappa": self.kappa, "alpha": self.alpha, "beta": self.beta}
             return {**super().get_config(), **own}
 
+    return LRN
+
+
+def _rectifiers(k: Any) -> tuple[Any, Any]:
+    import tensorflow as tf
+
+    def rectified(gradient: Any) -> Any:
+        @tf.custom_gradient
+        def function(x: Any) -> Any:
+            return tf.nn.relu(x), lambda dy: gradient(x, dy)
+
+        return function
+
+    class Guided(k.layers.ReLU):
+        """A ReLU that lets only positive gradients through."""
+
+        def call(self, inputs: Any) -> Any:
+            return rectified(lambda x, dy: dy * tf.cast((x > 0) & (dy > 0), x.dtype))(inputs)
+
+    class Steeper(k.layers.ReLU):
+        """A ReLU whose gradient is a little too large."""
+
+        def call(self, inputs: Any) -> Any:
+            return rectified(lambda x, dy: 1.0002 * dy * tf.cast(x > 0, x.dtype))(inputs)
+
+    return Guided, Steeper
+
+
+def _subclassed(k: Any) -> Any:
     class Subclassed(k.Model):
         """A model whose `call` runs its layers."""
 
@@ -54,24 +89,25 @@ def custom(k: Any) -> SimpleNamespace:
                 x = layer(x, training=training) if takes else layer(x)
             return x
 
-    def with_rates(maker: Any, rates: dict[int, tuple[Any, float]]) -> Any:
-        """An optimizer class that multiplies the gradients of some variables."""
+    return Subclassed
 
-        class PerVariable(maker):
-            def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
-                held = self._trainable_variables if trainable_variables is None else trainable_variables
-                return super().apply([_times(g, v) for g, v in zip(grads, held, strict=True)], trainable_variables)
 
-            def apply_gradients(self, grads_and_vars: Any, **options: Any) -> Any:
-                pairs = list(grads_and_vars)
-                if hasattr(maker, "apply"):  # Keras 3 comes back through apply
-                    return super().apply_gradients(pairs, **options)
-                return super().apply_gradients([(_times(g, v), v) for g, v in pairs], **options)
+def with_rates(maker: Any, rates: dict[int, tuple[Any, float]]) -> Any:
+    """An optimizer class that multiplies the gradients of some variables."""
 
-        def _times(gradient: Any, variable: Any) -> Any:
-            factor = rates.get(id(variable), (None, 1.0))[1]
-            return gradient if gradient is None or factor == 1.0 else gradient * factor
+    class PerVariable(maker):
+        def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+            held = self._trainable_variables if trainable_variables is None else trainable_variables
+            return super().apply([_times(g, v) for g, v in zip(grads, held, strict=True)], trainable_variables)
 
-        return PerVariable
+        def apply_gradients(self, grads_and_vars: Any, **options: Any) -> Any:
+            pairs = list(grads_and_vars)
+            if hasattr(maker, "apply"):  # Keras 3 comes back through apply
+                return super().apply_gradients(pairs, **options)
+            return super().apply_gradients([(_times(g, v), v) for g, v in pairs], **options)
 
-    return SimpleNamespace(LRN=LRN, Subclassed=Subclassed, with_rates=with_rates)
+    def _times(gradient: Any, variable: Any) -> Any:
+        factor = rates.get(id(variable), (None, 1.0))[1]
+        return gradient if gradient is None or factor == 1.0 else gradient * factor
+
+    return PerVariable

@@ -29,6 +29,7 @@ class Spelling:
         zero_pool: max pools whose pads `same` cannot say are padded with zeros first: right behind a ReLU only.
         penalty: `L2`, `L1L2` or `string`: how weight decay is written.
         onehot: CategoricalCrossentropy on one-hot labels.
+        policy: dtype policy of every layer.
     """
 
     module: str = "keras"
@@ -42,6 +43,7 @@ class Spelling:
     named: bool = True
     penalty: str = "L2"
     onehot: bool = False
+    policy: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,7 @@ class Training:
         loss: options of the cross-entropy; `kind` names another loss class.
         weights: of several losses.
         frozen: layers with trainable=False.
+        metrics: what is counted.
     """
 
     optimizer: str = "SGD"
@@ -67,6 +70,7 @@ class Training:
     loss: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     frozen: frozenset[str] = frozenset()
+    metrics: tuple[str, ...] = ()
 
 
 def training_of(net: Net) -> Training:
@@ -189,7 +193,8 @@ class _Port:
     # ---------------------------------------------------------------------------------------------------------- layers
 
     def _name(self, name: str) -> dict[str, str]:
-        return {"name": name} if self.spelling.named else {}
+        policy = {"dtype": self.spelling.policy} if self.spelling.policy else {}
+        return {**({"name": name} if self.spelling.named else {}), **policy}
 
     def _keep(self, node: Node, layer: Any, values: Callable[[], list[Array]] | None = None) -> Any:
         self.layers.setdefault(node.name, []).append(layer)
@@ -344,6 +349,12 @@ class _Port:
 
     _tanh = _elu = _sigmoid
 
+    def _guided(self, node: Node, read: list[Any]) -> list[Any]:
+        return [self.custom.Guided(**self._name(node.name))]
+
+    def _steeper(self, node: Node, read: list[Any]) -> list[Any]:
+        return [self.custom.Steeper(**self._name(node.name))]
+
     def _pool(self, node: Node, read: list[Any]) -> list[Any]:
         k, f = self.k.layers, node.fields
         average = f["method"] == "avg"
@@ -405,7 +416,7 @@ class _Port:
         ]
         weights = [t.weights.get(node.name, 1.0) for node in self.net.of("loss")]
         several = {"loss_weights": weights} if len(made) > 1 else {}
-        model.compile(optimizer=optimizer, loss=made if len(made) > 1 else made[0], **several)
+        model.compile(optimizer=optimizer, loss=made if len(made) > 1 else made[0], metrics=[*t.metrics], **several)
 
     def _rates(self) -> dict[int, tuple[Any, float]]:
         """Place among a layer's variables → factor, as (variable, factor)."""

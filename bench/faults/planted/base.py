@@ -41,9 +41,11 @@ class Fault:
 FAULTS: list[Fault] = []
 
 
-def fault(cause: str, variant: str, nets: str, plant: Plant, *, images: int = 8, **options: Any) -> None:
+def fault(
+    cause: str, variant: str, nets: str, plant: Plant, *, images: int = 8, kind: str = "fault", **options: Any
+) -> None:
     """Add a fault to the list; nets are separated by spaces."""
-    FAULTS.append(Fault(cause, variant, plant, tuple(nets.split()), tuple(options.items()), images))
+    FAULTS.append(Fault(cause, variant, plant, tuple(nets.split()), tuple(options.items()), images, kind))
 
 
 def field_edit(

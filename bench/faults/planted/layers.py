@@ -13,17 +13,18 @@ from bench.faults.scene import NotHere, Scene, pick
 # ---------------------------------------------------------------------------------------------------------- activations
 
 
-def _slope(to: Callable[[float], float]) -> Plant:
+def slope(to: Callable[[float], float]) -> Plant:
+    """Another slope for negatives."""
     return field_edit(
         "activation-slope", "relu", lambda n, s, r: {"leak": to(n.fields["leak"])}, fits=lambda n: n.fields["leak"] > 0
     )
 
 
 LEAKY = "alex normalised residual inception square"
-fault("activation-slope", "double", LEAKY, _slope(lambda a: 2 * a))
-fault("activation-slope", "times 1.001", "alex square", _slope(lambda a: 1.001 * a))
-fault("activation-slope", "times 1.0002", "normalised inception", _slope(lambda a: 1.0002 * a))
-fault("activation-slope", "eval", "residual", _slope(lambda a: 3 * a), mode="eval")
+fault("activation-slope", "double", LEAKY, slope(lambda a: 2 * a))
+fault("activation-slope", "times 1.001", "alex square", slope(lambda a: 1.001 * a))
+fault("activation-slope", "times 1.0002", "normalised inception", slope(lambda a: 1.0002 * a))
+fault("activation-slope", "eval", "residual", slope(lambda a: 3 * a), mode="eval")
 
 
 def _leak_where_none(scene: Scene, rng: Rng) -> None:
@@ -48,7 +49,9 @@ fault("activation-kind", "tanh for relu", "lenet residual", _other_kind("tanh"))
 fault("activation-kind", "elu for relu", "alex inception", _other_kind("elu"))
 
 
-def _missing(cause: str, kind: str) -> Plant:
+def missing(cause: str, kind: str) -> Plant:
+    """A layer of a kind is left out."""
+
     def plant(scene: Scene, rng: Rng) -> None:
         node = pick(scene.ref.of(kind), rng)
         scene.port = scene.port.without(node.name)
@@ -71,18 +74,18 @@ def _reads_loss(scene: Scene, node: Node) -> bool:
     return any(n.kind == "loss" and node.name in n.inputs for n in scene.port.nodes)
 
 
-fault("activation-missing", "relu", "lenet residual inception", _missing("activation-missing", "relu"))
-fault("activation-missing", "sigmoid", "normalised square", _missing("activation-missing", "sigmoid"))
-fault("activation-missing", "eval", "alex", _missing("activation-missing", "relu"), mode="eval")
+fault("activation-missing", "relu", "lenet residual inception", missing("activation-missing", "relu"))
+fault("activation-missing", "sigmoid", "normalised square", missing("activation-missing", "sigmoid"))
+fault("activation-missing", "eval", "alex", missing("activation-missing", "relu"), mode="eval")
 fault("activation-extra", "tanh", "lenet residual", _extra("activation-extra", "tanh", ("pool", "bnorm")))
 fault("activation-extra", "relu", "alex", _extra("activation-extra", "relu", ("lrn", "pool"), leak=0.3))
 
 # -------------------------------------------------------------------------------------------- other layers, connections
 
-fault("layer-missing", "bnorm", "normalised residual", _missing("layer-missing", "bnorm"))
-fault("layer-missing", "lrn", "alex", _missing("layer-missing", "lrn"))
-fault("layer-missing", "scale", "inception", _missing("layer-missing", "scale"))
-fault("dropout-missing", "dropout", "alex", _missing("dropout-missing", "dropout"))
+fault("layer-missing", "bnorm", "normalised residual", missing("layer-missing", "bnorm"))
+fault("layer-missing", "lrn", "alex", missing("layer-missing", "lrn"))
+fault("layer-missing", "scale", "inception", missing("layer-missing", "scale"))
+fault("dropout-missing", "dropout", "alex", missing("dropout-missing", "dropout"))
 fault("layer-extra", "dropout", "lenet residual", _extra("layer-extra", "dropout", ("relu",), rate=0.5))
 
 

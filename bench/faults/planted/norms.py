@@ -12,14 +12,15 @@ from bench.faults.scene import Scene, pick
 # -------------------------------------------------------------------------------------------------------- normalisation
 
 
-def _epsilon(to: float) -> Plant:
+def epsilon(to: float) -> Plant:
+    """Another epsilon."""
     return field_edit("bn-epsilon", "bnorm", lambda n, s, r: {"epsilon": to, "stored": n.fields["epsilon"]})
 
 
 for _value in (1e-3, 1e-4, 1.3e-5):
-    fault("bn-epsilon", f"{_value:g}", "normalised residual", _epsilon(_value))
-    fault("bn-epsilon", f"{_value:g} in eval", "normalised residual", _epsilon(_value), mode="eval")
-fault("bn-epsilon", "1e-3, own weights", "normalised", _epsilon(1e-3), weights="own")
+    fault("bn-epsilon", f"{_value:g}", "normalised residual", epsilon(_value))
+    fault("bn-epsilon", f"{_value:g} in eval", "normalised residual", epsilon(_value), mode="eval")
+fault("bn-epsilon", "1e-3, own weights", "normalised", epsilon(1e-3), weights="own")
 
 
 def _bn_momentum(to: Callable[[float], float]) -> Plant:

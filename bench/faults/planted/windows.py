@@ -14,7 +14,8 @@ from bench.faults.scene import NotHere, Scene, pick
 # --------------------------------------------------------------------------------------------------------- convolutions
 
 
-def _dense_for_groups(scene: Scene, rng: Rng) -> None:
+def dense_for_groups(scene: Scene, rng: Rng) -> None:
+    """One filter bank over all channels."""
     node = pick(grouped(scene), rng)
     depth = scene.ref.source(node.name)[2]
     filters = np.zeros((*node.weights[0].shape[:2], depth, node.weights[0].shape[3]), np.float32)
@@ -22,7 +23,7 @@ def _dense_for_groups(scene: Scene, rng: Rng) -> None:
     scene.plant("conv-groups", "structure", node.name)
 
 
-fault("conv-groups", "dense where grouped", "alex inception", _dense_for_groups)
+fault("conv-groups", "dense where grouped", "alex inception", dense_for_groups)
 
 
 def _conv_field(cause: str, phase: str, change: Callable[[Node, Scene], dict[str, Any] | None]) -> Plant:
@@ -64,8 +65,8 @@ def shift(node: Node, scene: Scene) -> dict[str, Any] | None:
     return None if other is None else {"pad": other}
 
 
-fault("padding-asymmetric", "other sides", "alex normalised", _conv_field("padding-asymmetric", "forward", shift))
-fault("padding-asymmetric", "other sides", "residual inception", _conv_field("padding-asymmetric", "forward", shift))
+shifted = _conv_field("padding-asymmetric", "forward", shift)
+fault("padding-asymmetric", "other sides", "alex normalised residual inception", shifted)
 
 
 def _same_for_symmetric(node: Node, scene: Scene) -> dict[str, Any] | None:
@@ -210,11 +211,12 @@ def pool_pad_value(scene: Scene, rng: Rng) -> None:
     scene.plant("pool-pad-value", "forward", node.name)
 
 
-def _pool_counts(scene: Scene, rng: Rng) -> None:
+def pool_counts(scene: Scene, rng: Rng) -> None:
+    """An average that counts the cells of the pad."""
     node = pick(scene.ref.of("pool", lambda n: n.fields["method"] == "avg" and any(n.fields["pad"])), rng)
     scene.edit(node.name, zeros=True)
     scene.plant("pool-avg-count-pad", "forward", node.name)
 
 
 fault("pool-pad-value", "zeros", "inception alex", pool_pad_value)
-fault("pool-avg-count-pad", "counts zeros", "alex inception two_heads", _pool_counts)
+fault("pool-avg-count-pad", "counts zeros", "alex inception two_heads", pool_counts)
