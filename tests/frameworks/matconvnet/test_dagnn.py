@@ -20,6 +20,7 @@ from parity.frameworks.matconvnet.runner import MatConvNetRunner
 from parity.frameworks.matconvnet.values import Unreadable
 from parity.layers import BatchNorm, DistanceLoss, Kind, Loss, Opaque, PDist
 from parity.layers import lookup as kind_of
+from parity.runner import Targets
 from tests import twins_dag
 from tests.frameworks.matconvnet.test_lift import JUNK, places, replaced
 from tests.twins_dag import Dag
@@ -96,8 +97,6 @@ def test_shared_parameters_are_one(where: Path) -> None:
     assert network["twin_a"].params == network["twin_b"].params == {"kernel": "twinf", "bias": "twinb"}
     batch = twins_dag.batch(dag)
     labels = {"label": batch["y_head1"], "attribute": batch["y_head2"]}
-    from parity.runner import Targets
-
     found = runner.run({"data": batch["x"]}, Targets(labels))
     parts = []
     for name in ("twin_a", "twin_b"):
@@ -184,8 +183,6 @@ def test_inputs_of_unknown_size(where: Path) -> None:
 
 
 def test_objectives_and_their_weights(where: Path) -> None:
-    from parity.runner import Targets
-
     dag = twins_dag.two_heads()
     batch = twins_dag.batch(dag)
     targets = Targets({"label": batch["y_head1"], "attribute": batch["y_head2"]})
@@ -267,6 +264,61 @@ def test_a_class_of_the_author_is_passed_over(where: Path) -> None:
     assert not {"branch_b2_", "concat_", "objective"} & set(found.outputs)
     assert found.loss is None
     assert "branch_b2" in runner.remarks[0]
+
+
+def every_block() -> Dag:
+    """A net with all of DagNN's blocks on the way to its objective."""
+    dag = Dag(9, {"data": (9, 9, 4), "rois": (5, 2, 1)})
+    x = dag.bnorm("bn", dag.conv("conv", "data", (3, 3, 2, 4), pad=(1, 1, 1, 1), dilate=1), 4)
+    x = dag.relu("relu", x, 0.1)
+    x = dag.add("lrn", "LRN", x, param=np.array([3.0, 1.0, 0.1, 0.75]))
+    x = dag.add("offset", "NormOffset", x, param=np.array([0.5, 0.5]))
+    x = dag.add("spatial", "SpatialNorm", x, param=np.array([3.0, 3.0, 0.1, 0.5]))
+    x = dag.add("drop", "DropOut", x, rate=0.25)
+    y = dag.convt("up", dag.pool("pool", x, "max", 3, 2), (3, 3, 4, 4), upsample=2, crop=(0, 0, 0, 0))
+    x = dag.add("crop", "Crop", (x, y), crop=np.array([0.0, 0.0]))
+    x = dag.scale("scale", dag.sum("sum", (x, y)), 4)
+    theta = dag.conv("theta", x, (9, 9, 4, 6))
+    grid = dag.add("affine", "AffineGridGenerator", theta, Ho=6.0, Wo=5.0)
+    a = dag.add("sample", "BilinearSampler", (x, grid))
+    uniform = dag.add("uniform", "UniformScalingGridGenerator", dag.conv("theta2", x, (9, 9, 4, 3)), Ho=6.0, Wo=5.0)
+    b = dag.add("sample2", "BilinearSampler", (x, uniform))
+    x = dag.concat("concat", (a, dag.add("sigmoid", "Sigmoid", b)))
+    roi = dag.add("roi", "ROIPooling", ("crop_", "rois"), subdivisions=np.array([2.0, 2.0]), method="max")
+    x = dag.add("softmax", "SoftMax", dag.conv("fc", x, (6, 5, 8, 3)))
+    dag.loss("loss", x, "objective", "log")
+    dag.add("near", "PDist", (dag.conv("fc2", roi, (2, 2, 4, 2)), "target"), out="distance", aggregate=True, p=2.0)
+    return dag
+
+
+def test_every_block_runs_forward_and_backward_in_both_precisions(where: Path) -> None:
+    """In double, the objectives move along a random direction of the parameters as the gradients say."""
+    dag = every_block()
+    assert {row["type"] for row in dag.rows} == set(BLOCKS)
+    own = Overrides("r", {"derOutputs": {"objective": 1.0, "distance": 0.1}})
+    runner = opened(dag, where, own)
+    rng = np.random.default_rng(4)
+    rois = np.array([[1, 2, 1, 6, 7], [2, 1, 3, 8, 9]], float).T.reshape(1, 5, 2, 1)
+    feeds = {"data": rng.normal(size=(2, 9, 9, 4)).astype(np.float32), "rois": rois.astype(np.float32)}
+    targets = Targets({"label": np.array([0, 2]), "target": rng.normal(size=(2, 1, 1, 2)).astype(np.float32)})
+    wide, single = (runner.run(feeds, targets, precision=bits) for bits in (64, 32))
+    assert set(single.outputs) == {*feeds, *(name for row in dag.rows for name in row["outputs"])}
+    for name, value in wide.outputs.items():
+        np.testing.assert_allclose(single.outputs[name], value, rtol=1e-4, atol=1e-4 * np.abs(value).max())
+    trained = {id_ for id_, p in runner.network.params.items() if p.trainable}
+    assert set(wide.param_grads) == trained
+    values = {id_: v.astype(np.float64) for id_, v in runner.params().items()}
+    ways = {id_: rng.normal(size=values[id_].shape) * 1e-2 for id_ in trained}
+    slope = sum(float(np.sum(wide.param_grads[id_] * way)) for id_, way in ways.items())
+
+    def loss(t: float) -> float:
+        moved = {id_: v + t * ways[id_] if id_ in ways else v for id_, v in values.items()}
+        names = [item.name for item in runner.network]
+        found = runner.isolate(names, feeds, labels=targets, params=moved, precision=64)
+        assert found.loss is not None
+        return found.loss
+
+    assert (loss(1e-6) - loss(-1e-6)) / 2e-6 == pytest.approx(slope, rel=1e-4)
 
 
 # ----------------------------------------------------------------------------------------------------------- the fields
