@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.faults.run import run_all
+from bench.faults.run import Result, run_all
 from bench.faults.table import aims, show
 
 
@@ -21,17 +21,20 @@ def main() -> int:
         "--only", default="*", metavar="GLOB", help="cases whose id fits, such as 'bn-*' or '*@residual'"
     )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every result, one a line")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every result, one a line, as they come")
     options = parser.parse_args()
     start = time.perf_counter()
-    results = []
+    results: list[Result] = []
+    held = options.json.open("w") if options.json else None
     for result in run_all(options.seed, options.only, options.jobs):
         results.append(result)
+        if held:
+            print(json.dumps(asdict(result)), file=held, flush=True)
         if sys.stderr.isatty():
             print(f"\r{len(results)} {result.id:<70.70}", end="", file=sys.stderr, flush=True)
     results.sort(key=lambda r: r.id)
-    if options.json:
-        options.json.write_text("".join(json.dumps(asdict(r)) + "\n" for r in results))
+    if held:
+        held.close()
     show(results, options.seed, time.perf_counter() - start)
     return 0 if aims(results) else 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from bench.faults.scene import NotHere, Scene, new_scene
 from bench.faults.zoo import NETS
 
 TRIES = 30
+SPELLED = 0.4
+"""Share of the faults that are planted in ports of another spelling."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,27 @@ def cases(seed: int) -> tuple[Case, ...]:
     return tuple(made)
 
 
+def _spelled(scene: Scene, rng: np.random.Generator) -> None:
+    """Another spelling, of the kind that hides no fault."""
+
+    def one(*words: Any) -> Any:
+        return words[int(rng.integers(len(words)))]
+
+    scene.spell(
+        container=one("functional", "nested"),
+        activation=one("layer", "function", "fused"),
+        softmax=one("layer", "activation", "fused", "logits"),
+        same=one(True, False),
+        named=one(True, False),
+    )
+
+
 def _planted(fault: Fault, net: str) -> Callable[[np.random.Generator], Scene]:
     def make(rng: np.random.Generator) -> Scene:
         for _ in range(TRIES):
             scene = new_scene(NETS[net](rng), rng, images=fault.images, **dict(fault.options))
+            if rng.random() < SPELLED:
+                _spelled(scene, rng)
             try:
                 fault.plant(scene, rng)
             except NotHere:

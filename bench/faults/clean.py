@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.faults.port import Spelling, parts
 from bench.faults.scene import Scene, new_scene, pick
+from bench.faults.spelling import Spelling, parts
 from bench.faults.zoo import NETS
 
 Rng = np.random.Generator

@@ -10,8 +10,8 @@ from typing import Any
 @lru_cache(maxsize=2)
 def custom(k: Any) -> SimpleNamespace:
     """All of them, for keras or tf_keras."""
-    guided, steeper = _rectifiers(k)
-    made = {"LRN": _lrn(k), "Guided": guided, "Steeper": steeper, "Subclassed": _subclassed(k)}
+    guided, steeper, noisy = _rectifiers(k)
+    made = {"LRN": _lrn(k), "Guided": guided, "Steeper": steeper, "Noisy": noisy, "Subclassed": _subclassed(k)}
     return SimpleNamespace(**made, with_rates=with_rates)
 
 
@@ -35,7 +35,7 @@ def _lrn(k: Any) -> Any:
     return LRN
 
 
-def _rectifiers(k: Any) -> tuple[Any, Any]:
+def _rectifiers(k: Any) -> tuple[Any, Any, Any]:
     import tensorflow as tf
 
     def rectified(gradient: Any) -> Any:
@@ -57,7 +57,13 @@ def _rectifiers(k: Any) -> tuple[Any, Any]:
         def call(self, inputs: Any) -> Any:
             return rectified(lambda x, dy: 1.0002 * dy * tf.cast(x > 0, x.dtype))(inputs)
 
-    return Guided, Steeper
+    class Noisy(k.layers.ReLU):
+        """A ReLU that is not the same twice."""
+
+        def call(self, inputs: Any) -> Any:
+            return tf.nn.relu(inputs) * (1 + 1e-3 * tf.random.normal(tf.shape(inputs)))
+
+    return Guided, Steeper, Noisy
 
 
 def _subclassed(k: Any) -> Any:

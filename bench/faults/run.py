@@ -167,6 +167,8 @@ def _unnoted(causes: Sequence[str]) -> list[str]:
 
 
 def _score(case: Case, p: Planted, only: bool, report: Any, named: Sequence[Any], first: Any) -> Score:
+    if p.unverified:
+        return _score_noise(case, p, report)
     here = [f for f in named if _placed(p, f.layer) or not f.layer]
     mine = [f for f in here if f.cause in p.cause]
     if only:
@@ -183,6 +185,14 @@ def _score(case: Case, p: Planted, only: bool, report: Any, named: Sequence[Any]
     return Score(
         p.cause[0] if case.kind == "double" else case.cause, detected, located, chosen is not None, confirmed, fixed
     )
+
+
+def _score_noise(case: Case, p: Planted, report: Any) -> Score:
+    """A layer that does not repeat itself must be said to, whatever the verdict is called; it is never a pass."""
+    shown = [r for r in report.probes if r.status in ("born", "unverified") and r.phase in p.phase.split()]
+    named = any(f.cause in p.cause and _placed(p, f.layer) for f in report.findings)
+    located = bool(shown) and _placed(p, shown[0].layer)
+    return Score(case.cause, report.verdict != "match", located, named, None, None)
 
 
 def _placed(p: Planted, layer: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.faults.nets import Array, Net, Node
-from bench.faults.port import Spelling, Training, parts, training_of
+from bench.faults.spelling import Spelling, Training, parts, training_of
 
 PHASES = ("input", "structure", "weights", "forward", "loss", "backward", "update")
 
@@ -31,6 +31,7 @@ class Planted:
         confirm: whether an experiment can confirm it.
         masked: whether this batch, or this run, cannot show it: it must be a note.
         noted: with `masked`, whether a reader must be told (else it is only the verdict that counts).
+        unverified: whether `unverified` is a right verdict too: what does not repeat itself cannot be judged.
     """
 
     cause: tuple[str, ...]
@@ -40,6 +41,7 @@ class Planted:
     confirm: bool = True
     masked: bool = False
     noted: bool = True
+    unverified: bool = False
 
 
 @dataclass

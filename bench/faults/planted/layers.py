@@ -171,6 +171,7 @@ def _softmax_missing(scene: Scene, rng: Rng) -> None:
 
 
 def _softmax_twice(scene: Scene, rng: Rng) -> None:
+    scene.spell(softmax="layer")
     head = scene.port["loss"].inputs[0]
     scene.port = scene.port.after(head, Node("probabilities", "softmax", ()))
     scene.plant("softmax-double", "structure", "")

@@ -101,6 +101,7 @@ masked(
 
 def _softmax_and_from_logits(scene: Scene, rng: Rng) -> None:
     """Keras takes the logits from behind a softmax layer by itself: the numbers are the same."""
+    scene.spell(softmax="layer")
     scene.train(loss={"from_logits": True})
     scene.plant("softmax-double", "loss", "loss", masked=True, noted=False)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from bench.faults.nets import Node
 from bench.faults.planted.base import Plant, Rng, fault
-from bench.faults.port import parts
 from bench.faults.scene import Scene, learners, pick
+from bench.faults.spelling import parts
 
 Recipes = Callable[[Scene], None]
 
@@ -301,3 +301,14 @@ def gradient(kind: str) -> Plant:
 
 fault("unknown", "guided gradient", "lenet residual", gradient("guided"))
 fault("unknown", "gradient times 1.0002", "inception", gradient("steeper"))
+
+
+def _noisy(scene: Scene, rng: Rng) -> None:
+    """A layer of the user's own that adds a little noise whenever it runs."""
+    node = pick(scene.ref.of("relu", lambda n: not n.fields["leak"]), rng)
+    scene.port = scene.port.replaced(node.name, kind="noisy")
+    scene.plant("nondeterminism", "forward", node.name, fix=False, confirm=False, unverified=True)
+
+
+fault("nondeterminism", "noise of 1e-3", "lenet residual", _noisy)
+fault("nondeterminism", "eval", "inception", _noisy, mode="eval")
