@@ -17,22 +17,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rescale(Kind):
-    """y = x·scale + offset (Keras Rescaling).
+    """y = x·scale + offset (Keras Rescaling, and Normalization by a mean and variance of its configuration).
 
     Attributes:
         scale: one number, or one for each channel.
         offset: likewise.
     """
 
-    keras: ClassVar = ("Rescaling",)
+    keras: ClassVar = ("Rescaling", "Normalization")
 
     scale: float | tuple[float, ...] = 1.0
     offset: float | tuple[float, ...] = 0.0
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
-        """The Rescaling layer; a scale of another shape than (), (c,) or (1, 1, c) raises NotImplementedError."""
+        """Rescaling and Normalization; a scale of another shape than (), (c,) or (1, 1, c) raises NotImplementedError.
+
+        So does a Normalization that holds its mean and variance as weights.
+        """
+        if class_name == "Normalization":
+            return cls._from_moments(config)
         return cls(_numbers(config.get("scale", 1.0)), _numbers(config.get("offset", 0.0)))
+
+    @classmethod
+    def _from_moments(cls, config: Mapping[str, Any]) -> Rescale:
+        """(x - mean)/max(sqrt(variance), 1e-7), or the inverse (keras/src/layers/preprocessing/normalization.py)."""
+        import numpy as np
+
+        if config.get("mean") is None or config.get("variance") is None:
+            raise NotImplementedError("a mean and variance that are weights")
+        axis = config.get("axis", -1)
+        if axis is not None and tuple(np.ravel(axis)) != (-1,) and np.size(_numbers(config["mean"])) != 1:
+            raise NotImplementedError("another axis than the channels")
+        mean, variance = np.asarray(_numbers(config["mean"])), np.asarray(_numbers(config["variance"]))
+        deviation = np.maximum(np.sqrt(variance), 1e-7)
+        scale, offset = (deviation, mean) if config.get("invert") else (1 / deviation, -mean / deviation)
+        return cls(_numbers(scale), _numbers(offset))
 
     def keras_line(self, field_name: str) -> str:
         """`scale=...` or `offset=...`."""

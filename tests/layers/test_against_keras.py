@@ -109,3 +109,22 @@ def test_cropping() -> None:
     x = RNG.normal(size=(2, 4, 5, 3))
     np.testing.assert_allclose(lifted(layer, x), np.asarray(layer(x)), rtol=0, atol=1e-6)
     assert Crop((1, 0, 2, 1)).keras_line("crop") == "Cropping2D(((1, 0), (2, 1)))"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"mean": [1.0, 2.0, 3.0], "variance": [4.0, 0.0, 9.0]},
+        {"mean": 2.0, "variance": 4.0, "invert": True},
+    ],
+)
+def test_normalization_by_given_moments(config: dict[str, Any]) -> None:
+    layer = keras.layers.Normalization(**config)
+    x = RNG.normal(size=(2, 4, 4, 3)).astype(np.float32)
+    expected = np.asarray(layer(x))
+    np.testing.assert_allclose(lifted(layer, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_normalization_by_learned_moments_stays_opaque() -> None:
+    with pytest.raises(NotImplementedError, match="weights"):
+        Rescale.from_keras("Normalization", keras.layers.Normalization().get_config(), [(4, 4, 3)])
