@@ -7,6 +7,7 @@ none, and lists them from the file.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,25 +64,20 @@ def _optimizer(engine: Engine, described: Any, file: KerasFile, given: Mapping[s
         described = {"class_name": described, "config": {}}
     if not isinstance(described, Mapping) or not described.get("class_name"):
         return None
+    described = copy.deepcopy(dict(described))  # Keras puts live objects into what it rebuilds from
     name, config, scaled = inner(described)
     optimizers = engine.keras.optimizers
     legacy = optimizer_era(name, config, file.era) < 3
     found = given.get(name.split(">")[-1])
+    known = canonical(name)
     try:
         if found is None and not scaled:
-            known = canonical(name)
             if engine.modern and file.era < 3:
                 known, config, said = modern_config(name, config, legacy=legacy, version=file.version)
                 notes.extend(said)
-                made: dict[str, Any] = {"class_name": known, "config": config}
-                return optimizers.deserialize({"module": "keras.optimizers", "registered_name": None, **made})
             home = optimizers.legacy if legacy and not engine.modern else optimizers
             found = getattr(home, known, None)
-            if found is not None and not engine.modern:
-                return found.from_config(dict(config))
-        if found is not None and not engine.modern:
-            return found.from_config(dict(config))
-        return optimizers.deserialize({**described})
+        return optimizers.deserialize(described) if found is None else found.from_config(dict(config))
     except Exception as error:
         raise _unknown(file, engine, f"optimizer {name}", error) from error
 
