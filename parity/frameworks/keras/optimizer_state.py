@@ -13,12 +13,29 @@ from parity.frameworks.keras.files import KerasFile
 from parity.frameworks.keras.saved_state import SavedState
 from parity.frameworks.keras.slots import LAYOUTS, SHARED, Slot, canonical, standalone
 
-__all__ = ["first_rate", "live_slots", "modern_config", "restore", "set_steps", "slot_variable", "stepping"]
+__all__ = [
+    "first_rate",
+    "live_slots",
+    "modern_config",
+    "proportional",
+    "restore",
+    "set_steps",
+    "slot_variable",
+    "stepping",
+]
 
 
 def stepping(optimizer: Any) -> Any:
     """The optimizer that steps: the one inside a loss scaler, or itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def proportional(optimizer: Any) -> bool:
+    """Whether every step is proportional to the gradients: SGD, without clipping and decay beside the gradient."""
+    inner = stepping(optimizer)
+    config = inner.get_config()
+    others = ("clipnorm", "clipvalue", "global_clipnorm", "weight_decay")
+    return canonical(type(inner).__name__) == "SGD" and not any(config.get(name) for name in others)
 
 
 def first_rate(optimizer: Any) -> float:

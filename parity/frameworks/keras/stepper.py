@@ -10,7 +10,7 @@ import numpy as np
 from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.graph import Graph
-from parity.frameworks.keras.optimizer_state import first_rate, set_steps, slot_variable, stepping
+from parity.frameworks.keras.optimizer_state import first_rate, proportional, set_steps, slot_variable, stepping
 from parity.frameworks.keras.standalone import average_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Stepper:
         counts: node → elements per channel that its batch statistics were computed from.
         notes: what could not be translated.
         continuing: whether a file's training goes on, with the averages of the Keras that wrote it (see `standalone`).
+        rates: param id → factor on its learning rate, for which Keras has no argument.
     """
 
     def __init__(self, engine: Engine, model: Any, graph: Graph) -> None:
@@ -43,6 +44,7 @@ class Stepper:
         self.counts: dict[str, int] = {}
         self.notes: list[str] = []
         self.continuing = True
+        self.rates: dict[str, float] = {}
         self._ids = {id(variable): pid for pid, variable in graph.variables.items()}
 
     def step(self, grads: Mapping[str, np.ndarray], statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -81,7 +83,19 @@ class Stepper:
         if hasattr(optimizer, "scale_loss"):  # an optimizer that scales the loss takes the scale off its gradients
             scale = optimizer.scale_loss(backend.constant(np.float32(1)))
             pairs = [(g * backend.cast(scale, backend.dtype(g)), variable) for g, variable in pairs]
+        factors = [self.rates.get(self._ids.get(id(variable), ""), 1.0) for _, variable in pairs]
+        if set(factors) <= {1.0}:
+            backend.step(optimizer, pairs)
+            return
+        if proportional(optimizer):  # then the step is too, and nothing is rounded twice
+            backend.step(optimizer, [(g * f, variable) for (g, variable), f in zip(pairs, factors, strict=True)])
+            return
+        before = [np.array(variable.numpy(), np.float64) for _, variable in pairs]
         backend.step(optimizer, pairs)
+        for (_, variable), value, factor in zip(pairs, before, factors, strict=True):
+            if factor != 1:
+                move = np.asarray(variable.numpy(), np.float64) - value
+                variable.assign((value + factor * move).astype(np.float32))
 
     def penalty_gradients(self, variables: list[Any]) -> dict[int, Any]:
         """By id of the variable: what its regularizers add to its gradient at its present value."""
