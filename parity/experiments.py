@@ -140,6 +140,7 @@ class Experiment:
         except (NotImplementedError, RuntimeError, ValueError, KeyError, TypeError):
             return False
         wide: Local | None = None
+        seen: set[str] = set()
         for name, floor in self.floors.items():
             if edit.inputs is not None and name in trial.named.sources:
                 continue  # the derivative is with respect to what was made of the inputs
@@ -148,6 +149,7 @@ class Experiment:
             actual, expected = trial.tensor(keras, "keras", name), self._named(made, name)
             if actual is None or expected is None:
                 continue
+            seen.add(name)
             same = shaped(actual, expected.shape)
             if same is None:
                 return False
@@ -162,7 +164,7 @@ class Experiment:
             again = None if truth is None else shaped(judged, truth.shape)
             if again is None or truth is None or distance(again, truth).x_floor(floor) > _SETTLED:
                 return False
-        return True
+        return not self.born or not self.born.isdisjoint(seen)
 
     # ------------------------------------------------------------------------------------------------------- running
 
