@@ -174,8 +174,7 @@ class _Opening:
             assert self.read is not None
             network, recipe = self.read
             shapes = {name: x.shape[1:] for name, x in example.items()}
-            shape = next(iter(shapes.values()))
-            return MatConvNetRunner(with_input(network, shape, str(self.path)), recipe)
+            return MatConvNetRunner(with_input(network, shapes, str(self.path)), recipe)
         from parity.frameworks.keras.runner import KerasRunner
 
         small = {name: x[:2] for name, x in example.items()}

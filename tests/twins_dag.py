@@ -257,6 +257,30 @@ def two_heads(seed: int = 0) -> Dag:
     return net
 
 
+def two_inputs(seed: int = 0) -> Dag:
+    """A wide and a narrow input, brought together by an addition and a concatenation."""
+    net = Dag(seed, {"left": (10, 10, 3), "right": (5, 5, 2)})
+    a = net.relu("relu_a", net.conv("conv_a", "left", (3, 3, 3, 4), pad=(1, 1, 1, 1)))
+    a = net.pool("pool_a", a, "avg", 2, 2)
+    b = net.relu("relu_b", net.conv("conv_b", "right", (3, 3, 2, 4), pad=(1, 1, 1, 1)))
+    x = net.concat("concat", (net.sum("sum", (a, b)), "right"))
+    net.loss("loss", net.conv("fc", x, (5, 5, 6, 5), out="prediction"), "objective")
+    return net
+
+
+def probable(seed: int = 0) -> Dag:
+    """Response normalisation, dropout, and a loss on probabilities, as the older model files have them."""
+    net = Dag(seed, {"data": (10, 10, 3)})
+    x = net.relu("relu1", net.conv("conv1", "data", (3, 3, 3, 8)))
+    x = net.add("norm1", "LRN", x, param=np.array([5.0, 1.0, 0.02, 0.75]))
+    x = net.pool("pool1", x, "max", 2, 2)
+    x = net.relu("relu2", net.conv("fc6", x, (4, 4, 8, 10)))
+    x = net.add("drop6", "DropOut", x, rate=0.4, frozen=False)
+    x = net.add("prob", "SoftMax", net.conv("fc7", x, (1, 1, 10, 5)), out="prediction")
+    net.loss("loss", x, "objective", "log")
+    return net
+
+
 def batch(dag: Dag, seed: int = 0, n: int = 8) -> dict[str, np.ndarray]:
     """Images, and a label for each of them or, for `inception`, for each pixel: -1 is ignored."""
     rng = np.random.default_rng(seed + 7)
@@ -366,7 +390,8 @@ def twin(
     builder = _Twin(k, dag, edits or {}, wire or (lambda _, tensors: tensors), scale, dense, decay)
     heads = [builder.tensors[row["inputs"][0]] for row in dag.rows if builder.trained(row)]
     model = k.Model([builder.tensors[name] for name in dag.inputs], heads)
-    made = [loss or k.losses.SparseCategoricalCrossentropy(from_logits=True) for _ in heads]
+    logits = not any(row["block"].get("loss") == "log" for row in dag.rows)
+    made = [loss or k.losses.SparseCategoricalCrossentropy(from_logits=logits) for _ in heads]
     if loss_weights is None and len(heads[0].shape) == 4:
         loss_weights = [float(heads[0].shape[1] * heads[0].shape[2])]
     model.compile(
@@ -375,6 +400,17 @@ def twin(
         loss_weights=loss_weights,
     )
     return model
+
+
+def response_norm(k: Any, name: str, size: float, kappa: float, alpha: float, beta: float) -> Any:
+    """A custom layer that divides by (kappa + alpha·Σx² over the channels beside)^beta."""
+    import tensorflow as tf
+
+    class ResponseNorm(k.layers.Layer):
+        def call(self, x):
+            return tf.nn.local_response_normalization(x, int(size - 1) // 2, kappa, alpha, beta)
+
+    return ResponseNorm(name=name)
 
 
 class _Twin:
@@ -394,7 +430,7 @@ class _Twin:
 
     @staticmethod
     def trained(row: Row) -> bool:
-        return row["type"] == "dagnn.Loss" and row["block"].get("loss", "softmaxlog") == "softmaxlog"
+        return row["type"] == "dagnn.Loss" and row["block"].get("loss", "softmaxlog") in ("softmaxlog", "log")
 
     def _padded(self, row, x, pad):
         cells = [int(p) for p in np.ravel(pad)]
@@ -428,7 +464,8 @@ class _Twin:
 
     def _classifier(self, row):
         """The row, if a loss reads it."""
-        read = {name for other in self.dag.rows if other["type"] == "dagnn.Loss" for name in other["inputs"]}
+        ends = ("dagnn.Loss", "dagnn.SoftMax")
+        read = {name for other in self.dag.rows if other["type"] in ends for name in other["inputs"]}
         return row if row["outputs"][0] in read else None
 
     def _convtranspose(self, row, read, fields):
@@ -479,6 +516,15 @@ class _Twin:
 
     def _sigmoid(self, row, read, fields):
         return self.k.layers.Activation("sigmoid", name=row["name"])(read[0])
+
+    def _softmax(self, row, read, fields):
+        return self.k.layers.Softmax(name=row["name"])(read[0])
+
+    def _dropout(self, row, read, fields):
+        return self.k.layers.Dropout(fields["rate"], name=row["name"])(read[0])
+
+    def _lrn(self, row, read, fields):
+        return response_norm(self.k, row["name"], *np.ravel(fields["param"]))(read[0])
 
     def _concat(self, row, read, fields):
         return self.k.layers.Concatenate(name=row["name"])(read)
