@@ -13,10 +13,10 @@ from parity.errors import CannotCompare
 from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.batches import Feeder
 from parity.frameworks.keras.engine import Engine, engine_of
-from parity.frameworks.keras.files import read
 from parity.frameworks.keras.graph import Graph, graph_of
+from parity.frameworks.keras.layout import with_channels_last
 from parity.frameworks.keras.live import as_saved, live_recipe, loss_from_kind
-from parity.frameworks.keras.load import load_file
+from parity.frameworks.keras.load import open_keras
 from parity.frameworks.keras.observe import Recorder, places
 from parity.frameworks.keras.replay import Replay, Replayed
 from parity.frameworks.keras.stepper import Stepper
@@ -41,7 +41,7 @@ class KerasRunner:
         network: the graph as it is executed.
         recipe: what `compile()` was given.
         engine: which Keras, and the versions.
-        model: the model.
+        model: the model, or where it keeps its channels first a copy with channels last (see `layout`).
 
     Raises:
         CannotCompare: not a Keras model, on a backend that parity does not observe, or the example does not fit it.
@@ -53,7 +53,7 @@ class KerasRunner:
 
     def __init__(self, model: Any, example: np.ndarray | Mapping[str, np.ndarray]) -> None:
         self._engine: Engine = engine_of(model)
-        self.model = model
+        self.model = model = with_channels_last(model)
         self.engine = self._engine.description
         given = dict(example) if isinstance(example, Mapping) else {"input": np.asarray(example)}
         self._feeder = Feeder(self._engine, model, given)
@@ -67,14 +67,21 @@ class KerasRunner:
 
     @classmethod
     def open(
-        cls, path: str | Path, example: np.ndarray | Mapping[str, np.ndarray], custom_objects: str | None = None
+        cls,
+        path: str | Path,
+        example: np.ndarray | Mapping[str, np.ndarray],
+        custom_objects: str | None = None,
+        **options: Any,
     ) -> KerasRunner:
-        """The runner of a file's model (see `parity.frameworks.keras.load`)."""
-        file = read(path)
-        runner = cls(load_file(file, custom_objects).model, example)
-        ids = {id(variable): key for key, variable in runner._graph.variables.items()}
-        trained = [ids.get(id(variable), "") for variable in runner.model.trainable_variables]
-        runner.recipe = as_saved(runner.recipe, file, trained)
+        """The runner of a file's model, or of `module.py:build`; `options` are those of `load.open_keras`."""
+        opened = open_keras(path, custom_objects=custom_objects, **options)
+        runner = cls(opened.model, example)
+        network = runner.network
+        runner.network = replace(network, remarks=tuple(dict.fromkeys((*network.remarks, *opened.remarks))))
+        if opened.file is not None:
+            ids = {id(variable): key for key, variable in runner._graph.variables.items()}
+            trained = [ids.get(id(variable), "") for variable in runner.model.trainable_variables]
+            runner.recipe = as_saved(runner.recipe, opened.file, trained)
         return runner
 
     # The graph ------------------------------------------------------------------------------------------------------

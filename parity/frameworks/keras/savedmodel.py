@@ -18,7 +18,7 @@ from typing import Any
 from parity.errors import BadFile
 from parity.frameworks.keras.checkpoint import Bundle, fields, strings_of
 from parity.frameworks.keras.configs import is_model
-from parity.frameworks.keras.files import KerasFile, compiled
+from parity.frameworks.keras.facts import KerasFile, compiled
 from parity.frameworks.keras.stored import Stored
 from parity.frameworks.keras.variables import SUBLAYERS, variables_of
 

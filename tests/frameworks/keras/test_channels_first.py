@@ -181,3 +181,20 @@ def test_the_lift_speaks_n_h_w_c(tmp_path):
     assert any("keeps its channels first" in remark for remark in network.remarks)
     with pytest.raises(CannotCompare, match="images of shape"):
         KerasRunner.open(path, np.zeros((2, 5, 5, 3), np.float32))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", NETS)
+def test_a_live_model(keras, name):
+    """A model in memory runs as its own copy with channels last; the user's model stays as it is."""
+    model = drawn(NETS[name](keras))
+    model.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
+    x = np.random.default_rng(3).normal(size=(6, 8, 3) if name == "row" else (6, 8, 9, 3)).astype(np.float32)
+    before = [np.array(w) for w in model.get_weights()]
+    runner = KerasRunner(model, x)
+    assert runner.model is not model
+    y = np.eye(5, dtype=np.float32)[[0, 1, 2, 3, 4, 0]]
+    seen = runner.run(dict.fromkeys(runner.network.inputs, x), y)
+    runner.update(seen.param_grads, seen.statistics)
+    for one, two in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)

@@ -5,6 +5,7 @@ import pytest
 from parity.frameworks.keras.lift import lift
 from parity.frameworks.keras.runner import KerasRunner
 from parity.layers import Opaque
+from parity.optimizers import OpaqueRule
 from tests.frameworks.keras.real import TRACES, files, oracle
 
 
@@ -39,7 +40,10 @@ def test_agrees_with_the_executed_graph(path):
     assert network.outputs == executed.outputs
     assert {_param(p) for p in network.params.values()} == {_param(p) for p in executed.params.values()}
     for name in ("loss", "optimizer", "decoupled_decay", "clip", "metrics", "steps_done"):
-        assert getattr(recipe, name) == getattr(runner.recipe, name), name
+        said, live = getattr(recipe, name), getattr(runner.recipe, name)
+        if isinstance(said, OpaqueRule):  # each Keras has its own words for such a rule's settings
+            said, live = said.type, live.type
+        assert said == live, name
     assert recipe.learning_rate.kind == runner.recipe.learning_rate.kind
     assert recipe.learning_rate.first == pytest.approx(runner.recipe.learning_rate.first, rel=1e-6)
 
