@@ -13,18 +13,22 @@ from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
+from rich.theme import Theme
 
 from parity.causes import CAUSES, FAMILIES, Page, page
 from parity.reports.console import PROSE
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 __all__ = ["listing", "render_list", "render_page", "sheet"]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[(`[^`\]]+`)\]\([^)]*\.md\)")
 """A link to another page: the terminal shows its slug, which is what `parity rule` takes."""
+
+_THEME = Theme({"markdown.code": "cyan", "markdown.item.bullet": "dim"})
+"""rich itself sets inline code on black, which stands out on a light terminal."""
 
 
 def render_list(console: Console) -> None:
@@ -61,7 +65,18 @@ def sheet(slug: str) -> RenderableType:
     Raises:
         BadUsage: there is no such cause.
     """
-    return Constrain(Group(*_pieces(page(slug))), PROSE)
+    return Constrain(_Themed(Group(*_pieces(page(slug)))), PROSE)
+
+
+class _Themed:
+    """A renderable in this module's styles, whatever console draws it."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        with console.use_theme(_THEME):
+            yield from console.render(self.inner, options)
 
 
 def _pieces(found: Page) -> Iterator[RenderableType]:
@@ -77,8 +92,9 @@ def _body(text: str) -> Iterator[RenderableType]:
     """Markdown, with its fenced blocks set as code: indented, and nothing around them that a copy would take along."""
     end = 0
     for fence in _FENCE.finditer(text):
-        yield from _prose(text[end : fence.start()])
-        yield Padding(_code(fence[2].rstrip(), fence[1] or "text"), (1, 0, 1, 4))
+        before, after = text[end : fence.start()].strip(), text[fence.end() :].strip()
+        yield from _prose(before)
+        yield Padding(_code(fence[2].rstrip(), fence[1] or "text"), (1, 0, int(bool(after)), 4))
         end = fence.end()
     yield from _prose(text[end:])
 
