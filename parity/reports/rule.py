@@ -105,4 +105,4 @@ def _prose(text: str) -> Iterator[RenderableType]:
 
 
 def _code(text: str, language: str) -> RenderableType:
-    return Syntax(text, language, theme="ansi_dark", background_color="default", word_wrap=False)
+    return Syntax(text, language, theme="ansi_dark", background_color="default", word_wrap=True)
