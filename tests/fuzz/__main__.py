@@ -28,7 +28,7 @@ def main() -> int:
     failed = 0
     for suite in chosen:
         begun = time.perf_counter()
-        outcome = run(suite, arguments.count, arguments.seed)
+        outcome = run(suite, max(1, arguments.count // suite.cost), arguments.seed)
         _show(suite, outcome, time.perf_counter() - begun)
         failed += len(outcome.failures)
         if arguments.keep:

@@ -19,11 +19,11 @@ from tests.fuzz.suite import Suite
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("family", ["mat"])
-def test_a_sample_of_damaged_files(family):
+@pytest.mark.parametrize(("family", "count"), [("mat", 30), ("keras", 20), ("kerasload", 200)])
+def test_a_sample_of_damaged_files(family, count):
     """In a process of its own: a worker is forked, and this one may have threads."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", family, "--count", "30", "--seed", "7"],
+        [sys.executable, "-m", "tests.fuzz", family, "--count", str(count), "--seed", "7"],
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
