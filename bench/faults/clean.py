@@ -170,7 +170,7 @@ def undecayed(scene: Scene, rng: Rng) -> None:
 def frozen(scene: Scene, rng: Rng) -> None:
     """One layer that learns on neither side."""
     node = pick(scene.ref.of("conv", lambda n: n.fields["bias"]), rng)
-    scene.ref = scene.ref.edited(node.name, learningRate=(0.0, 0.0), weightDecay=(0.0, 0.0))
+    scene.ref = scene.ref.edited(node.name, learningRate=(0.0, 0.0))
     scene.train(frozen=frozenset({node.name}))
 
 
@@ -189,7 +189,7 @@ clean("rates per parameter, tf_keras", "lenet", multiplied, spelled(module="tf_k
 clean("filters decay only", "lenet inception", undecayed)
 clean("a frozen layer", "alex", frozen)
 clean("uncompiled", "normalised", uncompiled, spelled(softmax="logits"))
-clean("Adam", "lenet residual", solved("adam", {**RATES, "epsilon": 1e-7}, "Adam", learning_rate=0.01, epsilon=1e-7))
+clean("Adam", "lenet residual", solved("adam", {**RATES, "eps": 1e-7}, "Adam", learning_rate=0.01, epsilon=1e-7))
 clean(
     "legacy RMSprop",
     "lenet",

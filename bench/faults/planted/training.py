@@ -64,11 +64,13 @@ def solver(name: str, **options: float) -> Recipes:
 
 # ----------------------------------------------------------------------------------------------------------------- kind
 
+_ADAM = {"eps": 1e-7, "beta1": 0.9, "beta2": 0.999}
+"""Options of solver.adam, whose epsilon is called eps."""
 KIND = "optimizer-kind"
 fault(KIND, "Adam for SGD", "lenet residual", trained(KIND, other("Adam", learning_rate=0.01)))
 fault(KIND, "RMSprop for SGD", "alex", trained(KIND, other("RMSprop", learning_rate=0.01)))
 fault(KIND, "Adagrad for SGD", "normalised", trained(KIND, other("Adagrad", learning_rate=0.01)))
-fault(KIND, "SGD for Adam", "lenet", trained(KIND, solver("adam", epsilon=1e-8, beta1=0.9, beta2=0.999)))
+fault(KIND, "SGD for Adam", "lenet", trained(KIND, solver("adam", eps=1e-8, beta1=0.9, beta2=0.999)))
 
 # ----------------------------------------------------------------------------------------------------------------- rate
 
@@ -86,7 +88,7 @@ fault(
     RATE,
     "Adam",
     "lenet",
-    trained(RATE, both(solver("adam", epsilon=1e-7, beta1=0.9, beta2=0.999), other("Adam", learning_rate=0.012))),
+    trained(RATE, both(solver("adam", **_ADAM), other("Adam", learning_rate=0.012))),
 )
 
 
@@ -162,7 +164,6 @@ def _decoupled(scene: Scene) -> None:
     scene.optimize(weight_decay=0.0005)
 
 
-_ADAM = {"epsilon": 1e-7, "beta1": 0.9, "beta2": 0.999}
 fault(DECOUPLED, "SGD(weight_decay=)", "lenet alex", trained(DECOUPLED, _decoupled))
 fault(
     DECOUPLED,
@@ -195,7 +196,7 @@ fault(
     EPSILON,
     "Adam 1e-7 for 1e-8",
     "lenet",
-    trained(EPSILON, both(solver("adam", **{**_ADAM, "epsilon": 1e-8}), other("Adam", learning_rate=0.01))),
+    trained(EPSILON, both(solver("adam", **{**_ADAM, "eps": 1e-8}), other("Adam", learning_rate=0.01))),
 )
 fault(
     EPSILON,
@@ -228,8 +229,8 @@ def _frozen(scene: Scene, rng: Rng) -> None:
 
 def _frozen_reference(scene: Scene, rng: Rng) -> None:
     node = pick(scene.ref.of("conv", lambda n: n.fields["bias"]), rng)
-    scene.ref = scene.ref.edited(node.name, learningRate=(0.0, 0.0), weightDecay=(0.0, 0.0))
-    scene.true |= {MULTIPLIER, MISSING}
+    scene.ref = scene.ref.edited(node.name, learningRate=(0.0, 0.0))
+    scene.true.add(MULTIPLIER)
     scene.plant("layer-frozen optimizer-lr-multiplier", "update", node.name)
 
 
