@@ -329,7 +329,10 @@ def _keras_3() -> Any:
     else:
         backend_of(wanted)
     with quiet():
-        return importlib.import_module("keras")
+        keras = importlib.import_module("keras")
+        with contextlib.suppress(ImportError):
+            tensorflow()  # Keras imports it on any backend as soon as a layer says its configuration
+        return keras
 
 
 def _in_double(config: Any) -> Any:

@@ -185,9 +185,9 @@ class Replay:
             return self._copies[place.path]
         record = next(n.record for n in nodes if n.record is not None and n.record.place is place)
         copy = self.engine.double(place.item)
-        backend = self.backend
+        symbolic = self.backend.compiles and place.own  # where a run is dear, shapes are enough to build a layer
         try:
-            inputs = [backend.constant(t, "float64") if backend.is_floating(t) else t for t in record.tensors]
+            inputs = [self._doubled(tensor, symbolic) for tensor in record.tensors]
             copy(*fill(record.args, inputs), **fill(record.kwargs, inputs))  # builds it
         except Exception as error:
             raise NotImplementedError(f"{place.path} cannot be built in float64") from error
@@ -198,6 +198,13 @@ class Replay:
             self._repeats(place, record)
         self._copies[place.path] = copy
         return copy
+
+    def _doubled(self, tensor: Any, symbolic: bool) -> Any:
+        """A recorded tensor in float64, or only its shape and type."""
+        dtype = "float64" if self.backend.is_floating(tensor) else self.backend.dtype(tensor)
+        if symbolic:
+            return self.engine.keras.KerasTensor(tuple(tensor.shape), dtype)
+        return self.backend.constant(tensor, dtype)
 
     def _node(
         self,
@@ -254,7 +261,7 @@ class Replay:
         engine, item = self.engine, place.item
         args, kwargs = fill(record.args, record.tensors), fill(record.kwargs, record.tensors)
         try:
-            with engine.untouched(engine.state(item)):
+            with self.backend.untouched(engine.state(item)):
                 twin = type(item).from_config(item.get_config())
                 twin(*args, **kwargs)  # builds it
                 for mine, theirs in zip(twin.weights, item.weights, strict=True):

@@ -110,7 +110,9 @@ class Stepper:
             terms = [backend.cast(term, "float32") for term in self.engine.penalties(self.model)]
             return Made({"penalty": sum(terms[1:], terms[0])} if terms else {})
 
-        by_key = {str(i): variable for i, variable in enumerate(variables)}
+        # Keras 3 notes a weight's regularizer on the weight; Keras 2 keeps a function of no arguments.
+        held = [v for v in variables if not self.engine.modern or getattr(v, "regularizer", None) is not None]
+        by_key = {str(i): variable for i, variable in enumerate(held)}
         made, gradients = backend.differentiate(penalties, {}, by_key, True)
         if not made.objectives:
             return 0.0, {}

@@ -44,10 +44,21 @@ class Backend(ABC):
     Attributes:
         name: as `KERAS_BACKEND` spells it.
         version: of its package.
+        compiles: whether the first run of each operation on each shape costs far more than the next.
     """
 
     name: str
     version: str
+    compiles: bool = False
+
+    def remark(self, class_name: str, config: Mapping[str, Any]) -> str:
+        """What a layer of Keras 3 computes elsewise on this backend than on tensorflow; empty for nothing.
+
+        Args:
+            class_name: e.g. `"AveragePooling2D"`.
+            config: its settings.
+        """
+        return ""
 
     # Values -----------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,12 @@ class Torch(Backend):
         self.torch, self.version = torch, torch.__version__
         self._convert: Any = keras.ops.convert_to_tensor
 
+    def remark(self, class_name: str, config: Mapping[str, Any]) -> str:
+        """Keras' own `average_pool` (keras/src/backend/torch/nn.py, `_apply_same_padding`)."""
+        if class_name.startswith("AveragePooling") and config.get("padding") == "same":
+            return 'pads "same" by repeating the border on torch, which tensorflow and jax leave out of the mean'
+        return ""
+
     def constant(self, value: Any, dtype: str | None = None) -> Any:
         """On the device that Keras computes on."""
         value = value if self.torch.is_tensor(value) else np.asarray(value)
