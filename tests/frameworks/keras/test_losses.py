@@ -1,0 +1,143 @@
+"""What a file says about its losses and metrics, in every form, lifted and live."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from parity.frameworks.keras.engine import engine_of
+from parity.frameworks.keras.lift import lift
+from parity.frameworks.keras.losses import kinds_of, loss_layers, specs_of, weights_of
+from parity.frameworks.keras.recipes import metric_names
+from parity.frameworks.keras.runner import KerasRunner
+from parity.layers import Loss
+
+MSE = Loss("mean_squared_error", sparse=False)
+MAE = Loss("mean_absolute_error", sparse=False)
+SUM = Loss("mean_squared_error", "sum", sparse=False)
+EACH = Loss("mean_squared_error", "none", sparse=False)
+SMOOTH = Loss("softmaxlog", label_smoothing=0.1, sparse=False)
+LOGITS = Loss("binary_crossentropy", sparse=False, settings=(("from_logits", True),))
+WIDE = Loss("huber", sparse=False, settings=(("delta", 2.0),))
+
+
+def _object(class_name, **config):
+    return {"class_name": class_name, "config": config}
+
+
+FORMS = [
+    ("mse", [MSE]),
+    ("MeanSquaredError", [MSE]),
+    (_object("MeanSquaredError", reduction="auto", name="mean_squared_error"), [MSE]),
+    (_object("MeanSquaredError", reduction="sum"), [SUM]),
+    (_object("LossFunctionWrapper", fn="mean_squared_error", reduction=None), [EACH]),
+    ({"module": "builtins", "class_name": "function", "config": "mean_squared_error"}, [MSE]),
+    (_object("CategoricalCrossentropy", from_logits=True, label_smoothing=0.1), [SMOOTH]),
+    (_object("BinaryCrossentropy", from_logits=True), [LOGITS]),
+    (_object("Huber", delta=2.0), [WIDE]),
+    ("sparse_categorical_crossentropy", [Loss("log")]),
+    ("hinge", [Loss("mean_hinge", sparse=False)]),
+    (["mse", "mae"], [MSE, MAE]),
+    ({"a": "mse", "b": _object("MeanAbsoluteError")}, [MSE, MAE]),
+    ("my_loss", [Loss("my_loss", sparse=False)]),
+    (None, []),
+]
+
+
+@pytest.mark.parametrize(("said", "kinds"), FORMS)
+def test_forms(said, kinds):
+    assert kinds_of(said) == kinds
+
+
+def test_weights_go_by_name_or_in_order():
+    specs = list(specs_of({"a": "mse", "b": "mae"}))
+    assert weights_of({"b": 0.2}, specs) == [1.0, 0.2]
+    assert weights_of([0.5, None], specs) == [0.5, 1.0]
+    assert weights_of(None, specs) == [1.0, 1.0]
+    layers = loss_layers(
+        {"loss": {"b": "mae", "a": "mse"}, "loss_weights": {"b": 3}}, ("x/a:activation", "b"), {"b": (4, 4, 2)}
+    )
+    assert [(layer.name, layer.inputs, weight) for layer, weight in layers] == [
+        ("loss:x/a:activation", ("x/a:activation", "labels:x/a:activation"), 1.0),
+        ("loss:b", ("b", "labels:b"), 3.0),
+    ]
+    assert [layer.kind.reduction for layer, _ in layers] == ["mean", "pixel-mean"]
+
+
+METRICS = [
+    (None, ()),
+    (["accuracy", "mse"], ("accuracy", "mse")),
+    ([["acc"], ["acc", "mae"]], ("acc", "mae")),
+    ({"out": ["accuracy"], "aux": "mae"}, ("accuracy", "mae")),
+    ([{"class_name": "MeanMetricWrapper", "config": {"name": "top5", "fn": "top_k", "dtype": "float32"}}], ("top_k",)),
+    ([{"class_name": "AUC", "config": {"name": "auc_1"}}], ("auc_1",)),
+    ([{"module": "builtins", "class_name": "function", "config": "my_metric"}], ("my_metric",)),
+    ([None, 3, {"class_name": "Precision", "config": None}], ("3", "Precision")),
+]
+
+
+@pytest.mark.parametrize(("said", "names"), METRICS)
+def test_metrics(said, names):
+    found = metric_names(said)
+    assert found == tuple(n if n != "3" else "int" for n in names)
+
+
+def _two_outputs(keras):
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    x = layers.Input((5,), name="x")
+    h = layers.Dense(4, "tanh", name="h")(x)
+    return keras.Model(x, [layers.Dense(3, "softmax", name="kind")(h), layers.Dense(1, name="size")(h)])
+
+
+LOSSES = [
+    {"kind": "categorical_crossentropy", "size": "mse"},
+    ["categorical_crossentropy", "huber"],
+    "mse",
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("engine", ["keras", "tf_keras"])
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_lifted_and_live_losses_are_the_same(tmp_path, engine, suffix, loss):
+    keras = engine_of(engine).keras
+    model = _two_outputs(keras)
+    weights = {"kind": 0.5, "size": 2.0} if isinstance(loss, dict) else [0.5, 2.0] if isinstance(loss, list) else None
+    model.compile("sgd", loss, loss_weights=weights, metrics={"kind": ["accuracy"], "size": ["mae"]})
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    network, recipe = lift(path)
+    runner = KerasRunner.open(path, np.ones((2, 5), np.float32))
+    lifted = [(n.name, n.kind, n.inputs, n.remarks) for n in network if isinstance(n.kind, Loss)]
+    assert lifted == [(n.name, n.kind, n.inputs, n.remarks) for n in runner.network if isinstance(n.kind, Loss)]
+    assert dict(network.objectives) == dict(runner.network.objectives)
+    assert list(network.objectives.values()) == ([0.5, 2.0] if weights else [1.0, 1.0])
+    assert network.labels == runner.network.labels
+    assert recipe.loss == runner.recipe.loss == lifted[0][1]
+    assert recipe.metrics == runner.recipe.metrics
+    assert len(recipe.metrics) == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("version", ["2.1.6", "2.15.0", "3.5.0"])
+def test_strange_metrics_and_losses_of_other_versions_do_not_stop_a_load(tmp_path, version):
+    keras = engine_of("keras" if version.startswith("3") else "tf_keras").keras
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3, activation="softmax", name="d")])
+    model.compile("sgd", "categorical_crossentropy")
+    path = tmp_path / "odd.h5"
+    model.save(path)
+    metrics = ["acc", "no_such_metric", {"class_name": "Fancy", "config": {"x": 1}}, [None], {"a": ["b"]}]
+    said = {"reduction": "auto", "name": "cce", "from_logits": False, "label_smoothing": 0, "axis": -1}
+    loss = _object("CategoricalCrossentropy", fn="categorical_crossentropy", **said)
+    with h5py.File(path, "a") as f:
+        training = json.loads(f.attrs["training_config"])
+        training.update(metrics=metrics, weighted_metrics=metrics, loss=loss)
+        f.attrs["training_config"] = json.dumps(training)
+        f.attrs["keras_version"] = version
+    recipe = lift(path)[1]
+    runner = KerasRunner.open(path, np.ones((2, 4), np.float32))
+    assert runner.recipe.metrics == recipe.metrics == ("acc", "no_such_metric", "Fancy", "b")
+    assert runner.recipe.loss == recipe.loss == Loss("log", sparse=False)
