@@ -19,7 +19,7 @@ from parity.anchors import anchored
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import data_inputs, matched_inputs
 from parity.layers import Loss, Merge, Softmax
-from parity.matching import follow, is_linear, likeness, pairing, plain_names, with_neighbours
+from parity.matching import follow, is_linear, likeness, pairing, plain_names, stands_in, with_neighbours
 from parity.network import Network
 from parity.units import Unit, units
 
@@ -81,6 +81,19 @@ class Alignment:
     def keras_makers(self) -> Mapping[str, Unit]:
         """Output tensor → the Keras unit that makes it, with or without a partner."""
         return {unit.output: unit for unit in self.keras_units}
+
+    @cached_property
+    def moved(self) -> tuple[tuple[Unit, Unit], ...]:
+        """Units of both sides that stay alone and would be partners if they stood at the same place."""
+        found: list[tuple[Unit, Unit]] = []
+        left = list(self.keras_only)
+        for unit in self.ref_only:
+            other = next((o for o in left if o.core == unit.core and o.kind == unit.kind), None)
+            other = other or next((o for o in left if stands_in(unit, o)), None)
+            if other is not None:
+                found.append((unit, other))
+                left = [o for o in left if o is not other]
+        return tuple(found)
 
     @cached_property
     def has_loss(self) -> bool:

@@ -1,4 +1,4 @@
-"""A change of the Keras side, as a value: what a finding proposes, what is applied to a copy, what a fix script says."""
+"""A change of the Keras side, as a value: what a finding proposes, what a copy is given, what a fix script says."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Change:
 
     Attributes:
         action: a key of `ACTIONS`.
-        layer: the Keras layer that it changes, as `Layer.origin` names it (`"block1/conv"` inside a submodel); empty for
-            the recipe and the batch.
+        layer: the Keras layer that it changes, as `Layer.origin` names it (`"block1/conv"` inside a submodel); empty
+            for the recipe and the batch.
         values: what it takes, by action:
             argument: the constructor's argument → value, in Keras' words (`{"epsilon": 1e-05}`), lists for tuples.
-            replace, insert: `class_name` (of `keras.layers`) and `config` (its arguments); insert also `before: True` to
-                put it in front of the layer instead of behind it.
+            replace, insert: `class_name` (of `keras.layers`) and `config` (its arguments); insert also `before: True`
+                to put it in front of the layer instead of behind it.
             remove, rewire: for rewire `inputs`: Keras layers (or inputs), in order; `order`: a permutation of the
                 present ones instead.
             weights: `role` (of the neutral vocabulary) and `value`: an array in the Keras layout.

@@ -121,8 +121,8 @@ def _idle(name: str, ref: Kind, keras: Kind, shape: Shape | None) -> bool:
         return "max" in (ref.method, keras.method) or not (any(ref.pad or ()) or any(keras.pad or ()))
     if isinstance(ref, BatchNorm) and isinstance(keras, BatchNorm) and name == "momentum":
         return ref.momentum is None or keras.momentum is None
-    if isinstance(ref, Activation) and name == "slope":
-        return ref.function not in ("relu", "elu")
+    if isinstance(ref, Activation) and isinstance(keras, Activation) and name in ("slope", "limit"):
+        return ref.function != keras.function or ref.function not in ("relu", "elu")
     if isinstance(ref, Loss) and isinstance(keras, Loss) and name == "function":
         return {ref.function, keras.function} <= {"softmaxlog"}
     return False
@@ -134,6 +134,9 @@ def _refined(name: str, cause: str, ref: Kind, keras: Kind) -> str:
         # As many cells along each axis, but not on the same sides.
         if len(a) == len(b) and all(sum(a[i : i + 2]) == sum(b[i : i + 2]) for i in range(0, len(a), 2)):
             return "padding-asymmetric"
+        # MatConvNet has no ceil mode: nets from Caffe have it as cells at the end that the last window reaches.
+        if isinstance(ref, Pool) and len(a) == len(b) and a[::2] == b[::2]:
+            return "pool-ceil"
     if name == "function" and isinstance(ref, Loss) and isinstance(keras, Loss):
         if ref.function == "softmaxlog" and keras.function == "log":
             return "softmax-missing"

@@ -51,6 +51,7 @@ class Edit:
         mode: `"train"` or `"eval"` instead of the comparison's.
         labels: what to make of the labels of a loss.
         factor: on what a loss makes, and so on its gradients.
+        order: of the channels of what it makes.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Edit:
     mode: str | None = None
     labels: Callable[[Array], Array] | None = None
     factor: float = 1.0
+    order: tuple[int, ...] = ()
 
     def __add__(self, other: Edit) -> Edit:
         """Both, the other one's where they change the same."""
@@ -71,6 +73,7 @@ class Edit:
             other.mode or self.mode,
             other.labels or self.labels,
             self.factor * other.factor,
+            other.order or self.order,
         )
 
     def applied(self, kind: Kind) -> Kind:
@@ -203,6 +206,8 @@ class Experiment:
         with torch.set_grad_enabled(backward):
             made = kind.forward(inputs, leaves, context)
         output = made[0] if isinstance(made, (tuple, list)) else made
+        if edit.order:
+            output = output[:, list(edit.order)]
         local = Local(outputs={pair.ref.output: from_torch(output)})
         if trial.is_loss:
             output = output * (edit.factor * pair.ref.weight)

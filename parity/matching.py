@@ -27,7 +27,7 @@ from parity.layers import (
 from parity.network import Network
 from parity.units import Unit, same_shape
 
-__all__ = ["follow", "is_linear", "likeness", "pairing", "plain_names", "with_neighbours"]
+__all__ = ["follow", "is_linear", "likeness", "pairing", "plain_names", "stands_in", "with_neighbours"]
 
 _NEVER_OPAQUE = (Loss, Dropout, Concat, Merge, Pad)
 """What a custom layer is not taken for: a loss, or what moves values and does nothing else."""
@@ -77,16 +77,26 @@ def _kinship(a: Unit, b: Unit) -> float | None:
         if isinstance(a.kind, Activation) and isinstance(b.kind, Activation):
             return 0.0 if (a.kind.function == "linear") == (b.kind.function == "linear") else -2.0
         return 1.0 if not isinstance(a.kind, Opaque) or a.kind.type == getattr(b.kind, "type", None) else 0.2
-    # A layer that the vocabulary does not know may be the other side's by its shape alone: an LRN written as a
-    # custom layer. One without parameters must not swallow a layer that has some.
+    if not stands_in(a, b):
+        return None
+    if same_shape(a.shape, b.shape):
+        return -0.6 if a.params or b.params else -0.2
+    # Its shape may be another one because something above it went wrong; its channels are not.
+    channels = [unit.shape[-1] if unit.shape else None for unit in (a, b)]
+    return -1.2 if channels[0] == channels[1] and len(a.shape or ()) == len(b.shape or ()) else None
+
+
+def stands_in(a: Unit, b: Unit) -> bool:
+    """Whether one of two units is a layer that the vocabulary does not know, and may be the other one all the same.
+
+    An LRN written as a custom layer. One without parameters must not swallow a layer that has some.
+    """
     for known, other in ((a, b), (b, a)):
-        if not isinstance(other.kind, Opaque) or not same_shape(a.shape, b.shape):
+        if not isinstance(other.kind, Opaque) or isinstance(known.kind, _NEVER_OPAQUE):
             continue
-        if not known.params and not isinstance(known.kind, _NEVER_OPAQUE):
-            return -0.2
-        if isinstance(known.kind, Conv | ConvTranspose | BatchNorm | Scale) and other.params:
-            return -0.6
-    return None
+        if not known.params or (isinstance(known.kind, Conv | ConvTranspose | BatchNorm | Scale) and other.params):
+            return True
+    return False
 
 
 def _fields_alike(a: Kind, b: Kind) -> float:

@@ -15,6 +15,7 @@ from parity.batch import Batch
 from parity.case import Data
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import Side, data_inputs, inputs_for, matched_inputs, targets_for
+from parity.joined import joined
 from parity.network import Network, Shape
 from parity.opening import framework_of, lift
 from parity.probes import open_extents, probe_inputs, with_targets
@@ -75,7 +76,7 @@ def open_sides(
         given = replace(given, source=f"a probe batch (seed {seed})")
     feeds_ref = inputs_for(given, _REF, mine.inputs, ref_to_keras)
     feeds_keras = inputs_for(given, _KERAS, theirs.inputs, keras_to_ref)
-    ref_runner, keras_runner = mine.open(feeds_ref), theirs.open(feeds_keras)
+    ref_runner, keras_runner = joined(mine.open(feeds_ref)), joined(theirs.open(feeds_keras))
     notes = _adopted(ref_runner, keras_runner)
     networks = ref_runner.network, keras_runner.network
     if generated:

@@ -67,14 +67,16 @@ def compare_structure(
     shapes = _Shapes(alignment)
     for pair in alignment.pairs:
         rows.append((places[pair.ref.name], _pair_probes(alignment, pair, all_links, values, shapes, training)))
+    moved = {mine.name: theirs for mine, theirs in alignment.moved}
     for unit in alignment.ref_only:
-        probe = Probe(unit.name, "", "structure", "layer", shape=_known(unit.shape), status="unpaired")
+        other = moved[unit.name].origin if unit.name in moved else ""
+        probe = Probe(unit.name, other, "structure", "layer", shape=_known(unit.shape), status="unpaired")
         rows.append((places[unit.name], [probe]))
     by_keras = {pair.keras.name: places[pair.ref.name] for pair in alignment.pairs}
     place = -1.0
     for unit in alignment.keras_units:
         place = by_keras.get(unit.name, place)
-        if unit in alignment.keras_only:
+        if unit in alignment.keras_only and unit not in moved.values():
             probe = Probe("", unit.origin, "structure", "layer", shape=_known(unit.shape), status="unpaired")
             rows.append((place + 0.5, [probe]))
     return [probe for _, probes in sorted(rows, key=lambda row: row[0]) for probe in probes]

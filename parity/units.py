@@ -188,6 +188,9 @@ class _Grouping:
         if len(branches) < 2 or not isinstance(first, Conv | ConvTranspose):
             return
         alike = all(k == first for k in kinds)
+        # Joined in another order than they were cut, they are still the groups of one convolution: with a fault in it.
+        order = sorted(range(len(sources)), key=lambda k: sources[k][1])
+        sources, branches = [sources[k] for k in order], [branches[k] for k in order]
         contiguous = all(a[0] == b[0] and a[2] == b[1] for a, b in pairwise(sources))
         equal = len({stop - start for _, start, stop in sources}) == 1 and sources[0][1] == 0
         if not (alike and contiguous and equal):

@@ -20,7 +20,7 @@ ORDER = (
     ("case", "structure", "tensors", "bench", "judge", "updates", "propagation", "comparison", "experiments", "compare", "trace"),
     ("rules", "causes"),
     ("diagnose", "findings"),
-    ("options", "sides", "summary", "session"),
+    ("options", "joined", "sides", "summary", "fixes", "session"),
     ("receptive", "inspection", "reports"),
     ("cli", "pytest_plugin", "debugger"),
     ("__main__", "__init__"),

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from parity.align import Pair
 from parity.case import Comparison
 from parity.differences import Difference, differences
@@ -54,6 +56,9 @@ def _sought(run: Comparison, pair: Pair) -> Explanation | None:
     declared = _declared(run, pair, experiment, said)
     if said and experiment.explains(declared):
         return Explanation(_needed(run, pair, experiment, said, Edit()))
+    whole = Edit(kind=pair.keras.kind, factor=declared.factor)
+    if said and isinstance(pair.keras.kind, Loss) and experiment.explains(whole):
+        return Explanation(tuple(d.field for d in said))
     tried = list(proposals(experiment))
     for base in (Edit(), declared) if said else (Edit(),):
         for proposal in tried:
@@ -73,8 +78,11 @@ def _declared(run: Comparison, pair: Pair, experiment: Experiment, said: Sequenc
     fields = {d.field: d.keras for d in said if d.field != "weight"}
     if isinstance(experiment.kind, Loss):
         return Edit(fields=fields, factor=pair.keras.weight / pair.ref.weight if pair.ref.weight else 1.0)
-    if isinstance(experiment.kind, BatchNorm) and run.mode == "eval":
-        fields.pop("epsilon", None)  # MatConvNet's stored deviation already holds its own
+    deviation = experiment.first.roles.get("deviation")
+    if isinstance(experiment.kind, BatchNorm) and "epsilon" in fields and deviation is not None and run.mode == "eval":
+        # MatConvNet's stored deviation already holds its own epsilon, and nothing is added to it.
+        variance = deviation.astype(np.float64) ** 2 - experiment.kind.epsilon
+        return Edit(fields=fields, params={"deviation": np.sqrt(np.maximum(variance + fields["epsilon"], 0))})
     return Edit(fields=fields)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from parity.case import Comparison
-from parity.layers import Activation, Concat, Dropout, Pad, Softmax
+from parity.layers import Activation, Concat, Dropout, Loss, Pad, Softmax
 from parity.report import Finding
 from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
@@ -17,26 +17,20 @@ __all__ = ["find"]
 def find(run: Comparison) -> Iterable[Finding]:
     """Findings for units without a partner, swapped neighbours, and wiring."""
     alignment = run.alignment
-    swapped: set[int] = set()
+    for unit, other in alignment.moved:
+        yield _at(
+            "layer-order",
+            unit,
+            other.origin,
+            f"Both sides have {unit.kind.name.lower()} {unit.name} / {other.origin}, but at another place: in the "
+            f"reference it follows {_before(run, unit, 'ref')}, in Keras {_before(run, other, 'keras')}.",
+            f"move {other.origin} behind {_partner(run, unit)}",
+        )
     for unit in alignment.ref_only:
-        for other in alignment.keras_only:
-            if id(other) not in swapped and unit.core == other.core and unit.kind == other.kind:
-                swapped |= {id(unit), id(other)}
-                yield _at(
-                    "layer-order",
-                    unit,
-                    other.origin,
-                    f"Both sides have {unit.kind.name.lower()} {unit.name} / {other.origin}, but at another place: "
-                    f"in the reference it follows {_before(run, unit, 'ref')}, in Keras "
-                    f"{_before(run, other, 'keras')}.",
-                    f"move {other.origin} behind {_partner(run, unit)}",
-                )
-                break
-    for unit in alignment.ref_only:
-        if id(unit) not in swapped:
+        if all(unit is not mine for mine, _ in alignment.moved):
             yield _missing(run, unit)
     for unit in alignment.keras_only:
-        if id(unit) not in swapped:
+        if all(unit is not theirs for _, theirs in alignment.moved):
             yield _extra(run, unit)
     for probe in run.probes:
         if probe.phase == "structure" and probe.tensor == "inputs" and probe.status == "born":
@@ -67,12 +61,20 @@ def _extra(run: Comparison, unit: Unit) -> Finding:
     cause, what = "layer-extra", unit.kind.name.lower()
     if isinstance(unit.kind, Activation):
         cause, what = "activation-extra", unit.kind.function
-    elif isinstance(unit.kind, Softmax) and any(isinstance(u.kind, Softmax) for u in run.alignment.ref_units):
+    elif isinstance(unit.kind, Softmax) and _has_softmax(run):
         cause = "softmax-double"
     evidence = (
         f"Keras has {what} {unit.origin} behind {_before(run, unit, 'keras')}; the reference has nothing like it."
     )
     return Finding(cause, "divergence", "", unit.origin, "structure", evidence, f"remove {unit.origin}")
+
+
+def _has_softmax(run: Comparison) -> bool:
+    """Whether the reference applies softmax, in a layer of its own or in its loss: Keras then applies it twice."""
+    return any(
+        isinstance(unit.kind, Softmax) or (isinstance(unit.kind, Loss) and unit.kind.function == "softmaxlog")
+        for unit in run.alignment.ref_units
+    )
 
 
 def _at(cause: str, unit: Unit, keras_layer: str, evidence: str, fix: str) -> Finding:

@@ -228,9 +228,8 @@ def _filters(experiment: Experiment, kind: Kind) -> Iterator[Proposal]:
             if turned != pad:
                 words = f"pads [{' '.join(map(str, turned))}], the reference [{' '.join(map(str, pad))}]"
                 yield Proposal("padding-asymmetric", words, Edit(fields={"pad": turned}))
-    if isinstance(kind, Conv) and kernel is not None:
-        for count in (2, 4, 8):
-            yield from _regrouped(kind, kernel, count)
+    if isinstance(kind, Conv | ConvTranspose) and kind.groups > 1:
+        yield from _reordered(kind.filters, kind.groups)
 
 
 def layouts(kernel: Array) -> Iterator[tuple[str, str, Array]]:
@@ -245,12 +244,18 @@ def layouts(kernel: Array) -> Iterator[tuple[str, str, Array]]:
     yield "channel-order", "with its output channels reversed", kernel[..., ::-1]
 
 
-def _regrouped(kind: Conv, kernel: Array, count: int) -> Iterator[Proposal]:
-    """Output channels interleaved between groups instead of one group behind the other."""
-    outputs = kernel.shape[-1]
-    if kind.groups == count and outputs % count == 0:
-        order = np.arange(outputs).reshape(count, -1).T.ravel()
-        yield Proposal("channel-order", "interleaves its groups", Edit(params={"kernel": kernel[..., order]}))
+def _reordered(outputs: int, groups: int) -> Iterator[Proposal]:
+    """What groups make, joined in another order, or interleaved."""
+    if outputs % groups:
+        return
+    blocks = np.arange(outputs).reshape(groups, -1)
+    orders = itertools.permutations(range(groups)) if groups <= 4 else [tuple(reversed(range(groups)))]
+    for order in orders:
+        if order != tuple(range(groups)):
+            words = f"joins its {groups} groups in the order {' '.join(str(g + 1) for g in order)}"
+            yield Proposal("channel-order", words, Edit(order=tuple(int(c) for c in blocks[list(order)].ravel())))
+    interleaved = tuple(int(c) for c in blocks.T.ravel())
+    yield Proposal("channel-order", f"interleaves what its {groups} groups make", Edit(order=interleaved))
 
 
 def _concat(experiment: Experiment) -> Iterator[Proposal]:
