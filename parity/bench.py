@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.align import Alignment, Pair
-from parity.layers import Dropout, Loss, Pool
+from parity.layers import Dropout, Loss, Opaque, Pool
 from parity.runner import Local, Pass, Runner, Targets
 from parity.tensors import Named, fitted
 from parity.transfer import Link, transferred
@@ -115,6 +115,17 @@ class Trial:
         """The reference's own value of a tensor, or what is made of it for a second trial."""
         value = self.bench.observed.outputs[tensor]
         return value if self.varied is None else _varied(value, self.varied, apart=not self.is_loss)
+
+    @property
+    def absent(self) -> str:
+        """Why the reference shows nothing of this pair (it cannot run it, or what it reads); empty if it does."""
+        network, seen = self.bench.ref.network, self.bench.observed.outputs
+        for name in self.pair.ref.layers:
+            kind = network[name].kind
+            if isinstance(kind, Opaque) and kind.runs_code and network[name].output not in seen:
+                return f"{name} runs code that parity does not have"
+        read = network.data(self.pair.ref.inputs)
+        return "" if all(tensor in seen for tensor in read) else "what it reads could not be observed in the reference"
 
     # ---- inputs
 

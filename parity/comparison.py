@@ -13,7 +13,7 @@ from parity.align import Map, align
 from parity.bench import Bench, masks_for_ref
 from parity.case import Comparison, Data
 from parity.judge import examine
-from parity.layers import BatchNorm, Loss
+from parity.layers import BatchNorm, Loss, Opaque
 from parity.network import STATISTICS
 from parity.propagation import propagated_distances, propagated_probes
 from parity.report import Outcome, Probe
@@ -182,22 +182,18 @@ def _slots(run: Comparison) -> dict[str, dict[str, Array]]:
         if any(h is None for h in held):
             continue
         names = set.intersection(*(set(h or {}) for h in held))
+        given = {name: {key: (h or {})[name] for key, h in zip(link.ref, held, strict=True)} for name in names}
+        # A count of steps is laid out in no axes.
         made[link.keras] = {
-            name: link.to_keras({key: (h or {})[name] for key, h in zip(link.ref, held, strict=True)}) for name in names
+            name: next(iter(of.values())) if np.ndim(next(iter(of.values()))) == 0 else link.to_keras(of)
+            for name, of in given.items()
         }
     return made
 
 
 def _updates(run: Comparison) -> None:
     """The update phase, after everything before it is known."""
-    # Without a rate for the moments MatConvNet's trainer stops with an index error at the first update.
-    unmoved = frozenset(
-        key
-        for link in run.links
-        if isinstance(link.pair.ref.kind, BatchNorm) and link.pair.ref.kind.momentum is None
-        for key in link.ref
-        if link.role in STATISTICS
-    )
+    unmoved = _unmoved(run)
     run.moves = isolated_moves(
         run.alignment, run.links, run.keras, run.course, run.free, slots=_slots(run), unmoved=unmoved
     )
@@ -229,6 +225,22 @@ def _updates(run: Comparison) -> None:
                 note=move.note,
             )
         )
+
+
+def _unmoved(run: Comparison) -> dict[str, str]:
+    """Parameter of the reference → why nothing can be said of its update."""
+    network, first = run.ref.network, run.course.passes[0]
+    code = any(isinstance(n.kind, Opaque) and n.kind.runs_code and n.output not in first.outputs for n in network)
+    made: dict[str, str] = {}
+    for link in run.links:
+        kind = link.pair.ref.kind
+        for key in link.ref:
+            if isinstance(kind, BatchNorm) and kind.momentum is None and link.role in STATISTICS:
+                # Without a rate for them MatConvNet's trainer stops with an index error at the first update.
+                made[key] = "the reference's trainer stops here: it has no averaging rate for the moments"
+            elif code and network.params[key].trainable and key not in first.param_grads:
+                made[key] = "its gradient passes through a layer whose code parity does not have"
+    return made
 
 
 def _outcome(run: Comparison, ref: Pass, keras: Pass) -> Outcome | None:

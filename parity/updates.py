@@ -103,7 +103,7 @@ def isolated_moves(
     free: Course,
     *,
     slots: Mapping[str, Mapping[str, Array]],
-    unmoved: frozenset[str] = frozenset(),
+    unmoved: Mapping[str, str] | None = None,
 ) -> list[Move]:
     """Every parameter's isolated move in every step, and the free one beside it.
 
@@ -114,7 +114,7 @@ def isolated_moves(
         course: the reference's free run.
         free: the Keras model's free run.
         slots: the optimizer's slots to start from, by Keras id.
-        unmoved: reference ids whose updates the reference's own trainer cannot say.
+        unmoved: reference id → why the reference cannot say what its update is.
     """
     keras.reset(slots)
     moves: list[Move] = []
@@ -129,9 +129,9 @@ def isolated_moves(
         for link in links:
             if not link.keras or link.keras not in start or not link.ref:
                 continue
-            if any(key in unmoved for key in link.ref):
-                note = "the reference's trainer stops here: it has no averaging rate for the moments"
-                moves.append(Move(link, step, "unverified", None, 0.0, None, None, note=note))
+            why = next((unmoved[key] for key in link.ref if key in unmoved), "") if unmoved else ""
+            if why:
+                moves.append(Move(link, step, "unverified", None, 0.0, None, None, note=why))
                 continue
             moves.append(_move(link, step, start, goal, reached, origin, course, free))
     return moves
