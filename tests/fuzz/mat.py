@@ -172,5 +172,5 @@ SUITES = (
     Suite("mat-v73", damaged(SOURCES["v73"], (PLAIN,), (*_BYTES, _TREES, _TREES)), _open, ".mat"),
     Suite("mat-cut", damaged([p for v in SOURCES.values() for p in v], (PLAIN,), (truncate,)), _open, ".mat"),
     Suite("mat-values", _wrong_values, _open, ".mat"),
-    Suite("mat-run", _wrong_values, _run, ".mat", seconds=30, memory=4 << 30),
+    Suite("mat-run", _wrong_values, _run, ".mat", seconds=60, memory=4 << 30, cost=5),
 )

@@ -51,7 +51,7 @@ class Suite:
     make: Callable[[random.Random], bytes]
     open: Callable[[Path], object]
     suffix: str = ""
-    seconds: float = 10.0
+    seconds: float = 30.0
     memory: int = 2 << 30
     strict: bool = True
     cost: int = 1

@@ -196,3 +196,11 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     made = [read(write(tmp_path / f"{version}.mat", sound(), version)) for version in VERSIONS]
     same(made[1], made[0])
     same(made[2], made[0])
+
+
+def test_what_a_reader_should_know_of_a_layer_is_said(tmp_path: Path) -> None:
+    import parity
+
+    network = parity.inspect(write(tmp_path / "net.mat", sound())).network
+    assert any("approximates them by up to a few per mille" in remark for remark in network["lrn"].remarks)
+    assert network["conv1"].remarks == ()
