@@ -119,6 +119,9 @@ class EditedRunner(KerasRunner):
         edited: the copy.
         example: an input batch by name (see `KerasRunner`).
         before: the recipe of the model that was copied: what only its file says is taken from it.
+
+    Raises:
+        CannotCompare: the copy does not run on the example.
     """
 
     def __init__(self, edited: Edited, example: Mapping[str, np.ndarray], before: Recipe | None = None) -> None:
@@ -129,6 +132,11 @@ class EditedRunner(KerasRunner):
         self._multiply()
         if before is not None:
             self.recipe = replace(self.recipe, metrics=before.metrics or self.recipe.metrics, origin=before.origin)
+
+    @classmethod
+    def of(cls, edited: Edited, before: KerasRunner) -> EditedRunner:
+        """The runner of a copy of what another runner runs."""
+        return cls(edited, before._example, before.recipe)
 
     def adopt(self, recipe: Recipe, loss: Loss | None = None) -> None:
         """As `KerasRunner.adopt`."""

@@ -89,6 +89,7 @@ class Plan:
         paths: path → layer, operation, input or submodel.
         homes: id of one of these → the model that holds it, and its path.
         parts: id → what becomes of it.
+        new: names of the layers that are inserted; later edits may name them like any other.
         later: edits of what is there when the copy is built.
 
     Raises:
@@ -257,6 +258,9 @@ class Plan:
             self._without_activation(path).behind[:0] = [new, self.create("Activation", {"activation": function})]
         else:
             (part.before if values.get("before") else part.behind).append(new)
+        model, path = self.homes[id(part.item)]
+        path = "/".join([*path.split("/")[:-1], new.name])
+        self.paths[path], self.homes[id(new)], self.parts[id(new)] = new, (model, path), Part(new)
         self.new.add(new.name)
 
     def _remove(self, path: str, values: dict[str, Any]) -> None:

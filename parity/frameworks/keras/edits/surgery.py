@@ -71,7 +71,7 @@ class Surgery:
             return self._made[id(item)]
         part = self.plan.parts.get(id(item))
         if part is None:
-            return item  # a new layer
+            return item  # made for this copy
         if part.instead is not None:
             self.plan.release(item.name)
             new = self.plan.create(part.instead[0], {**part.instead[1], **part.arguments})
@@ -126,13 +126,14 @@ class Surgery:
             maker = maker_of(start)
             shape = (None, *tuple(start.shape)[1:])
             stack.append(self.keras.Input(batch_shape=shape, dtype=start.dtype, name=maker.name))
-            stack += self._behind(self.plan.parts.get(id(maker)))
+            stack += self._copies(self.plan.parts[id(maker)].behind) if id(maker) in self.plan.parts else []
         for part in parts:
-            stack += [*part.before, *([] if part.removed else [self._copy(part.item)]), *self._behind(part)]
+            stack += [*self._copies(part.before), *([] if part.removed else [self._copy(part.item)])]
+            stack += self._copies(part.behind)
         return self.keras.Sequential(stack, name=model.name)
 
-    def _behind(self, part: Part | None) -> list[Any]:
-        return [self._copy(layer) for layer in part.behind] if part else []
+    def _copies(self, layers: Sequence[Any]) -> list[Any]:
+        return [self._copy(layer) for layer in layers]
 
     def _function(self, model: Any) -> Any:
         """A functional model, call by call."""
@@ -143,7 +144,8 @@ class Surgery:
             maker = maker_of(tensor)
             start = self.keras.Input(batch_shape=tuple(tensor.shape), dtype=tensor.dtype, name=maker.name)
             starts[id(tensor)] = start
-            run.values[id(tensor)] = run.through(self._behind(self.plan.parts.get(id(maker))), start)
+            behind = self.plan.parts[id(maker)].behind if id(maker) in self.plan.parts else []
+            run.values[id(tensor)] = run.through(behind, start)
         waiting = [node for node in nodes_of(model) if type(operation_of(node)).__name__ != "InputLayer"]
         while waiting:
             left = [node for node in waiting if not run.call(node)]
@@ -213,7 +215,7 @@ class _Run:
 
     def through(self, layers: Sequence[Any], tensor: Any) -> Any:
         """A tensor behind these layers."""
-        for layer in layers:
+        for layer in self.surgery._copies(layers):
             self.named[layer.name] = tensor = layer(tensor)
         return tensor
 
@@ -233,7 +235,7 @@ class _Run:
         if part.behind:
             if len(made) > 1:
                 raise ValueError(f"{name} makes several tensors: it is not clear which to put a layer on")
-            made = [self.through(self.surgery._behind(part), made[0])]
+            made = [self.through(part.behind, made[0])]
         for old, new in zip(flat(node.outputs), made, strict=True):
             self.values[id(old)] = new
         return True

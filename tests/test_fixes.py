@@ -1,0 +1,319 @@
+"""Fixes are tried: planted faults whose changes undo them, changes that do not, and several faults at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import parity
+from parity.batch import load
+from parity.changes import Change
+from parity.fixes import fixable, prepared, verified
+from parity.frameworks.keras.runner import KerasRunner
+from tests import twins
+from tests.test_verdicts import NETS, edited_weights, explain, frozen, mats, optimizer, own, sgd, summed, tanh  # noqa: F401
+
+
+def repaired(mat, model, fixes, batch=None, **options):
+    """What `verified` makes of a comparison whose findings of these causes have these changes."""
+    batch = load(batch or twins.batch())
+    key = "x_keras" if "x_keras" in batch.arrays else "x"
+    runner = KerasRunner(model, {"input": batch.arrays[key][:2]})
+    weights = runner.params()
+    report = parity.compare(ref=mat, keras=runner, batch=batch, **options)
+    missing = set(fixes) - {f.cause for f in report.findings}
+    assert not missing, (missing, explain(report))
+    findings = tuple(replace(f, changes=tuple(fixes.get(f.cause, ()))) for f in report.findings)
+    report = replace(report, findings=findings)
+
+    def rerun(keras, batch):
+        return parity.compare(ref=mat, keras=keras, batch=batch, **options)
+
+    return verified(report, runner, weights, batch, rerun)
+
+
+def argument(layer, **values):
+    return Change("argument", layer, values)
+
+
+def insert(layer, class_name, **config):
+    return Change("insert", layer, {"class_name": class_name, "config": config})
+
+
+def value_of(net, name, role):
+    """The reference's value of a parameter, in the Keras layout."""
+    model = twins.twin(NETS[net](), weights=True)
+    found = next(layer for layer in twins._leaves(model) if layer.name == name)
+    names = [v.path.rsplit("/", 1)[-1] for v in found.weights]
+    return np.array(found.get_weights()[names.index(role)])
+
+
+def trained(net):
+    """(layer, role) of every parameter that the gradient moves."""
+    for layer in NETS[net]():
+        roles = {"conv": ("kernel", "bias"), "bnorm": ("gamma", "beta")}.get(layer["type"], ())
+        for role in roles:
+            yield layer["name"], role
+
+
+def decays(net, penalty=twins.DECAY / 2):
+    return [Change("regularize", name, {"role": role, "l2": penalty}) for name, role in trained(net)]
+
+
+def conv2_in_place(swap):
+    import keras
+
+    return {"swap": {"conv2": swap(keras)}}
+
+
+OWN, EVAL = {"weights": "own"}, {"mode": "eval"}
+
+# net, model, options of compare, then cause → the changes that undo it
+FAULTS = {
+    "epsilon": (
+        "normalised",
+        dict(edits={"bn1": {"epsilon": 1e-3}}),
+        {},
+        {"bn-epsilon": [argument("bn1", epsilon=1e-5)]},
+    ),
+    "epsilon in eval": (
+        "normalised",
+        dict(edits={"bn2": {"epsilon": 1e-3}}),
+        EVAL,
+        {"bn-epsilon": [argument("bn2", epsilon=1e-5)]},
+    ),
+    "missing relu": ("plain", dict(drop=["relu2"]), {}, {"activation-missing": [insert("conv2", "ReLU")]}),
+    "extra tanh": ("plain", dict(after={"pool2": tanh}), {}, {"activation-extra": [Change("remove", "activation")]}),
+    "wrong pool pad": (
+        "plain",
+        dict(edits={"pool2": {"pad": np.zeros(4)}}),
+        {},
+        {"pool-ceil": [argument("pool2", padding=[0, 1, 0, 1])]},
+    ),
+    "shifted pad": (
+        "plain",
+        dict(edits={"conv2": {"pad": [1] * 4}}),
+        {},
+        {"padding-asymmetric": [argument("conv2", padding=[2, 0, 2, 0])]},
+    ),
+    "average for max": (
+        "plain",
+        dict(edits={"pool1": {"method": "avg"}}),
+        {},
+        {
+            "pool-method": [
+                Change("replace", "pool1", {"class_name": "MaxPooling2D", "config": {"pool_size": 2, "strides": 2}})
+            ]
+        },
+    ),
+    "groups": ("plain", dict(edits={"conv2": {"groups": 1}}), {}, {"conv-groups": [argument("conv2", groups=2)]}),
+    "missing bias": (
+        "plain",
+        dict(edits={"conv1": {"bias": False}}),
+        {},
+        {
+            "bias-missing": [
+                argument("conv1", use_bias=True),
+                Change("regularize", "conv1", {"role": "bias", "l2": twins.DECAY / 2}),
+            ]
+        },
+    ),
+    "missing batch norm": (
+        "normalised",
+        dict(drop=["bn2"]),
+        {},
+        {
+            "layer-missing": [
+                insert("conv2", "BatchNormalization", name="bn2", epsilon=1e-5, momentum=0.9),
+                *(Change("regularize", "bn2", {"role": role, "l2": twins.DECAY / 2}) for role in ("gamma", "beta")),
+            ]
+        },
+    ),
+    "slope": (
+        "plain",
+        dict(edits={"relu1": {"leak": 0.2}}),
+        {},
+        {"activation-slope": [argument("relu1", negative_slope=0.1)]},
+    ),
+    "dropout rate": (
+        "normalised",
+        dict(edits={"drop": {"rate": 0.4}}),
+        {},
+        {"dropout-rate": [argument("drop", rate=0.3)]},
+    ),
+    "probabilities of logits": (
+        "plain",
+        lambda: logits_as_probabilities(),
+        {},
+        {"softmax-missing": [Change("loss", values={"config": {"from_logits": True}})]},
+    ),
+    "summed loss": (
+        "plain",
+        lambda: twins.twin(twins.plain(), loss=summed()),
+        {},
+        {"loss-reduction": [Change("loss", values={"config": {"reduction": "sum_over_batch_size"}})]},
+    ),
+    "flipped kernel": (
+        "plain",
+        own("conv1", lambda w: [w[0][::-1, ::-1], w[1]]),
+        OWN,
+        {
+            "kernel-flip": lambda: [
+                Change("weights", "conv1", {"role": "kernel", "value": value_of("plain", "conv1", "kernel")})
+            ]
+        },
+    ),
+    "learning rate": (
+        "plain",
+        lambda: twins.twin(twins.plain(), optimizer=sgd(0.011)),
+        {},
+        {"optimizer-learning-rate": [Change("optimizer", values={"learning_rate": 0.01})]},
+    ),
+    "adam": (
+        "plain",
+        lambda: twins.twin(twins.plain(), optimizer=optimizer("Adam", learning_rate=0.01)),
+        {},
+        {
+            "optimizer-kind": [
+                Change("optimizer", values={"class_name": "SGD", "config": {"learning_rate": 0.01, "momentum": 0.9}})
+            ]
+        },
+    ),
+    "no weight decay": ("plain", dict(decay=None), {}, {"optimizer-weight-decay-missing": decays("plain")}),
+    "decay beside the momentum": (
+        "plain",
+        lambda: twins.twin(twins.plain(), decay=None, optimizer=sgd(weight_decay=twins.DECAY)),
+        {},
+        {"optimizer-weight-decay-decoupled": [Change("optimizer", values={"weight_decay": None}), *decays("plain")]},
+    ),
+    "frozen layer": (
+        "plain",
+        lambda: frozen("conv2"),
+        {},
+        {"layer-frozen": [Change("trainable", "conv2", {"trainable": True})]},
+    ),
+    "moments": (
+        "normalised",
+        dict(edits={"bn1": {"momentum": 0.99}}),
+        {},
+        {"bn-momentum": [argument("bn1", momentum=0.95)]},
+    ),
+}
+
+
+def logits_as_probabilities():
+    import keras
+
+    return twins.twin(twins.plain(), logits=True, loss=keras.losses.SparseCategoricalCrossentropy())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fix_that_undoes_its_fault_is_verified(mats, fault):  # noqa: F811
+    net, spec, options, fixes = FAULTS[fault]
+    model = spec() if callable(spec) else twins.twin(NETS[net](), **spec)
+    fixes = {cause: made() if callable(made) else made for cause, made in fixes.items()}
+    found = repaired(mats[net], model, fixes, **options)
+    assert found.after is not None, found.left
+    assert not found.left
+    assert found.after.verdict == "match", explain(found.after)
+    assert {f.cause for f in found.before.findings if f.fix_verified} == set(fixes)
+
+
+def test_multipliers_and_their_decay(tmp_path):
+    layers = twins.plain()
+    for layer in layers:
+        if layer["type"] == "conv":
+            layer |= {"learningRate": np.array([1.0, 2.0]), "weightDecay": np.array([1.0, 0.0])}
+    mat = twins.save(tmp_path / "net.mat", layers)
+    biases = [name for name, role in trained("plain") if role == "bias"]
+    fixes = {
+        "optimizer-lr-multiplier": [Change("rate", name, {"role": "bias", "factor": 2.0}) for name in biases],
+        "optimizer-weight-decay-missing": [Change("regularize", name, {"role": "bias", "l2": 0}) for name in biases],
+    }
+    found = repaired(mat, twins.twin(twins.plain()), fixes)
+    assert found.after is not None
+    assert found.after.verdict == "match", explain(found.after)
+    assert all(f.fix_verified for f in found.before.findings if f.severity == "divergence")
+
+
+def test_a_fix_that_changes_nothing_is_not_verified(mats):  # noqa: F811
+    model = twins.twin(twins.normalised(), edits={"bn1": {"epsilon": 1e-3}})
+    found = repaired(mats["normalised"], model, {"bn-epsilon": [argument("bn1", epsilon=2e-3)]})
+    assert not any(f.fix_verified for f in found.before.findings)
+    assert found.after is not None
+    assert found.after.verdict == "diverged"
+
+
+def test_a_fix_that_breaks_something_else_is_not_verified(mats):  # noqa: F811
+    model = twins.twin(twins.normalised(), edits={"bn1": {"epsilon": 1e-3}})
+    changes = [argument("bn1", epsilon=1e-5), argument("bn2", epsilon=1e-3)]
+    found = repaired(mats["normalised"], model, {"bn-epsilon": changes})
+    assert not any(f.fix_verified for f in found.before.findings)
+
+
+def test_of_two_fixes_the_good_one_is_told_from_the_bad_one(mats):  # noqa: F811
+    model = twins.twin(twins.plain(), edits={"relu1": {"leak": 0.2}}, drop=["relu2"])
+    good = {
+        "activation-missing": [insert("conv2", "ReLU")],
+        "activation-slope": [argument("relu1", negative_slope=0.3)],
+    }
+    found = repaired(mats["plain"], model, good)
+    assert [f.cause for f in found.before.findings if f.fix_verified] == ["activation-missing"]
+    assert [change.action for change, _ in found.done] == ["insert"]
+    assert [change.layer for change, _ in found.left] == ["relu1"]
+
+
+def test_independent_faults_are_all_fixed_in_one_copy(mats):  # noqa: F811
+    model = twins.twin(
+        twins.plain(), edits={"relu1": {"leak": 0.2}, "conv2": {"groups": 1}}, optimizer=sgd(0.02), decay=None
+    )
+    fixes = {
+        "conv-groups": [argument("conv2", groups=2)],
+        "activation-slope": [argument("relu1", negative_slope=0.1)],
+        "optimizer-learning-rate": [Change("optimizer", values={"learning_rate": 0.01})],
+        "optimizer-weight-decay-missing": decays("plain"),
+    }
+    found = repaired(mats["plain"], model, fixes)
+    assert found.after is not None
+    assert found.after.verdict == "match", explain(found.after)
+    assert {f.cause for f in found.before.findings if f.fix_verified} == set(fixes)
+
+
+def test_the_model_keeps_its_weights_and_the_copy_has_them_too(mats):  # noqa: F811
+    model = twins.twin(twins.plain(), edits={"conv2": {"groups": 1}})
+    before = model.get_weights()
+    found = repaired(mats["plain"], model, {"conv-groups": [argument("conv2", groups=2)]})
+    for was, held in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(held, was)
+    copy = found.runner.model
+    assert copy is not model
+    np.testing.assert_array_equal(copy.get_layer("conv1").get_weights()[0], before[0])
+    expected = next(layer for layer in twins.plain() if layer["name"] == "conv2")["weights"][0]
+    np.testing.assert_array_equal(copy.get_layer("conv2").get_weights()[0], expected)
+
+
+def test_inputs_and_labels_that_were_prepared_otherwise(mats):  # noqa: F811
+    images = twins.batch()
+    batch = {"x_ref": images["x"], "x_keras": images["x"][..., ::-1] / 2 + 1, "y": images["y"]}
+    change = Change(
+        "input", values={"code": "(x - 1)[..., ::-1] * 2", "reverse_channels": True, "scale": 2.0, "offset": -2.0}
+    )
+    found = prepared(load(batch), [change])
+    np.testing.assert_allclose(found.arrays["x_keras"], images["x"], atol=1e-6)
+    shifted = prepared(
+        load({"x": images["x"], "y_ref": images["y"], "y_keras": images["y"] + 1}),
+        [Change("labels", values={"shift": -1})],
+    )
+    np.testing.assert_array_equal(shifted.arrays["y_keras"], images["y"])
+    plain = prepared(load(images), [Change("input", values={"scale": 2.0})])
+    assert set(plain.arrays) == {"x_ref", "x_keras", "y"}
+    np.testing.assert_array_equal(plain.arrays["x_keras"], plain.arrays["x_ref"] * 2)
+
+
+def test_nothing_is_tried_where_nothing_can_be(mats):  # noqa: F811
+    model = twins.twin(twins.plain(), edits={"relu1": {"leak": 0.2}})
+    report = parity.compare(ref=mats["plain"], keras=model, batch=twins.batch())
+    report = replace(report, findings=tuple(replace(f, changes=()) for f in report.findings))
+    assert not fixable(report)
