@@ -87,8 +87,8 @@ def mcn(tensor: torch.Tensor) -> np.ndarray:
     return plain.permute(2, 3, 1, 0).numpy() if plain.dim() == 4 else plain.reshape(1, 1, 1, 1).numpy()
 
 
-def run(case: Case) -> float:
-    """The worst relative distance of the output and of every derivative from MatConvNet's."""
+def run(case: Case) -> dict[str, float]:
+    """The worst relative distances from MatConvNet's: of outputs (`x`), derivatives by inputs and by parameters."""
     inputs = [leaf(x, d is not None) for x, d in zip(case.inputs, case.derivatives, strict=True)]
     params = {role: torch.from_numpy(v.copy(order="C")).requires_grad_() for role, v in case.params.items()}
     shapes = [tuple(nhwc(x).shape[1:]) for x in case.inputs]
@@ -98,28 +98,28 @@ def run(case: Case) -> float:
     expected = four(case.output)
     shape = kind.output_shape(shapes)
     assert shape == (tuple(nhwc(case.output).shape[1:]) if y.dim() else ()), "it announces another shape than it makes"
-    errors = [relative(mcn(y * case.share), expected)]
+    errors = {"x": [relative(mcn(y * case.share), expected)], "dzdx": [], "dzdw": []}
     upstream = leaf(case.upstream, False) if y.dim() else torch.tensor(case.upstream.item(), dtype=y.dtype)
     y.backward(upstream.reshape(y.shape) * case.share)
     for x, wanted in zip(inputs, case.derivatives, strict=True):
         if wanted is not None:
             assert x.grad is not None
-            errors.append(relative(mcn(x.grad), four(wanted)))
+            errors["dzdx"].append(relative(mcn(x.grad), four(wanted)))
     for role, wanted in case.param_derivatives.items():
         grad = params[role].grad
         assert grad is not None
-        errors.append(relative(grad.numpy(), wanted.reshape(grad.shape, order="F")))
+        errors["dzdw"].append(relative(grad.numpy(), wanted.reshape(grad.shape, order="F")))
     if case.statistics is not None:
         mean, variance = (context.statistics[name].numpy() for name in ("mean", "variance"))
         assert isinstance(kind, BatchNorm)
         made = np.stack([mean, np.sqrt(variance + np.asarray(kind.epsilon, variance.dtype))], 1)
-        errors.append(relative(made, case.statistics))
+        errors["x"].append(relative(made, case.statistics))
     if case.test_output is not None:
         context.mode = "eval"
         again = kind.forward(inputs, params, context)
-        errors.append(relative(mcn(again * case.share), four(case.test_output)))
+        errors["x"].append(relative(mcn(again * case.share), four(case.test_output)))
     assert y.detach().numpy().dtype == case.output.dtype
-    return max(errors)
+    return {what: max(found) for what, found in errors.items() if found}
 
 
 def _plain(kind: Kind, case: Any, **more: Any) -> Case:

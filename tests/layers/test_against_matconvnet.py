@@ -27,9 +27,9 @@ from tests.frameworks.matconvnet.golden import four, golden, nhwc, record
 from tests.layers.cases import CASES, MAKERS, run
 
 DOUBLE = 1e-9
-SINGLE = 8 * 4e-7
-"""Eight times what MatConvNet's own single runs differ by from its double runs, in plain nets."""
-SINGLE_BNORM = 8 * 1.3e-6
+SINGLE = {"x": 4e-7, "dzdx": 7e-7, "dzdw": 1.3e-6}
+SINGLE_BNORM = {"x": 1.3e-6, "dzdx": 1.5e-6, "dzdw": 1.2e-5}
+"""What MatConvNet's own single runs differ by from its double runs; eight times that is allowed."""
 APPROXIMATE = 5e-2
 """LRN with the powers of MatConvNet's CPU build: a few per mille in value and a few per cent in derivatives."""
 
@@ -40,12 +40,13 @@ APPROXIMATE = 5e-2
 )
 def test_as_matconvnet_computes_it(family: str, recorded: Any, make: Any) -> None:
     case = make(recorded)
-    error = run(case)
+    errors = run(case)
     single = case.output.dtype == np.float32
     name = f"{family}, single" if single else family
-    record(name if case.exact else f"{family}, approximate powers", error)
-    bound = (SINGLE_BNORM if isinstance(case.kind, BatchNorm) else SINGLE) if single else DOUBLE
-    assert error < (bound if case.exact else APPROXIMATE)
+    record(name if case.exact else f"{family}, approximate powers", max(errors.values()))
+    floors = SINGLE_BNORM if isinstance(case.kind, BatchNorm) else SINGLE
+    for what, error in errors.items():
+        assert error < (APPROXIMATE if not case.exact else 8 * floors[what] if single else DOUBLE), what
 
 
 def test_no_family_is_left_out() -> None:
