@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,45 @@ def test_a_class_of_the_author_is_passed_over(where: Path) -> None:
     assert not {"branch_b2_", "concat_", "objective"} & set(found.outputs)
     assert found.loss is None
     assert "branch_b2" in runner.remarks[0]
+
+
+def test_losses_of_attributes_take_signs(where: Path) -> None:
+    """One label of -1 or +1 for each output; 0 is ignored; 0 and 1 stand for -1 and +1 where no -1 is there."""
+    dag = Dag(4, {"data": (3, 3, 2)})
+    dag.loss("loss", dag.conv("fc", "data", (3, 3, 2, 4), out="prediction"), "objective", "logistic")
+    runner = opened(dag, where)
+    rng = np.random.default_rng(0)
+    x, signs = rng.normal(size=(5, 3, 3, 2)).astype(np.float32), rng.choice([-1.0, 0.0, 1.0], (5, 4))
+    signs[0, 0] = -1
+    found = runner.run({"data": x}, signs)
+    z = found.outputs["prediction"].reshape(5, 4)
+    assert found.loss == pytest.approx((np.abs(signs) * np.log1p(np.exp(-signs * z))).sum() / 5, rel=1e-5)
+    same = runner.run({"data": x}, signs.reshape(5, 1, 1, 4))
+    assert same.loss == found.loss
+    truths = (rng.random((5, 4)) < 0.5).astype(float)
+    both = [runner.run({"data": x}, labels).loss for labels in (truths, 2 * truths - 1)]
+    assert both[0] == both[1]
+
+
+def test_an_edited_layer_and_what_follows(where: Path) -> None:
+    dag = twins_dag.inception()
+    runner = opened(dag, where)
+    batch = twins_dag.batch(dag)
+    before = runner.run({"data": batch["x"]}, batch["y"])
+    kind = runner.network["branch_b2"].kind
+    other = runner.edited("branch_b2", replace(kind, dilate=(1, 1), pad=(1, 1, 1, 1)))
+    after = other.run({"data": batch["x"]}, batch["y"])
+    assert after.loss != before.loss
+    np.testing.assert_array_equal(after.outputs["relu_d_"], before.outputs["relu_d_"])
+    assert not np.array_equal(after.outputs["concat_"], before.outputs["concat_"])
+    assert runner.run({"data": batch["x"]}, batch["y"]).loss == before.loss
+    wider = opened(dag, where).edited("up", replace(runner.network["up"].kind, crop=(0, 0, 0, 0)))
+    assert wider.network["up"].shape == (14, 14, 5)
+    narrow = runner.edited("branch_b2", replace(kind, pad=(0, 0, 0, 0)))
+    with pytest.raises(CannotCompare, match="layer concat cannot run on 6×6×6, 2×2×8"):
+        narrow.run({"data": batch["x"]}, batch["y"])
+    with pytest.raises(KeyError):
+        runner.edited("nothing", kind)
 
 
 def every_block() -> Dag:
