@@ -21,6 +21,7 @@ from parity.errors import BadFile
 from parity.frameworks.keras.facts import KerasFile, compiled
 from parity.frameworks.keras.hdf5 import (
     CONFIG_LIMIT,
+    attribute,
     check_objects,
     guard,
     json_attribute,
@@ -29,7 +30,6 @@ from parity.frameworks.keras.hdf5 import (
     opened,
     placed,
     strings,
-    text,
 )
 from parity.frameworks.keras.stored import Stored
 
@@ -86,7 +86,7 @@ def _read_hdf5(path: Path, arch: str | Path | None) -> KerasFile:
         slots: tuple[Stored, ...] = ()
         if "optimizer_weights" in f:
             slots = named(path, f["optimizer_weights"], "/optimizer_weights")
-        version, backend = _origin(f, weights_group)
+        version, backend = _origin(path, f, weights_group)
     if training is not None:
         training = {**training, "optimizer": training.get("optimizer_config")}
     return KerasFile(path, "hdf5", version, backend, _model(path, config), compiled(training), weights, slots)
@@ -103,9 +103,10 @@ def _by_name(path: Path, group: Any) -> dict[str, tuple[Stored, ...]]:
     return found
 
 
-def _origin(f: Any, group: Any) -> tuple[str, str]:
+def _origin(path: Path, f: Any, group: Any) -> tuple[str, str]:
     """The version and the backend that wrote it, from the file's attributes or from its weights'."""
-    version, backend = (text(f.attrs.get(k, group.attrs.get(k, ""))) for k in ("keras_version", "backend"))
+    words = ("keras_version", "backend")
+    version, backend = (attribute(path, f, word) or attribute(path, group, word) for word in words)
     return version, backend
 
 
@@ -120,7 +121,7 @@ def _read_weights(path: Path, f: Any, group: Any, arch: str | Path | None) -> Ke
     check_objects(path, f)
     entry, version, backend = _architecture(Path(arch))
     if by_name:
-        own, theirs = _origin(f, group)
+        own, theirs = _origin(path, f, group)
         version, backend = own or version, theirs or backend
         return KerasFile(path, "hdf5", version, backend, entry, None, _by_name(path, group), apart=True)
     weights, slots = placed(f)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import BadFile, ParityError
+from parity.frameworks.keras.heaps import soundly_stored
 from parity.frameworks.keras.stored import Stored
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG_LIMIT",
+    "attribute",
     "check_objects",
     "guard",
     "json_attribute",
@@ -179,10 +181,24 @@ def json_attribute(path: Path, f: h5py.File, key: str) -> Any:
     """A JSON attribute, or None where it is absent."""
     if key not in f.attrs:
         return None
-    raw = text(f.attrs[key])
+    raw = attribute(path, f, key)
     if len(raw) > CONFIG_LIMIT:
         raise BadFile(path, f"its {key} has {len(raw):,} characters, which no Keras file has")
     return json.loads(raw)
+
+
+def attribute(path: Path, group: Any, key: str, default: str = "") -> str:
+    """A text attribute; raises BadFile for one that is no text, or is not stored soundly (see `heaps`)."""
+    import h5py
+
+    if key not in group.attrs:
+        return default
+    kind = group.attrs.get_id(key).get_type()
+    if kind.get_class() != h5py.h5t.STRING:
+        raise BadFile(path, f"its {key} is not text", "the file is damaged, or not written by Keras")
+    if kind.is_variable_str() and not soundly_stored(path, key):
+        raise BadFile(path, f"is damaged (its {key} is not where it should be)", "copy or download it again")
+    return text(group.attrs[key])
 
 
 def text(value: Any) -> str:

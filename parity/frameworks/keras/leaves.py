@@ -35,8 +35,9 @@ def leaves_of(file: KerasFile, walked: Walk) -> dict[str, tuple[Stored, ...]]:
     found: dict[str, tuple[Stored, ...]] = {}
     inside: dict[str, list[Call]] = {}
     for path, call in first.items():
-        if "/" in path:
-            inside.setdefault(path.split("/", 1)[0], []).append(call)
+        top = _container(file.weights, path)
+        if top:
+            inside.setdefault(top, []).append(call)
         else:
             found[path] = file.weights.get(path, ())
     for top, calls in inside.items():
@@ -49,6 +50,15 @@ def leaves_of(file: KerasFile, walked: Walk) -> dict[str, tuple[Stored, ...]]:
             leaf = call.path.rsplit("/", 1)[-1]
             found[call.path] = tuple(s for s in arrays if leaf in s.name.split("/")[:-1])
     return found
+
+
+def _container(weights: Mapping[str, tuple[Stored, ...]], path: str) -> str:
+    """The outermost submodel that holds a leaf; empty for a leaf of the model itself, whose name may hold slashes."""
+    if path in weights or "/" not in path:
+        return ""
+    words = path.split("/")
+    heads = ("/".join(words[:i]) for i in range(1, len(words)))
+    return next((head for head in heads if head in weights), words[0])
 
 
 def _in_order(calls: Sequence[Call], walked: Walk) -> list[Call]:

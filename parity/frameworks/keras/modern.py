@@ -66,9 +66,24 @@ def modernized(file: KerasFile) -> KerasFile:
         )
     stored = list(file.weights) if file.format == "hdf5" and not file.repaired else []
     entry = with_names(file.model_config, stored)
-    leaves = leaves_of(file, walk(file.path, entry, stored))
+    walked = walk(file.path, entry, stored)
+    leaves = leaves_of(file, walked)
     made = _model(file, entry, "sequential")
-    return replace(file, model_config=made, original=file.original or file.model_config, repaired=True, weights=leaves)
+    # Both make the same calls in the same order, under names that may differ.
+    calls = zip(walked.calls, walk(file.path, made).calls, strict=True)
+    names = {old.path: new.path for old, new in calls}
+    return replace(
+        file,
+        model_config=made,
+        original=file.original or file.model_config,
+        repaired=True,
+        weights={names.get(path, path): arrays for path, arrays in leaves.items()},
+    )
+
+
+def _name(name: str) -> str:
+    """A layer's name without slashes, which Keras 3 does not allow."""
+    return name.replace("/", "_")
 
 
 def _model(file: KerasFile, entry: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -79,7 +94,7 @@ def _model(file: KerasFile, entry: Mapping[str, Any], name: str) -> dict[str, An
     else:
         made = {"class_name": "Sequential", "config": _sequential(file, entry, name)}
     trainable = config.get("trainable", True) if isinstance(config, Mapping) else True
-    made["config"] |= {"name": name, "trainable": trainable, "dtype": "float32"}
+    made["config"] |= {"name": _name(name), "trainable": trainable, "dtype": "float32"}
     if made["class_name"] == "Functional":
         made["config"].pop("dtype")
     module = "keras.src.models.functional" if made["class_name"] == "Functional" else "keras"
@@ -96,7 +111,7 @@ def _sequential(file: KerasFile, entry: Mapping[str, Any], name: str) -> dict[st
             shape = inner["config"].get("batch_input_shape") if isinstance(inner.get("config"), Mapping) else None
             if shape is not None and not is_model(layer):
                 kind = inner["config"].get("dtype", "float32") if inner["class_name"] == "Embedding" else "float32"
-                settings = {"batch_shape": shape, "dtype": _dtype(kind), "name": f"{name_of(layer)}_input"}
+                settings = {"batch_shape": shape, "dtype": _dtype(kind), "name": f"{_name(name_of(layer))}_input"}
                 layers.append({"module": "keras.layers", "class_name": "InputLayer", "config": settings})
                 layers[-1]["registered_name"] = None
         layers.append(_layer(file, layer))
@@ -107,16 +122,21 @@ def _functional(file: KerasFile, entry: Mapping[str, Any], name: str) -> dict[st
     edges = Edges(entry)
     layers: list[dict[str, Any]] = []
     for name, layer in edges.layers.items():
-        made = {**_layer(file, layer), "name": name, "inbound_nodes": list(layer.get("inbound_nodes") or [])}
+        made = {**_layer(file, layer), "name": _name(name), "inbound_nodes": list(layer.get("inbound_nodes") or [])}
         for node in range(len(made["inbound_nodes"])):
-            edges.replace(made, name, node, [edges.plain(reference) for reference in edges.sources(name, node)])
+            edges.replace(made, name, node, [_plain(edges, reference) for reference in edges.sources(name, node)])
         made["inbound_nodes"] = [_four(node) for node in made["inbound_nodes"]]
         layers.append(made)
     return {
         "layers": layers,
-        "input_layers": _ends([edges.plain(reference) for reference in edges.inputs]),
-        "output_layers": _ends([edges.plain(reference) for reference in edges.outputs]),
+        "input_layers": _ends([_plain(edges, reference) for reference in edges.inputs]),
+        "output_layers": _ends([_plain(edges, reference) for reference in edges.outputs]),
     }
+
+
+def _plain(edges: Edges, reference: Reference) -> Reference:
+    name, node, index = edges.plain(reference)
+    return _name(name), node, index
 
 
 def _four(node: Any) -> Any:
@@ -142,6 +162,8 @@ def _layer(file: KerasFile, entry: Mapping[str, Any]) -> dict[str, Any]:
         )
     raw = entry.get("config")
     config = _arguments(file, name, name_of(entry), dict(raw) if isinstance(raw, Mapping) else {})
+    if isinstance(config.get("name"), str):
+        config["name"] = _name(config["name"])
     if name == "InputLayer" and isinstance(raw, Mapping):
         config["batch_shape"] = raw.get("batch_input_shape", raw.get("batch_shape"))
     if name == "ThresholdedReLU":

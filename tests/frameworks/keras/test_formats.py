@@ -241,6 +241,28 @@ def test_an_old_file_under_keras_3(name):
     assert not any("saved by Keras" in remark for remark in open_keras(path).remarks)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_names_with_slashes(tmp_path):
+    """Keras 2 allows them (its DenseNet has them), Keras 3 does not; they are no submodels either."""
+    keras = engine_of("tf_keras").keras
+    L = keras.layers
+    start = L.Input((8, 8, 3))
+    x = L.BatchNormalization(name="conv1/bn")(L.Conv2D(4, 3, name="conv1/conv")(start))
+    inner = keras.Sequential(
+        [L.Input((6, 6, 4)), L.Conv2D(5, 3, name="a/b"), L.GlobalAveragePooling2D()], name="in/ner"
+    )
+    model = keras.Model(start, L.Dense(3, name="conv1")(inner(x)))
+    path = tmp_path / "net.h5"
+    model.save(path)
+    network, _ = opening.lift(path)
+    assert sum(int(np.prod(p.shape)) for p in network.params.values()) == model.count_params()
+    given = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
+    wanted = model.predict(given, verbose=0)
+    for engine in ("auto", "keras3"):
+        opened = open_keras(path, engine=engine)
+        np.testing.assert_allclose(opened.model.predict(given, verbose=0), wanted, atol=1e-6)
+
+
 def test_engines_and_backends_that_cannot_be(monkeypatch):
     old, new = TRACES / OLD[0], TRACES / "k3.15.1_tf2.21/arch_residual.keras"
     with pytest.raises(CannotCompare, match=r"saved by Keras 3\.15\.1, which Keras 2 cannot read"):
