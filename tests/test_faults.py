@@ -13,15 +13,58 @@ from bench.faults.table import aims
 
 SEED = 0
 
-FAILING: dict[str, str] = {}
+FAILING = {
+    "channel-order/groups of filters@alex": "blocks of filters in another order are named weights-differ",
+    "channel-order/groups@alex": "slices and a concatenation in another order are not seen as one grouped convolution",
+    "input-scale/255@lenet": "no rule looks at what the sides are fed",
+    "layer-order/relu before bnorm@residual": "the first divergence names the Keras layer only",
+    "loss-kind/hinge@residual": "the softmax before another loss is named as a layer too many",
+    "nondeterminism/noise of 1e-3@lenet": "no layer is run twice",
+    "optimizer-learning-rate/halved after two steps@lenet": "schedules of Keras are not replayed",
+    "pool-ceil/floor for ceil@alex": "named padding-size",
+    "softmax-double/two softmax layers@lenet": "named layer-extra",
+}
+"""Case → why it fails today."""
 
 SAMPLE = [
+    *FAILING,
+    "activation-missing/relu@inception",
     "activation-slope/times 1.0002@inception",
-    "activation-missing/relu@residual",
+    "bias-missing/use_bias=False@alex",
     "bn-epsilon/1.3e-05@normalised",
+    "bn-epsilon/0.001 in eval@residual",
+    "bn-mode/trainable=False@residual",
+    "conv-groups/dense where grouped@inception",
+    "dtype-low-precision/mixed_float16@lenet",
+    "flatten-order/column-major@lenet",
+    "kernel-io-transpose/convolution@square",
+    "layer-missing/skip connection@residual",
+    "lrn-alpha/divided by the window@alex",
+    "optimizer-momentum/0.9002@alex",
+    "optimizer-weight-decay-missing/biases spared@lenet",
+    "padding-size/one less, same shape@strided",
+    "pool-avg-count-pad/counts zeros@inception",
+    "unknown/gradient times 1.0002@inception",
+    "weights-differ/one element@residual",
+    "double/epsilon and no decay@normalised",
+    "double/flip and bias, one layer@lenet",
 ]
 CLEAN = [
+    "activation-slope/masked, bright images@alex",
+    "optimizer-clipping/masked, never bites@lenet",
     "clean/plain@two_heads",
+    "clean/eval@inception",
+    "clean/fused, logits@inception",
+    "clean/names dealt anew@normalised",
+    "clean/another order, Keras' own names@inception",
+    "clean/tf_keras@residual",
+    "clean/.keras@residual",
+    "clean/.h5 of tf_keras@lenet",
+    "clean/Adam@lenet",
+    "clean/filters decay only@lenet",
+    "clean/channels of little variance@normalised",
+    "clean/any 0@chain",
+    "clean/any 0@graph",
 ]
 
 

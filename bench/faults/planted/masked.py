@@ -17,13 +17,17 @@ def masked(cause: str, variant: str, nets: str, plant: Plant, **options: Any) ->
     fault(cause, f"masked, {variant}", nets, plant, kind="masked", **options)
 
 
-def _unseen_slope(scene: Scene, rng: Rng) -> None:
-    """A second rectifier behind a first one never sees a negative."""
-    node = pick(scene.ref.of("relu", lambda n: not n.fields["leak"]), rng)
-    new = Node("again", "relu", (), {"leak": 0.1})
-    scene.ref, scene.port = scene.ref.after(node.name, new), scene.port.after(node.name, new)
-    scene.edit("again", leak=0.3)
-    scene.plant("activation-slope", "forward", "again", masked=True)
+def unseen_slope(kind: str) -> Plant:
+    """A leaky rectifier behind a layer of a kind that gives no negatives."""
+
+    def plant(scene: Scene, rng: Rng) -> None:
+        node = pick(scene.ref.of(kind, lambda n: not n.fields.get("leak")), rng)
+        new = Node("again", "relu", (), {"leak": 0.1})
+        scene.ref, scene.port = scene.ref.after(node.name, new), scene.port.after(node.name, new)
+        scene.edit("again", leak=0.3)
+        scene.plant("activation-slope", "forward", "again", masked=True)
+
+    return plant
 
 
 def _shifted_up(scene: Scene, rng: Rng) -> None:
@@ -38,7 +42,8 @@ def _shifted_up(scene: Scene, rng: Rng) -> None:
     scene.plant("activation-slope", "forward", node.name, masked=True)
 
 
-masked("activation-slope", "behind another", "lenet residual", _unseen_slope)
+masked("activation-slope", "behind another, eval", "lenet residual", unseen_slope("relu"), mode="eval")
+masked("activation-slope", "behind a sigmoid", "normalised square", unseen_slope("sigmoid"))
 masked("activation-slope", "bright images", "alex inception", _shifted_up)
 
 
@@ -124,4 +129,4 @@ def _metric(scene: Scene, rng: Rng) -> None:
 
 
 masked("initializer", "normal, Keras draws Glorot", "lenet", _initializer)
-masked("metric", "binary accuracy", "lenet residual", _metric)
+masked("metric", "binary accuracy", "lenet normalised", _metric)
