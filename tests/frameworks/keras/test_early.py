@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import parity
 from parity.errors import BadFile, ParityError, Refused
 from parity.frameworks.keras.lift import lift
 from parity.frameworks.keras.load import open_keras
@@ -376,3 +377,28 @@ def test_a_wrong_array_is_one_line(tmp_path, draw):
 
 def test_hard_sigmoid_is_keras_2s():
     assert hard_sigmoid(np.float64(1.0)) == pytest.approx(0.7)
+
+
+def test_turned_kernels_are_reported(tmp_path, draw):
+    """A file of Theano against the same net saved on tensorflow: equal, with a note; nothing where none was turned."""
+    W, b, D, d = draw(3, 3, 2, 4), draw(4), draw(4, 3), draw(3)
+
+    def saved(name, kernel, theano):
+        layers = [
+            conv("c", 4, (3, 3), activation="relu", batch_input_shape=[None, 8, 10, 2]),
+            layer("GlobalAveragePooling2D", "g", dim_ordering="tf"),
+            dense("d", 3, activation="softmax"),
+        ]
+        weights = {
+            "c": named("c", kernel, b, words="W b", theano=theano),
+            "g": {},
+            "d": named("d", D, d, words="W b", theano=theano),
+        }
+        return str(write(tmp_path / name, {"class_name": "Sequential", "config": layers}, weights))
+
+    ours, theirs = saved("theano.h5", W, True), saved("tensorflow.h5", W[::-1, ::-1], False)
+    batch = {"x": draw(4, 8, 10, 2)}
+    report = parity.compare(ref=theirs, keras=ours, batch=batch, weights="own", mode="eval")
+    assert report.verdict == "match"
+    assert [(f.cause, f.severity) for f in report.findings] == [("kernel-flip", "note")]
+    assert not parity.compare(ref=theirs, keras=theirs, batch=batch, weights="own", mode="eval").findings
