@@ -17,9 +17,19 @@ __all__ = ["find"]
 
 
 def find(run: Comparison) -> Iterable[Finding]:
-    """Notes on initializers and metrics."""
+    """Notes on initializers and metrics, and on what was put right when a file was read."""
     yield from _initializers(run)
     yield from _metrics(run)
+    yield from _put_right(run)
+
+
+def _put_right(run: Comparison) -> Iterator[Finding]:
+    """Kernels that were turned before anything was compared, because the file comes from Theano."""
+    for runner in (run.ref, run.keras):
+        for remark in runner.network.remarks:
+            cause, _, words = remark.partition(": ")
+            if cause == "kernel-flip":
+                yield finding(cause, "note", "weights", f"{words[0].upper()}{words[1:]}.", confirmed=True)
 
 
 def _initializers(run: Comparison) -> Iterator[Finding]:
