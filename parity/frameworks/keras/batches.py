@@ -33,14 +33,13 @@ class Feeder:
         self._types = engine.input_types(model)
 
     def arrays(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The batch's arrays by input (see `match_inputs`), in the types that the inputs have."""
+        """The batch's arrays by input (see `match_inputs`): float32, and whole numbers where an input takes those."""
         matched = match_inputs(given, self._names, self._shapes)
-        types = self._types or [self._type(array) for array in matched.values()]
-        return {n: np.ascontiguousarray(a, t) for (n, a), t in zip(matched.items(), types, strict=True)}
-
-    def _type(self, array: np.ndarray) -> str:
-        """What an input that has no type of its own is fed as: whole numbers stay whole numbers."""
-        return "int32" if array.dtype.kind in "iu" else "bool" if array.dtype.kind == "b" else "float32"
+        types = self._types or [_natural(array) for array in matched.values()]
+        return {
+            name: array if word == "string" else np.ascontiguousarray(array, "float32" if "float" in word else word)
+            for (name, array), word in zip(matched.items(), types, strict=True)
+        }
 
     def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Tensors by name."""
@@ -68,6 +67,11 @@ class Feeder:
         arguments = (backend.constant(array, None if kind.sparse else dtype), prediction)
         weights = targets.weights.get(term.label)
         return arguments if weights is None else (*arguments, backend.constant(np.asarray(weights), dtype))
+
+
+def _natural(array: np.ndarray) -> str:
+    """What an input that has no type of its own is fed as: whole numbers stay whole numbers."""
+    return {"i": "int32", "u": "int32", "b": "bool"}.get(array.dtype.kind, "float32")
 
 
 def match_inputs(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from parity.errors import BadUsage
 from parity.frameworks.keras.runner import KerasRunner
 from parity.runner import Targets
 
@@ -114,6 +115,23 @@ def test_seen_and_run_alone(example):
         np.testing.assert_array_equal(value, before[pid], err_msg=pid)
 
 
+def test_run_alone_in_eval_mode(example):
+    """Each call gets the `training` that the model gives it, which may be fixed."""
+    runner = _runner(example)
+    network = runner.network
+    seen = runner.run(example.inputs, None, mode="eval")
+    assert not seen.output_grads
+    assert not seen.param_grads
+    tensors = dict(seen.outputs) | dict(example.inputs)
+    for layer in network:
+        if layer in network.losses or layer.kind.name == "operations outside of layers":
+            continue
+        feeds = {name: tensors[name] for name in layer.inputs}
+        alone = runner.isolate([layer.name], feeds, mode="eval", masks=seen.masks)
+        for name in layer.outputs:
+            np.testing.assert_allclose(alone.outputs[name], seen.outputs[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
 def test_the_loss_and_the_step_are_keras(example):
     runner = _runner(example)
     targets = _targets(example, runner)
@@ -150,3 +168,54 @@ def test_whole_in_double(example):
     for name, value in exact.outputs.items():
         scale = np.abs(value).max(initial=0)
         np.testing.assert_allclose(seen.outputs[name], value, rtol=tolerance, atol=tolerance * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_training_that_is_fixed_at_build(keras, fixed):
+    """Keras 2 keeps to it in either mode; Keras 3 does in the mode that Keras 3 does: what it does is asked for."""
+    layers = keras.layers
+    x = keras.Input((40,), name="x")
+    model = keras.Model(x, layers.Dropout(0.5, name="drop")(x, training=fixed))
+    array = np.ones((4, 40), np.float32)
+    runner = KerasRunner(model, array)
+    for mode in ("train", "eval"):
+        seen = runner.run({"x": array}, None, mode=mode)
+        dropped = bool((np.asarray(model(array, training=mode == "train")) == 0).any())
+        assert dropped == bool((seen.outputs["drop"] == 0).any()), mode
+        assert dropped == ("drop" in seen.masks)
+        alone = runner.isolate(["drop"], {"x": array}, mode=mode, masks=seen.masks)
+        np.testing.assert_allclose(alone.outputs["drop"], seen.outputs["drop"], rtol=1e-6)
+
+
+def test_inputs_by_name_or_in_order(keras):
+    """Whole numbers are fed as such, and have no derivative."""
+    layers = keras.layers
+    words, size = keras.Input((3,), dtype="int32", name="words"), keras.Input((2,), name="size")
+    t = layers.Flatten(name="flat")(layers.Embedding(5, 2, name="table")(words))
+    model = keras.Model([words, size], layers.Dense(3, name="fc")(layers.Concatenate(name="cat")([t, size])))
+    model.compile("sgd", "mse")
+    a, b = np.array([[0, 1, 2], [4, 3, 2]]), np.ones((2, 2), np.float32)
+    runner = KerasRunner(model, {"words": a, "size": b})
+    y = np.zeros((2, 3), np.float32)
+    named = runner.run({"size": b, "words": a}, y)
+    ordered = runner.run({"first": a, "second": b}, y)
+    for name, value in named.outputs.items():
+        np.testing.assert_array_equal(value, ordered.outputs[name])
+    assert "words" not in named.output_grads
+    assert {"size", "table"} <= set(named.output_grads)
+    np.testing.assert_array_equal(named.param_grads["table.embeddings"][1:2] != 0, True)
+    with pytest.raises(BadUsage, match="no array for the Keras model's input words"):
+        runner.run({"size": b, "other": a}, y)
+
+
+def test_class_weights_are_sample_weights(keras):
+    """Keras gives each sample the weight of its class; so do targets with weights."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax", name="fc")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 4)).astype(np.float32), np.array([0, 1, 2, 1, 0, 2])
+    of_class = np.array([1.0, 3.0, 0.5], np.float32)
+    runner = KerasRunner(model, x)
+    seen = runner.run({"x": x}, Targets({"labels": y}, {"labels": of_class[y]}))
+    wanted = model.train_on_batch(x, y, class_weight=dict(enumerate(of_class.tolist())))
+    assert seen.loss == pytest.approx(float(np.ravel(wanted)[0]), rel=1e-5)
