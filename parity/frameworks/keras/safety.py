@@ -143,7 +143,8 @@ def refuse_code(path: Any, config: Any, given: Iterable[str] = ()) -> None:
         if kind == "lambda":
             raise Refused(
                 f"{path}: {where} is a Lambda, whose code is in the file; parity does not run it: replace it with a "
-                "built-in layer (Rescaling, Reshape, Activation, keras.ops), or compare a model built in Python"
+                "built-in layer (Rescaling, Reshape, Activation, keras.ops), compare a model built in Python, or say "
+                "--trust if you know where the file comes from"
             )
         if name.split(">")[-1] not in known and name not in known:
             raise Refused(

@@ -41,10 +41,6 @@ def refuse_sizes(file: KerasFile, network: Network) -> None:
         file: its facts, repaired.
         network: as lifted from it.
     """
-    for name, shape in network.inputs.items():
-        _check_map(file, f"input {name}", shape)
-    for layer in network.layers:
-        _check_map(file, f"layer {layer.origin or layer.name}", layer.shape)
     stored = list(file.weights) if file.format == "hdf5" else []
     walked = walk(file.path, file.model_config, stored)
     leaves = leaves_of(file, walked)
@@ -67,11 +63,17 @@ def refuse_sizes(file: KerasFile, network: Network) -> None:
                     f"layer {path} has {key}={value:,}, but its arrays hold {held:,} numbers",
                     "save it again",
                 )
+    for name, shape in network.inputs.items():
+        _check_map(file, f"input {name}", shape)
+    for layer in network.layers:
+        _check_map(file, f"layer {layer.origin or layer.name}", layer.shape)
 
 
 def _check_map(file: KerasFile, what: str, shape: Any) -> None:
     if shape and None not in shape and math.prod(shape) > MAP_LIMIT:
-        raise BadFile(file.path, f"{what} makes {' × '.join(map(str, shape))} values of one image, which none does")
+        raise BadFile(
+            file.path, f"{what} makes {' × '.join(f'{n:,}' for n in shape)} values of one image, which none does"
+        )
 
 
 def _leaves(walked: Walk) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
