@@ -67,6 +67,8 @@ clean("fused, logits", "lenet inception", spelled(activation="fused", softmax="l
 clean("functions, same", "alex inception", spelled(activation="function", same=True))
 clean("convolutions for dense", "alex normalised", spelled(dense=False, softmax="activation"))
 clean("groups as slices", "alex inception", spelled(split=True))
+clean("groups as slices, fused", "strided", spelled(split=True, activation="fused"))
+clean("groups as slices, fused, nested", "strided graph", spelled(split=True, activation="fused", container="nested"))
 clean("groups as slices, own weights", "alex", spelled(split=True), weights="own")
 clean("names of Keras' own", "normalised residual inception", spelled(named=False))
 clean("one-hot labels", "lenet residual", spelled(onehot=True))

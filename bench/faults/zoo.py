@@ -159,7 +159,7 @@ def strided(rng: Rng) -> Net:
     m = Maker("strided", rng, (31, 31, 3))
     m.conv("conv1", 7, 8, stride=4, pad=3)
     m.relu("relu1", leak=0.1)
-    m.conv("conv2", 5, 8, stride=3, pad=2)
+    m.conv("conv2", 5, 8, groups=2, stride=3, pad=2)
     m.relu("relu2")
     m.fc("fc", 5)
     m.loss()
