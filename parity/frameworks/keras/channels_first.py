@@ -16,14 +16,22 @@ The values are the model's own. Inputs and maps appear as n h w c; predictions t
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from parity.frameworks.keras.configs import is_model, layers_of, name_of
 from parity.frameworks.keras.graphs import Edges
-from parity.frameworks.keras.stored import Stored, permuted, relaid
+from parity.frameworks.keras.stored import Stored, relaid
+from parity.frameworks.keras.turning import (
+    declared_shape,
+    ends_with_softmax,
+    in_order,
+    permute_layer,
+    rank_behind,
+    row_order,
+    turn_shape,
+)
 
 __all__ = ["Rewritten", "keeps_channels_first", "rewritten"]
 
@@ -101,37 +109,16 @@ def rewritten(entry: Mapping[str, Any], shapes: Shapes) -> Rewritten:
         again = work.restored - restored
         if not again:
             found = shapes(made) if work.rows else {}
-            unknown = {flatten for _, flatten, _ in work.rows if _order(found.get(flatten)) is None}
+            unknown = {flatten for _, flatten, _ in work.rows if row_order(found.get(flatten)) is None}
             if not unknown:
                 changes = dict(work.changes)
                 for path, flatten, each in work.rows:
-                    order = _order(found[flatten])
+                    order = row_order(found[flatten])
                     assert order is not None
-                    changes[path] = _rows(order, each)
+                    changes[path] = in_order(order, each)
                 return Rewritten(made, tuple(work.inputs), changes)
             again = unknown
         restored |= again
-
-
-def _order(shapes: Sequence[tuple[int | None, ...] | None] | None) -> list[int] | None:
-    """Where each value of a map flattened h, w, c lay when it was flattened c, h, w."""
-    shape = shapes[0] if shapes else None
-    if shape is None or None in shape:
-        return None
-    *spatial, channels = (int(n or 0) for n in shape)
-    extents = [range(n) for n in spatial]
-    found: list[int] = []
-    for place in itertools.product(*extents, range(channels)):
-        index = place[-1]
-        for at, extent in zip(place[:-1], spatial, strict=True):
-            index = index * extent + at
-        found.append(index)
-    return found
-
-
-def _rows(order: list[int], each: bool) -> Callable[[Stored], Stored]:
-    """Puts the rows of a kernel (or, with `each`, the entries of every vector) into this order."""
-    return lambda stored: permuted(stored, order) if each or len(stored.shape) > 1 else stored
 
 
 class _Work:
@@ -167,7 +154,7 @@ class _Work:
         layouts = {t.layout for t in inputs}
         rank = inputs[0].rank if inputs else None
         wanted, output = [_SAME] * len(inputs), _SAME
-        if name in _MAPS and config.get("data_format") == "channels_first" and not _softmax(config):
+        if name in _MAPS and config.get("data_format") == "channels_first" and not ends_with_softmax(config):
             wanted = [_FIRST] * len(inputs)
             config["data_format"] = "channels_last"
             flat = name.startswith("Global") and not config.get("keepdims")
@@ -181,7 +168,7 @@ class _Work:
             config["data_format"] = config.get("data_format") or "channels_last"
             rank = 2
         else:
-            rank = _rank_behind(name, config, rank)
+            rank = rank_behind(name, config, rank)
         for tensor, want in zip(inputs, wanted, strict=True):
             if tensor.layout == _FLAT and want != _FLAT:
                 self.restored.add(tensor.flatten)
@@ -207,7 +194,7 @@ class _Work:
         if name in ("Flatten",):
             return path not in self.restored
         if name in _ELEMENTWISE:
-            return not _softmax(config)
+            return not ends_with_softmax(config)
         if rank is None:
             return False
         if name in ("BatchNormalization", "GroupNormalization", "Softmax", "Concatenate"):
@@ -237,57 +224,6 @@ class _Work:
         turned = config.get("data_format") == "channels_first"  # it already flattened channels last
         config["data_format"] = "channels_last"
         return (_SAME if turned else _FLAT), 2
-
-
-def _softmax(config: Mapping[str, Any]) -> bool:
-    """Whether a layer ends with a softmax, which goes along the last axis wherever the channels are."""
-    value = config.get("activation")
-    word = value.get("config") if isinstance(value, Mapping) else value
-    return word in ("softmax", "log_softmax")
-
-
-def _rank_behind(name: str, config: Mapping[str, Any], rank: int | None) -> int | None:
-    """The rank of a tensor behind a layer that sees the order of the axes; None where it is not known."""
-    if name == "Reshape":
-        return len(config.get("target_shape", ())) + 1
-    if name in ("LSTM", "GRU", "SimpleRNN"):
-        return 3 if config.get("return_sequences") else 2
-    if name == "RepeatVector":
-        return 3
-    if name == "Embedding":
-        return None if rank is None else rank + 1
-    return rank
-
-
-def _turn(shape: Any) -> Any:
-    """A declared shape, batch axis included, with channels last."""
-    return [shape[0], *shape[2:], shape[1]] if isinstance(shape, list | tuple) and len(shape) > 2 else shape
-
-
-def _turned_shape(config: dict[str, Any]) -> None:
-    for key in ("batch_input_shape", "batch_shape"):
-        if key in config:
-            config[key] = _turn(config[key])
-    if isinstance(config.get("input_shape"), list):
-        config["input_shape"] = _turn([None, *config["input_shape"]])[1:]
-
-
-def _declared(entry: Mapping[str, Any]) -> Any:
-    config = entry.get("config")
-    if not isinstance(config, Mapping):
-        return None
-    return config.get("batch_input_shape", config.get("batch_shape"))
-
-
-def _permute(name: str, rank: int, to_last: bool, like: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer that puts the channels of a map last, or first again."""
-    spatial = list(range(2, rank))
-    dims = [*spatial, 1] if to_last else [rank - 1, *(i - 1 for i in spatial)]
-    made: dict[str, Any] = {"class_name": "Permute", "config": {"name": name, "dims": dims, "trainable": True}}
-    if "module" in like:
-        made |= {"module": "keras.layers", "registered_name": None}
-        made["config"]["dtype"] = "float32"
-    return made
 
 
 # Sequential models ------------------------------------------------------------------------------------------------
@@ -324,7 +260,7 @@ def _sequential(work: _Work, entry: Mapping[str, Any], prefix: str, layouts: lis
         if layer.get("class_name") == "InputLayer":
             config = dict(layer["config"])
             if first:
-                _turned_shape(config)
+                turn_shape(config)
                 if layouts is None:
                     work.inputs.append(name)
             made.append({**layer, "config": config})
@@ -343,11 +279,11 @@ def _sequential(work: _Work, entry: Mapping[str, Any], prefix: str, layouts: lis
         if not begun and first and layouts is None:
             work.inputs.append(f"{name}_input")
         if not begun and first and not is_model(layer):
-            _turned_shape(new["config"])
+            turn_shape(new["config"])
         begun = True
         if {tensor.layout, wanted[0]} == {_FIRST, _SAME} and tensor.rank:
             to_last = wanted[0] == _FIRST
-            made.append(_permute(f"{name}_{'last' if to_last else 'first'}", tensor.rank, to_last, layer))
+            made.append(permute_layer(f"{name}_{'last' if to_last else 'first'}", tensor.rank, to_last, layer))
         made.append(new)
         tensor = result
     config = entry["config"]
@@ -358,7 +294,7 @@ def _deep(entry: Mapping[str, Any]) -> Any:
     """The input shape that a layer, or the first layer of a submodel, declares."""
     if is_model(entry):
         return next((found for layer in layers_of(entry) if (found := _deep(layer)) is not None), None)
-    return _declared(entry)
+    return declared_shape(entry)
 
 
 # Functional models ------------------------------------------------------------------------------------------------
@@ -382,7 +318,7 @@ def _functional(work: _Work, entry: Mapping[str, Any], prefix: str, layouts: lis
         key = (*reference, to_last)
         if key not in turned:
             name = f"{reference[0]}_{'last' if to_last else 'first'}" + (f"_{len(turned)}" if len(turned) else "")
-            layer = _permute(name, tensor.rank, to_last, like)
+            layer = permute_layer(name, tensor.rank, to_last, like)
             layer |= {"name": name, "inbound_nodes": [edges.node_of([reference], tensor.rank)]}
             added.append(layer)
             turned[key] = name
@@ -391,11 +327,11 @@ def _functional(work: _Work, entry: Mapping[str, Any], prefix: str, layouts: lis
     for name, node in edges.order():
         layer, path = edges.layers[name], f"{prefix}{name}"
         if node is None:
-            shape = _declared(layer)
+            shape = declared_shape(layer)
             maps = edges.leads_to(name, _wants_first) and isinstance(shape, list | tuple) and len(shape) > 2
             new = {**layer, "config": dict(layer["config"])}
             if maps:
-                _turned_shape(new["config"])
+                turn_shape(new["config"])
                 if layouts is None:
                     work.inputs.append(name)
             made[name] = new

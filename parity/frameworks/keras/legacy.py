@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.frameworks.keras.merges import Branches, first_merges, is_model, merge
+
 __all__ = ["class_today", "gone", "is_old", "repaired"]
 
 _CLASSES = {
@@ -91,8 +93,6 @@ _CHANNELS = frozenset(
 """Layers that have a `data_format`."""
 
 _RECURRENT = frozenset("SimpleRNN LSTM GRU ConvLSTM2D".split())
-
-_MERGES = {"sum": "Add", "mul": "Multiply", "ave": "Average", "max": "Maximum"}
 
 
 def class_today(class_name: str) -> str:
@@ -179,8 +179,8 @@ def _ordering(item: Any) -> str:
     return ""
 
 
-def _is_model(entry: Mapping[str, Any]) -> bool:
-    return entry.get("class_name") in ("Sequential", "Model", "Functional")
+def _made(entry: Mapping[str, Any], era: int, ordering: str) -> dict[str, Any]:
+    return (_model if is_model(entry) else _layer)(entry, era, ordering)
 
 
 def _model(entry: Mapping[str, Any], era: int, ordering: str) -> dict[str, Any]:
@@ -188,16 +188,14 @@ def _model(entry: Mapping[str, Any], era: int, ordering: str) -> dict[str, Any]:
     layers = config if isinstance(config, list) else config.get("layers") if isinstance(config, Mapping) else None
     if not isinstance(layers, list):
         return dict(entry)
-    if entry.get("class_name") == "Sequential" and layers and _first_merges(layers):
-        return _Branches(era, ordering).run(entry, layers)
+    if entry.get("class_name") == "Sequential" and layers and first_merges(layers):
+        return Branches(lambda part: _made(part, era, ordering)).run(entry, layers)
     made: list[Any] = []
     for layer in layers:
         if not isinstance(layer, Mapping):
             made.append(layer)
-        elif _is_model(layer):
-            made.append(_model(layer, era, ordering))
         else:
-            made.append(_layer(layer, era, ordering))
+            made.append(_made(layer, era, ordering))
     return {**entry, "config": {**config, "layers": made} if isinstance(config, Mapping) else made}
 
 
@@ -206,7 +204,7 @@ def _layer(entry: Mapping[str, Any], era: int, ordering: str) -> dict[str, Any]:
     if not isinstance(config, Mapping):
         return dict(entry)
     if name == "Merge":
-        return _merge(entry, config)
+        return merge(entry, config)
     if era != 1:
         return _settled(entry, config)
     if _unknown_today(entry):
@@ -319,110 +317,3 @@ def _borders(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     if name.endswith("2D") and isinstance(value, Sequence) and len(value) == 4:
         value = [[value[0], value[1]], [value[2], value[3]]]
     return {key: value}
-
-
-def _merge(entry: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A `Merge` layer by its mode; one whose mode is a function stays, and is refused as code."""
-    mode = config.get("mode", "sum")
-    if config.get("mode_type", "raw") != "raw" or not isinstance(mode, str):
-        return dict(entry)
-    made: dict[str, Any] = {key: config[key] for key in ("name", "trainable") if key in config}
-    if mode == "concat":
-        return {**entry, "class_name": "Concatenate", "config": {**made, "axis": config.get("concat_axis", -1)}}
-    if mode in ("dot", "cos"):
-        axes = config.get("dot_axes", -1)
-        return {**entry, "class_name": "Dot", "config": {**made, "axes": axes, "normalize": mode == "cos"}}
-    if mode not in _MERGES:
-        raise ValueError(f"has a Merge of the unknown mode {mode!r}")
-    return {**entry, "class_name": _MERGES[mode], "config": made}
-
-
-# A Sequential that begins by merging others -----------------------------------------------------------------------
-
-_Tip = tuple[str, int]
-"""The end of a branch so far: a layer's name, and which of its calls."""
-
-
-def _first_merges(layers: Sequence[Any]) -> bool:
-    first = layers[0] if layers else None
-    config = first.get("config") if isinstance(first, Mapping) else None
-    if not isinstance(first, Mapping) or not isinstance(config, Mapping):
-        return False
-    return first.get("class_name") == "Merge" and isinstance(config.get("layers"), list)
-
-
-class _Branches:
-    """`Sequential([Merge([a, b]), ...])` as the graph that it is, with the branches' layers in it.
-
-    The file lists the branches' layers as if they were the model's own (keras 1.2.2, `models.py`, `flattened_layers`).
-    """
-
-    def __init__(self, era: int, ordering: str) -> None:
-        self.era, self.ordering = era, ordering
-        self.layers: dict[str, dict[str, Any]] = {}
-        self.inputs: list[_Tip] = []
-
-    def run(self, entry: Mapping[str, Any], layers: Sequence[Any]) -> dict[str, Any]:
-        """The functional model of a Sequential's layers."""
-        name, call = self._chain(layers)
-        config = {
-            "name": str(entry.get("name") or "sequential"),
-            "layers": list(self.layers.values()),
-            "input_layers": [[source, 0, 0] for source, _ in self.inputs],
-            "output_layers": [[name, call, 0]],
-        }
-        return {**entry, "class_name": "Functional", "config": config}
-
-    def _chain(self, layers: Sequence[Any]) -> _Tip:
-        tip: _Tip | None = None
-        for i, layer in enumerate(layers):
-            if not isinstance(layer, Mapping):
-                raise ValueError("has a layer without a class or a configuration")
-            if i == 0 and _first_merges([layer]):
-                tips = [self._branch(part) for part in layer["config"]["layers"] if isinstance(part, Mapping)]
-                tip = self._add(_layer(layer, self.era, self.ordering), tips)
-                continue
-            make = _model if _is_model(layer) else _layer
-            made = make(layer, self.era, self.ordering)
-            starts = made["class_name"] == "InputLayer"
-            if tip is None and not starts:
-                tip = self._add(_input_for(made), [])
-                self.inputs.append(tip)
-            tip = self._add(made, [tip] if tip else [])
-            if starts:
-                self.inputs.append(tip)
-        if tip is None:
-            raise ValueError("merges a branch without layers")
-        return tip
-
-    def _branch(self, entry: Mapping[str, Any]) -> _Tip:
-        if not _is_model(entry):
-            return self._chain([entry])
-        config = entry.get("config")
-        layers = config if isinstance(config, list) else config.get("layers") if isinstance(config, Mapping) else None
-        if entry.get("class_name") != "Sequential" or not isinstance(layers, list):
-            raise ValueError("merges functional models in a Sequential")
-        return self._chain(layers)
-
-    def _add(self, layer: Mapping[str, Any], sources: Sequence[_Tip]) -> _Tip:
-        config = layer.get("config")
-        name = str(layer.get("name") or (config.get("name") if isinstance(config, Mapping) else "") or "")
-        if not name:
-            raise ValueError("merges a layer without a name")
-        held = self.layers.setdefault(name, {**layer, "name": name, "inbound_nodes": []})
-        nodes: list[Any] = held["inbound_nodes"]
-        if sources:
-            nodes.append([[source, call, 0, {}] for source, call in sources])  # a layer in two branches is called twice
-        return name, max(len(nodes) - 1, 0)
-
-
-def _input_for(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The InputLayer that Keras makes in front of a branch's first layer."""
-    config = entry.get("config")
-    config = config if isinstance(config, Mapping) else {}
-    shape = config.get("batch_input_shape")
-    if not isinstance(shape, list):
-        raise ValueError("merges a branch that does not say the shape of its input")
-    kind = "int32" if entry.get("class_name") == "Embedding" else "float32"
-    name = f"{config['name']}_input"
-    return {"class_name": "InputLayer", "config": {"batch_input_shape": shape, "dtype": kind, "name": name}}
