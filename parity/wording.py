@@ -11,8 +11,6 @@ from parity.layers import (
     Activation,
     BatchNorm,
     Conv,
-    ConvTranspose,
-    Crop,
     Dense,
     Dropout,
     Kind,
@@ -34,15 +32,12 @@ _BORING_RULE_FIELDS = {"use_rate", "rate_inside", "epsilon_inside"}
 
 def kind_words(kind: Kind) -> str:
     """A layer type with the fields that matter, e.g. `conv 3×3, 64 filters, stride 2, pad 1, 2 groups`."""
+    own = kind.words()
+    if own:
+        return ", ".join(own)
     match kind:
         case Conv():
             parts = [f"conv {_by(kind.size)}, {kind.filters} filters", *_window(kind.stride, kind.pad)]
-            parts += [f"dilate {_same(kind.dilate)}"] if set(kind.dilate) != {1} else []
-            parts += [f"{kind.groups} groups"] if kind.groups != 1 else []
-            parts += [] if kind.bias else ["no bias"]
-        case ConvTranspose():
-            parts = [f"transposed conv {_by(kind.size)}, {kind.filters} filters, upsample {_same(kind.upsample)}"]
-            parts += [f"crop {_same(kind.crop)}"] if any(kind.crop) else []
             parts += [f"dilate {_same(kind.dilate)}"] if set(kind.dilate) != {1} else []
             parts += [f"{kind.groups} groups"] if kind.groups != 1 else []
             parts += [] if kind.bias else ["no bias"]
@@ -73,8 +68,6 @@ def kind_words(kind: Kind) -> str:
             parts += [f"{name.replace('_', ' ')} {_value(value)}" for name, value in kind.settings]
         case Pad():
             parts = [f"pad {_same(kind.pad)}", *([f"with {kind.value:g}"] if kind.value else [])]
-        case Crop():
-            parts = ["crop to the size of its second input" if kind.crop is None else f"crop {_same(kind.crop)}"]
         case Reshape():
             parts = [f"reshape to {_by(kind.target)}"]
         case Merge():

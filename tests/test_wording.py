@@ -4,7 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from parity.layers import KINDS, BatchNorm, Conv, Dense, Dropout, Opaque, Pool, Reshape
+from parity.layers import (
+    KINDS,
+    AffineGridGenerator,
+    BatchNorm,
+    BilinearSampler,
+    Conv,
+    ConvTranspose,
+    Crop,
+    Dense,
+    DistanceLoss,
+    Dropout,
+    NormOffset,
+    Opaque,
+    PDist,
+    Pool,
+    Reshape,
+    ROIPooling,
+    Scale,
+    SpatialNorm,
+)
 from parity.layers.activation import Activation
 from parity.layers.loss import Loss
 from parity.optimizers import RULES, SGD
@@ -31,6 +50,19 @@ from parity.wording import kind_words, recipe_words, rule_words
         (Loss("softmaxlog", label_smoothing=0.1), "softmaxlog loss, mean, label smoothing 0.1"),
         (Reshape((3, -1)), "reshape to 3×-1"),
         (Opaque("Lambda", runs_code=True), "Lambda"),
+        (
+            ConvTranspose(6, (4, 4), (2, 2), (1, 1, 1, 1), groups=3),
+            "transposed conv 4×4, 6 filters, upsample 2, crop 1, 3 groups",
+        ),
+        (Crop(None, (1, 1)), "crop to the size of its second input"),
+        (NormOffset(0.3, 0.7), "norm offset, alpha 0.3, beta 0.7"),
+        (SpatialNorm((3, 2)), "spatial norm 3×2, alpha 10, beta 2"),
+        (Scale(bias=False), "scale, no bias"),
+        (PDist(1.0), "distance of power 1, summed"),
+        (DistanceLoss(root=False), "distance loss of power 2, no root, sum"),
+        (ROIPooling("avg", (3, 2), flatten=True), "avg pool of regions 3×2, flat"),
+        (BilinearSampler(), "bilinear sampler"),
+        (AffineGridGenerator(4, 5), "affine grid 4×5"),
     ],
 )  # fmt: skip
 def test_kinds(kind, words):

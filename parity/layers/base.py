@@ -28,6 +28,7 @@ __all__ = [
     "four",
     "numbers",
     "pair",
+    "same",
     "scalar",
     "setting",
     "text",
@@ -169,6 +170,13 @@ class Kind:
         """What a reader should know of every layer of this kind in a MatConvNet network."""
         return ()
 
+    def words(self) -> list[str]:
+        """The kind with its fields as tables write it, e.g. `["spatial norm 3×3", "alpha 1"]`; empty: the usual form.
+
+        The usual form (`parity.wording`) is the kind's name and the fields that do not have their defaults.
+        """
+        return []
+
     def reach(self) -> Reach | None:
         """What one cell of its output sees of its first input; None where that is the whole map or cannot be said."""
         return Reach()
@@ -200,6 +208,11 @@ class Opaque(Kind):
 def by(shape: Sequence[int | None]) -> str:
     """Extents in words, e.g. `28×28×?`."""
     return "×".join("?" if n is None else str(n) for n in shape)
+
+
+def same(values: Sequence[int]) -> str:
+    """`2` for (2, 2), `0 1 0 1` where the numbers differ."""
+    return str(values[0]) if len(set(values)) == 1 else " ".join(map(str, values))
 
 
 def pair(value: Any) -> tuple[int, int]:

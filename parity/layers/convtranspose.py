@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, four, pair, setting, whole
+from parity.layers.base import Context, Kind, Reach, by, four, pair, same, setting, whole
 from parity.layers.geometry import grown_extent
 from parity.layers.keras_fields import extents, require_channels_last
 
@@ -61,6 +61,14 @@ class ConvTranspose(Kind):
     dilate: tuple[int, ...] = (1, 1)
     groups: int = 1
     bias: bool = True
+
+    def words(self) -> list[str]:
+        """With its filters, and what is not usual of it."""
+        parts = [f"transposed conv {by(self.size)}", f"{self.filters} filters", f"upsample {same(self.upsample)}"]
+        parts += [f"crop {same(self.crop)}"] if any(self.crop) else []
+        parts += [f"dilate {same(self.dilate)}"] if set(self.dilate) != {1} else []
+        parts += [f"{self.groups} groups"] if self.groups != 1 else []
+        return [*parts, *([] if self.bias else ["no bias"])]
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """(h, w, c) → (h', w', filters), any number of spatial axes; ValueError where the crop leaves nothing."""

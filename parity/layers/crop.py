@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, pair, setting
+from parity.layers.base import Context, Kind, Reach, pair, same, setting
 from parity.layers.keras_fields import extents, require_channels_last
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ class Crop(Kind):
 
     crop: tuple[int, ...] | None = (0, 0, 0, 0)
     offset: tuple[int, int] | None = None
+
+    def words(self) -> list[str]:
+        """With its cells, where they are known."""
+        return ["crop to the size of its second input" if self.crop is None else f"crop {same(self.crop)}"]
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:

@@ -37,6 +37,10 @@ class PDist(Kind):
     epsilon: float = 1e-6
     factor: Factor = 1.0
 
+    def words(self) -> list[str]:
+        """With its power."""
+        return [*_words("distance", self.p, self.root), *(["summed"] if self.aggregate else [])]
+
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """(h, w, c) → (h, w, 1), or a single number."""
         return () if self.aggregate else (*inputs[0][:-1], 1)
@@ -87,6 +91,10 @@ class DistanceLoss(Loss):
     root: bool = True
     epsilon: float = 1e-3
     factor: Factor = 1.0
+
+    def words(self) -> list[str]:
+        """With its power and its reduction."""
+        return [*_words("distance loss", self.p, self.root), self.reduction]
 
     @property
     def target(self) -> str:
@@ -147,6 +155,10 @@ def distance(x: torch.Tensor, other: torch.Tensor, p: float, root: bool, epsilon
             return dx, -(dx.sum(ctx.narrow, keepdim=True) if ctx.narrow else dx)
 
     return Distance.apply(x, other)
+
+
+def _words(what: str, p: float, root: bool) -> list[str]:
+    return [f"{what} of power {p:g}", *([] if root or p == 1 else ["no root"])]
 
 
 def _slope(d: torch.Tensor, p: float, root: bool, epsilon: float) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, numbers, setting
+from parity.layers.base import Context, Kind, Reach, by, numbers, setting
 from parity.layers.pool import window_mean
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ class NormOffset(Kind):
 
     alpha: float = 1.0
     beta: float = 0.5
+
+    def words(self) -> list[str]:
+        """With both numbers."""
+        return ["norm offset", f"alpha {self.alpha:g}", f"beta {self.beta:g}"]
 
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
@@ -60,6 +64,10 @@ class SpatialNorm(Kind):
     size: tuple[int, int] = (2, 2)
     alpha: float = 10.0
     beta: float = 2.0
+
+    def words(self) -> list[str]:
+        """With its window and both numbers."""
+        return [f"spatial norm {by(self.size)}", f"alpha {self.alpha:g}", f"beta {self.beta:g}"]
 
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, flag, numbers, pair, setting, text
+from parity.layers.base import Context, Kind, Reach, by, flag, numbers, pair, setting, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +37,13 @@ class ROIPooling(Kind):
     subdivisions: tuple[int, int] = (6, 6)
     transform: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
     flatten: bool = False
+
+    def words(self) -> list[str]:
+        """With its subdivisions, and its transform where it has one."""
+        parts = [f"{self.method} pool of regions {by(self.subdivisions)}"]
+        if self.transform != (1, 0, 0, 1, 0, 0):
+            parts.append("transform " + " ".join(f"{t:g}" for t in self.transform))
+        return [*parts, *(["flat"] if self.flatten else [])]
 
     def reach(self) -> Reach | None:
         """It depends on the regions."""

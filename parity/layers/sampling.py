@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.base import Context, Kind, Reach, setting, whole
+from parity.layers.base import Context, Kind, Reach, by, setting, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,10 @@ class BilinearSampler(Kind):
     """
 
     matconvnet: ClassVar = ("dagnn.BilinearSampler",)
+
+    def words(self) -> list[str]:
+        """It has no fields."""
+        return ["bilinear sampler"]
 
     def reach(self) -> Reach | None:
         """It depends on the grid."""
@@ -80,6 +84,11 @@ class _Grid(Kind):
     width: int = 0
 
     numbers_needed: ClassVar[int] = 0
+    called: ClassVar[str] = "grid"
+
+    def words(self) -> list[str]:
+        """With its extents."""
+        return [f"{self.called} {by((self.height, self.width))}"]
 
     def reach(self) -> Reach | None:
         """The whole input."""
@@ -126,6 +135,7 @@ class AffineGridGenerator(_Grid):
 
     matconvnet: ClassVar = ("dagnn.AffineGridGenerator",)
     numbers_needed: ClassVar[int] = 6
+    called: ClassVar[str] = "affine grid"
 
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
@@ -149,6 +159,7 @@ class UniformScalingGridGenerator(_Grid):
 
     matconvnet: ClassVar = ("dagnn.UniformScalingGridGenerator",)
     numbers_needed: ClassVar[int] = 3
+    called: ClassVar[str] = "scaling grid"
 
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context

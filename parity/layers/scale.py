@@ -32,6 +32,10 @@ class Scale(Kind):
 
     bias: bool = True
 
+    def words(self) -> list[str]:
+        """With what it lacks."""
+        return ["scale", *([] if self.bias else ["no bias"])]
+
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """The largest extents of all: extents of 1 are repeated."""
         if len({len(shape) for shape in inputs}) != 1:
