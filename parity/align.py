@@ -196,8 +196,8 @@ def align(
         BadUsage: the map names a layer that does not exist.
     """
     both = labelled and bool(ref.losses) and bool(keras.losses)
-    left = units(ref, mode, join_loss=both, with_loss=both)
-    right = units(keras, mode, join_loss=both, with_loss=both)
+    left = units(ref, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(keras))
+    right = units(keras, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(ref))
     if not both:
         left, right = _ending_alike(left, right, ref, keras), _ending_alike(right, left, keras, ref)
     forced = _forced(left, right, mapping or Map())
@@ -233,6 +233,12 @@ def align(
         ref=ref,
         keras=keras,
     )
+
+
+def _hold_softmax(network: Network) -> bool:
+    """Whether every loss of a network takes logits and applies softmax by itself."""
+    kinds = [layer.kind for layer in network.losses]
+    return bool(kinds) and all(isinstance(kind, Loss) and kind.function == "softmaxlog" for kind in kinds)
 
 
 def _ending_alike(own: tuple[Unit, ...], others: tuple[Unit, ...], mine: Network, theirs: Network) -> tuple[Unit, ...]:

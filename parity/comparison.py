@@ -18,7 +18,7 @@ from parity.network import STATISTICS
 from parity.propagation import propagated_distances, propagated_probes
 from parity.report import Outcome, Probe
 from parity.runner import Pass, Runner, Targets
-from parity.structure import compare_inputs, compare_structure, compare_weights
+from parity.structure import compare_inputs, compare_labels, compare_structure, compare_weights
 from parity.tensors import named
 from parity.transfer import links, transferred
 from parity.updates import Course, free_step, isolated_moves
@@ -74,6 +74,7 @@ def run_comparison(
 
     values = ref.params()
     run.probes += compare_inputs(alignment, data.ref, data.keras)
+    run.probes += compare_labels(data.labels_ref, data.labels_keras)
     run.probes += compare_structure(alignment, run.links, values, training=backward)
     loaded = transferred(run.links, values)
     run.probes += compare_weights(run.links, loaded, run.old_values, own=own)

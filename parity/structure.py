@@ -10,11 +10,12 @@ from parity.align import Alignment, Pair
 from parity.layers import BatchNorm, Rescale
 from parity.network import Shape
 from parity.report import Probe
+from parity.runner import Targets
 from parity.tolerance import ROUNDOFF, distance, rms
 from parity.transfer import Link, relation
 from parity.units import Unit, same_shape
 
-__all__ = ["compare_inputs", "compare_structure", "compare_weights"]
+__all__ = ["compare_inputs", "compare_labels", "compare_structure", "compare_weights"]
 
 Array = np.ndarray
 
@@ -26,6 +27,20 @@ def compare_inputs(alignment: Alignment, ref: Mapping[str, Array], keras: Mappin
         if mine in ref and theirs in keras:
             names = ("input", "input") if len(ref) == len(keras) == 1 else (mine, theirs)
             made.append(_compare_input(*names, ref[mine], keras[theirs]))
+    return made
+
+
+def compare_labels(ref: Targets | None, keras: Targets | None) -> list[Probe]:
+    """Whether both sides are given the same labels: a probe for each loss whose labels are not the same."""
+    made: list[Probe] = []
+    if ref is None or keras is None or len(ref.values) != len(keras.values):
+        return made
+    for (mine, a), (theirs, b) in zip(ref.values.items(), keras.values.items(), strict=True):
+        counted = np.ones(a.shape, bool) if a.dtype.kind == "f" else a >= 0  # -1 is ignored, by a weight in Keras
+        if a.shape != b.shape or not np.array_equal(a[counted], b[counted]):
+            gap = "" if a.shape != b.shape else f"{int(np.count_nonzero(a != b))} of {a.size} differ"
+            names = ("input", "input") if len(ref.values) == 1 else (mine, theirs)
+            made.append(Probe(*names, "input", "y", shape=a.shape, status="born", note=gap))
     return made
 
 

@@ -75,7 +75,9 @@ class Unit:
         return family(self.kind)
 
 
-def units(network: Network, mode: str, *, join_loss: bool = True, with_loss: bool = True) -> tuple[Unit, ...]:
+def units(
+    network: Network, mode: str, *, join_loss: bool = True, with_loss: bool = True, with_softmax: bool = False
+) -> tuple[Unit, ...]:
     """The network as units, in topological order.
 
     Args:
@@ -83,8 +85,9 @@ def units(network: Network, mode: str, *, join_loss: bool = True, with_loss: boo
         mode: `"train"` or `"eval"`, which decides what changes nothing.
         join_loss: whether softmax followed by a logarithmic loss is one unit (both sides have a loss).
         with_loss: False leaves losses out (only one side has one).
+        with_softmax: whether a softmax belongs to any loss behind it (the other side's losses hold theirs).
     """
-    grouped = _Grouping(network, join_loss=join_loss)
+    grouped = _Grouping(network, join_loss=join_loss, with_softmax=with_softmax)
     made: list[Unit] = []
     for layer in network:
         if layer.name in grouped.absorbed:
@@ -98,8 +101,8 @@ def units(network: Network, mode: str, *, join_loss: bool = True, with_loss: boo
 class _Grouping:
     """Which layers join the unit of which other layer."""
 
-    def __init__(self, network: Network, *, join_loss: bool) -> None:
-        self.network = network
+    def __init__(self, network: Network, *, join_loss: bool, with_softmax: bool = False) -> None:
+        self.network, self.with_softmax = network, with_softmax
         self.members: dict[str, tuple[str, ...]] = {}
         self.kinds: dict[str, Kind] = {}
         self.absorbed: set[str] = set()
@@ -159,9 +162,13 @@ class _Grouping:
         assert isinstance(kind, Loss)
         prediction = next(iter(self.network.data(layer.inputs)), None)
         before = self._producer(prediction) if prediction else None
-        if before is None or not isinstance(before.kind, Softmax) or kind.function not in ("log", "softmaxlog"):
+        if before is None or not isinstance(before.kind, Softmax):
             return
-        self._take(layer, (before.name, layer.name), replace(kind, function="softmaxlog"))
+        if kind.function in ("log", "softmaxlog"):
+            kind = replace(kind, function="softmaxlog")
+        elif not self.with_softmax:
+            return
+        self._take(layer, (before.name, layer.name), kind)
 
     def _split_convolution(self, layer: Layer) -> None:
         """Slices of one tensor, convolved apart and concatenated, are one grouped convolution."""

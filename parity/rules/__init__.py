@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from parity.rules import fields, graph, hidden, notes, parameters, recipe, weights
+from parity.rules import fields, graph, hidden, inputs, notes, parameters, recipe, weights
 from parity.rules.base import Rule
 
 __all__ = ["RULES"]
 
 RULES: tuple[Rule, ...] = (
+    inputs.find,
     graph.find,
     fields.find,
     hidden.find,

@@ -73,7 +73,7 @@ def _sought(run: Comparison, pair: Pair) -> Explanation | None:
 
 def _declared(run: Comparison, pair: Pair, experiment: Experiment, said: Sequence[Difference]) -> Edit:
     """The reference's layer with the Keras values of these fields."""
-    if isinstance(pair.ref.kind, Activation | Softmax) and type(pair.ref.kind) is not type(pair.keras.kind):
+    if isinstance(pair.ref.kind, Activation | Softmax) and isinstance(pair.keras.kind, Activation | Softmax):
         return Edit(kind=pair.keras.kind) if said else Edit()
     fields = {d.field: d.keras for d in said if d.field != "weight"}
     if isinstance(experiment.kind, Loss):

@@ -18,7 +18,10 @@ def find(run: Comparison) -> Iterable[Finding]:
         if any(p.layer == pair.ref.name and p.tensor == "inputs" and p.status == "born" for p in run.probes):
             continue  # it reads something else, which is said where the graphs are compared
         found = explanation(run, pair)
+        absent = any(link.pair is pair and link.problem and link.role == "bias" for link in run.links)
         for proposal in found.proposals if found else ():
+            if proposal.cause == "bias-missing" and absent:
+                continue  # said where the parameters are compared
             phase = next(phase for phase in ("forward", "loss", "backward") if run.diverged(pair, phase))
             words = f"{pair.keras.origin} {proposal.words}: so edited, the reference makes the same tensors."
             fix = f"{pair.keras.origin}: {proposal.fix}" if proposal.fix else ""

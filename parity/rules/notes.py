@@ -125,9 +125,15 @@ def _metrics(run: Comparison) -> Iterator[Finding]:
             "note",
             "loss",
             f"Keras counts {', '.join(binary)}: each of the {outputs} outputs against 0.5 by itself. The reference "
-            f"counts {run.ref.recipe.metrics[0]}. The two percentages are not the same quantity.",
+            f"counts {run.ref.recipe.metrics[0]}. {_sameness(outputs)}",
             fix=f"metrics=['{wanted}']",
         )
+
+
+def _sameness(outputs: int) -> str:
+    if outputs == 2:
+        return "They agree only while the two outputs are probabilities that add up to 1 and the labels are one-hot."
+    return "The two percentages are not the same quantity."
 
 
 def _sparse(run: Comparison) -> bool:

@@ -10,6 +10,7 @@ from parity.differences import differences
 from parity.layers import Conv, Rescale
 from parity.report import Finding
 from parity.rules.base import finding, shown
+from parity.rules.explained import explanation
 
 __all__ = ["find"]
 
@@ -64,6 +65,7 @@ def _absent(run: Comparison, role: str, pair: Pair, severity: str, problem: str,
     wanted = "True" if lacking == "Keras" else "False"
     trains = "" if severity == "note" else " It trains, so the two drift apart."
     origin = pair.keras.origin
+    tried = explanation(run, pair) if severity == "divergence" else None
     return finding(
         cause,
         severity,
@@ -71,4 +73,5 @@ def _absent(run: Comparison, role: str, pair: Pair, severity: str, problem: str,
         f"{problem}.{trains}",
         pair=pair,
         fix=f"{origin}: {argument}={wanted}",
+        confirmed=tried is not None and any(p.cause == cause for p in tried.proposals),
     )

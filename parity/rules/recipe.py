@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from parity.case import Comparison
+from parity.differences import differences
 from parity.network import Param
 from parity.optimizers.base import UpdateRule
 from parity.recipe import Recipe
@@ -235,8 +236,8 @@ def _multipliers(run: Comparison, ref: Recipe, severity: str) -> Iterator[Findin
             f"The reference gives {_where(found)} {factor:g} times the learning rate (per-layer learningRate); Keras "
             "gives every variable the same.",
             pair=found[0].pair,
-            fix=f"multiply the gradients of {names}{' …' if len(found) > 3 else ''} by {factor:g} before they reach "
-            "the optimizer (override train_step)",
+            fix=f"multiply the rate of {names}{' …' if len(found) > 3 else ''} by {factor:g}: an optimizer with an "
+            "update_step of its own (`parity rule optimizer-lr-multiplier`)",
         )
 
 
@@ -256,6 +257,8 @@ def _frozen(run: Comparison) -> Iterator[Finding]:
         for name in dict.fromkeys(link.pair.ref.name for link in found):
             here = [link for link in found if link.pair.ref.name == name]
             pair = here[0].pair
+            if any(d.cause == "bn-mode" for d in differences(pair)):
+                continue  # frozen, it normalises by its running statistics too, which says more
             born = any(m.status == "born" for m in run.moves if m.link.pair is pair)
             wanted = "True" if side == "Keras" else "False"
             yield finding(

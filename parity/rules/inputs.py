@@ -1,0 +1,157 @@
+"""The two sides are given different images or labels: turned channels, another scale or mean, labels that are off.
+
+What the Keras side is given is fitted to what the reference is given on one half of the images, and must hold on the
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from parity.case import Comparison
+from parity.changes import Change
+from parity.report import Finding, Probe
+
+__all__ = ["find"]
+
+Array = np.ndarray
+
+_SAME = 2e-6
+"""Of the size of the images: how far a fitted map may miss them by rounding."""
+
+
+def find(run: Comparison) -> Iterable[Finding]:
+    """Findings of the `input` phase."""
+    for probe in run.probes:
+        if probe.phase != "input" or probe.status != "born":
+            continue
+        if probe.tensor == "y":
+            yield from _labels(run, probe)
+            continue
+        for theirs, mine in run.alignment.inputs.items():
+            if probe.layer in (mine, "input"):
+                yield from _images(run.data.ref[mine], run.data.keras[theirs], probe)
+                break
+
+
+def _images(ref: Array, keras: Array, probe: Probe) -> Iterator[Finding]:
+    if ref.size != keras.size or ref.shape[0] != keras.shape[0]:
+        return
+    a, b = ref.astype(np.float64), keras.reshape(ref.shape).astype(np.float64)
+    for turned in (False, True) if a.shape[-1] > 1 else (False,):
+        fitted = _affine(a[..., ::-1] if turned else a, b)
+        if fitted is not None:
+            yield from _mapped(probe, turned, *fitted, size=_size(b))
+            return
+    gap = b - a
+    if np.max(np.abs(gap - gap[:1])) <= 4 * _SAME * max(_size(a), _size(b)):
+        words = (
+            f"The Keras side's images lie one and the same image from the reference's (up to {np.abs(gap).max():.4g}): "
+            "an average image that one side subtracts and the other does not."
+        )
+        yield _finding("input-mean", probe, words, "subtract the reference's average image from x", {})
+
+
+def _mapped(probe: Probe, turned: bool, scale: Array, offset: Array, *, size: float) -> Iterator[Finding]:
+    if turned:
+        yield _finding(
+            "input-channel-order",
+            probe,
+            "The Keras side's images have their channels in reverse order (RGB against BGR).",
+            "x = x[..., ::-1]",
+            {"reverse_channels": True, "code": "x[..., ::-1]"},
+        )
+    scaled = bool(np.max(np.abs(scale - 1)) > 0)
+    if np.max(np.abs(offset)) > _SAME * size:
+        yield _finding(
+            "input-mean",
+            probe,
+            f"The Keras side's images lie {_words(offset)} from {'a multiple of ' if scaled else ''}the reference's: "
+            "a mean that one side subtracts and the other does not.",
+            f"x = x - {_words(offset)}",
+            {"offset": (-offset).tolist(), "code": f"x - {_code(offset)}"},
+        )
+    if scaled:
+        yield _finding(
+            "input-scale",
+            probe,
+            f"The Keras side's images are {_words(scale)} times the reference's.",
+            f"x = x * {_words(1 / scale)}",
+            {"scale": (1 / scale).tolist(), "code": f"x * {_code(1 / scale)}"},
+        )
+
+
+def _affine(a: Array, b: Array) -> tuple[Array, Array] | None:
+    """Scale and offset per channel with b = scale·a + offset, fitted on every other image; None where it fails."""
+    first, rest = (slice(None, None, 2), slice(1, None, 2)) if len(a) > 1 else (slice(None), slice(None))
+    rows_a, rows_b = (v[first].reshape(-1, v.shape[-1]) for v in (a, b))
+    centred = rows_a - rows_a.mean(axis=0)
+    power = (centred**2).sum(axis=0)
+    if np.any(power == 0):
+        return (np.ones(1), np.zeros(1)) if np.array_equal(a, b) else None
+    scale = (centred * rows_b).sum(axis=0) / power
+    offset = rows_b.mean(axis=0) - scale * rows_a.mean(axis=0)
+    if np.max(np.abs(a[rest] * scale + offset - b[rest]), initial=0) > 8 * _SAME * max(
+        _size(a) * np.max(scale), _size(b)
+    ):
+        return None
+    if np.ptp(scale) <= 1e-5 * np.max(np.abs(scale)):
+        scale = np.array([scale.mean()])
+    if np.ptp(offset) <= 1e-5 * _size(b):
+        offset = np.array([offset.mean()])
+    return np.where(np.abs(scale - 1) < 4e-6, 1.0, scale), offset
+
+
+def _labels(run: Comparison, probe: Probe) -> Iterator[Finding]:
+    ref, keras = run.data.labels_ref, run.data.labels_keras
+    if ref is None or keras is None:
+        return
+    network = run.ref.network
+    for (label, mine), theirs in zip(ref.values.items(), keras.values.values(), strict=False):
+        a, b = np.asarray(mine), np.asarray(theirs)
+        if a.shape != b.shape or a.dtype.kind not in "iu" or b.dtype.kind not in "iu" or np.array_equal(a, b):
+            continue
+        loss = next((layer for layer in network.losses if network.label_of(layer) == label), None)
+        shape = network.shape_of(loss.inputs[0]) if loss is not None else None
+        classes = int(shape[-1] or 1) if shape else int(max(a.max(), b.max())) + 1
+        for shift in (1, -1):
+            plain, wrapped = np.array_equal(b, a + shift), np.array_equal(b, (a + shift) % classes)
+            if not plain and not wrapped:
+                continue
+            words = "one higher" if shift > 0 else "one lower"
+            more = "" if plain else f", modulo the {classes} classes"
+            code = f"(y {'-' if shift > 0 else '+'} 1)" + ("" if plain else f" % {classes}")
+            yield _finding(
+                "label-offset",
+                probe,
+                f"The Keras side's labels are {words} than the reference's{more}: MatConvNet counts from 1, Keras from "
+                "0.",
+                f"y = {code}",
+                {"shift": -shift, "classes": classes, "code": code},
+                action="labels",
+            )
+            break
+
+
+def _finding(
+    cause: str, probe: Probe, evidence: str, fix: str, values: Mapping[str, Any], action: str = "input"
+) -> Finding:
+    changes = (Change(action, "", values),) if values else ()
+    return Finding(cause, "divergence", probe.layer, probe.keras_layer, "input", evidence, fix, True, changes=changes)
+
+
+def _size(value: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(value)))) or 1.0
+
+
+def _words(values: Array) -> str:
+    if values.size == 1:
+        return f"{float(values[0]):.6g}"
+    return "[" + ", ".join(f"{v:.6g}" for v in values[:8]) + (", …]" if values.size > 8 else "]")
+
+
+def _code(values: Array) -> str:
+    return repr(float(values[0])) if values.size == 1 else f"numpy.array({[float(v) for v in values]}, 'float32')"
