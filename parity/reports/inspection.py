@@ -40,6 +40,9 @@ def render(inspection: Inspection, width: int) -> Iterator[RenderableType]:
     head = Text()
     head.append(clean(inspection.path), style="bold")
     head.append(f"  {_FRAMEWORKS.get(network.framework, network.framework)}")
+    version, engine = network.meta.get("keras"), network.meta.get("engine")
+    if version and engine:
+        head.append(f" {clean(str(version))}, runs under {clean(str(engine))}")
     if network.name:
         head.append(f", {clean(network.name)}")
     yield head

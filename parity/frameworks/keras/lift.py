@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from parity.frameworks.keras.calls import layer_of, outputs_of
+from parity.frameworks.keras.choice import engine_name
 from parity.frameworks.keras.configs import Walk, walk
 from parity.frameworks.keras.files import KerasFile, guard, read
 from parity.frameworks.keras.leaves import leaves_of, params_of
@@ -109,6 +110,7 @@ def _network(file: KerasFile, walked: Walk) -> Network:
             "keras": file.version or "unknown",
             "backend": file.backend or "unknown",
             "format": file.format,
+            "engine": {"keras": "Keras 3"}.get(engine_name(file), engine_name(file)),
             **({"channels_first": list(file.turned)} if file.turned else {}),
         },
         remarks=tuple(remarks),
