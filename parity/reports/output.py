@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from parity.errors import BadUsage
 from parity.reports.words import clean
 
-__all__ = ["as_text", "check_target", "progress_on", "show", "write"]
+__all__ = ["as_text", "check_target", "progress_on", "replacing", "show", "write"]
 
 _PLAIN = str.maketrans({"×": "x", "→": ">", "↔": "|", "…": "~", "≤": "<", "–": "-", "·": ".", "≠": "!"})
 """Signs that an encoding other than UTF-8 may lack; one for one, so that columns stay aligned."""
@@ -78,25 +78,40 @@ def write(path: Path, text: str, option: str) -> None:
     Raises:
         BadUsage: the file cannot be written.
     """
+    if not _in_place(path):
+        with replacing(path, option) as name:
+            Path(name).write_text(text, encoding="utf-8")
+        return
     try:
-        if _in_place(path):
-            path.write_text(text, encoding="utf-8")
-            return
-        target = path.resolve()
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, _permissions(target))  # noqa: PTH101
-            os.replace(name, target)  # noqa: PTH105
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)  # noqa: PTH108
-            raise
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise BadUsage(f"{option} {path}: cannot be written ({error.strerror or error})") from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path, option: str) -> Iterator[str]:
+    """A temporary file in the same directory, with the same extension, that takes the path's place if all goes well.
+
+    Raises:
+        BadUsage: it cannot be written.
+    """
+    name = ""
+    try:
+        target = path.resolve()
+        descriptor, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.stem}.", suffix=f".part{target.suffix}"
+        )
+        os.close(descriptor)
+        yield name
+        with Path(name).open("rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, _permissions(target))  # noqa: PTH101
+        os.replace(name, target)  # noqa: PTH105
+    except OSError as error:
+        raise BadUsage(f"{option} {path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name)  # noqa: PTH108
 
 
 def _in_place(path: Path) -> bool:

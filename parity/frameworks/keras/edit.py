@@ -35,14 +35,15 @@ class Edited:
         done: what was carried out, in order.
         left: what was not, with the reason.
         rates: (variable of the copy, factor on its learning rate). Keras has no argument for it, and no file holds it.
-        fresh: variables of the copy that the model's weights do not fit; they hold what their initializers made.
+        fresh: (layer's path, Keras' name of the parameter, variable) of the copy's weights that the model's do not fit;
+            they hold what their initializers made.
     """
 
     model: Any
     done: tuple[Change, ...]
     left: tuple[tuple[Change, str], ...] = ()
     rates: tuple[tuple[Any, float], ...] = ()
-    fresh: tuple[Any, ...] = ()
+    fresh: tuple[tuple[str, str, Any], ...] = ()
 
 
 def apply(model: Any, changes: Sequence[Change]) -> Edited:
@@ -76,7 +77,7 @@ def apply(model: Any, changes: Sequence[Change]) -> Edited:
         tuple(change for i, change in enumerate(changes) if i not in left),
         tuple((change, left[i]) for i, change in enumerate(changes) if i in left),
         tuple(rates),
-        tuple(_variable(surgery, path, word) for path, word in surgery.fresh if "seed_generator" not in word),
+        tuple((path, word, v) for path, word in surgery.fresh if (v := _weight(surgery, path, word)) is not None),
     )
 
 
@@ -103,13 +104,18 @@ def _operated(engine: Engine, model: Any, changes: Sequence[tuple[int, Change]])
 
 
 def _variable(surgery: Surgery, path: str, role: str) -> Any:
-    """A variable of the copy by its layer's path and its role, or Keras' own name for it."""
-    layer = surgery.layer(path)
+    """A weight of the copy by its layer's path and its role, or Keras' own name for it."""
     for name in (*ROLES.get(role, ()), role):
-        for variable in getattr(layer, "weights", ()):
-            if word_of(variable) == name:
-                return variable
+        found = _weight(surgery, path, name)
+        if found is not None:
+            return found
     raise ValueError(f"{path} has no {role}")
+
+
+def _weight(surgery: Surgery, path: str, word: str) -> Any:
+    """A weight of the copy by its layer's path and Keras' name for it; None where there is none."""
+    weights = getattr(surgery.layer(path), "weights", ())
+    return next((variable for variable in weights if word_of(variable) == word), None)
 
 
 class EditedRunner(KerasRunner):
@@ -166,5 +172,5 @@ class EditedRunner(KerasRunner):
         With identical weights these are the reference's, in the copy's layout.
         """
         ids = {id(variable): pid for pid, variable in self._graph.variables.items()}
-        fresh = {ids[id(v)] for v in self.edited.fresh if id(v) in ids}
+        fresh = {ids[id(variable)] for _, _, variable in self.edited.fresh}
         super().load(self._own | {pid: value for pid, value in self._loaded.items() if pid in fresh})
