@@ -168,13 +168,31 @@ def _number(stored: Stored) -> tuple[int, str]:
 def strings(group: Any, key: str) -> list[str]:
     """A list of strings from an attribute, which Keras cuts into `key0`, `key1`, ... when it is long."""
     if key in group.attrs:
-        return [text(v) for v in group.attrs[key]]
+        return _texts(group, key)
     found: list[str] = []
     chunk = 0
     while f"{key}{chunk}" in group.attrs:
-        found.extend(text(v) for v in group.attrs[f"{key}{chunk}"])
+        found.extend(_texts(group, f"{key}{chunk}"))
         chunk += 1
     return found
+
+
+def _texts(group: Any, key: str) -> list[str]:
+    """The texts of one attribute; raises ValueError for one that holds none, or is not stored soundly."""
+    sound = group.attrs.get_id(key).shape == (0,) or _is_text(group, key, Path(str(group.file.filename)))
+    if not sound:
+        raise ValueError(f"its {key} are no names")
+    return [text(v) for v in group.attrs[key]]
+
+
+def _is_text(group: Any, key: str, path: Path) -> bool:
+    """Whether an attribute's type is text, and what lies elsewhere in the file is found there (see `heaps`)."""
+    import h5py
+
+    kind = group.attrs.get_id(key).get_type()
+    if kind.get_class() != h5py.h5t.STRING:
+        return False
+    return not kind.is_variable_str() or not path.is_file() or soundly_stored(path, key)
 
 
 def json_attribute(path: Path, f: h5py.File, key: str) -> Any:
@@ -188,16 +206,12 @@ def json_attribute(path: Path, f: h5py.File, key: str) -> Any:
 
 
 def attribute(path: Path, group: Any, key: str, default: str = "") -> str:
-    """A text attribute; raises BadFile for one that is no text, or is not stored soundly (see `heaps`)."""
-    import h5py
-
+    """A text attribute; raises BadFile for one that is no text, or is not stored soundly."""
     if key not in group.attrs:
         return default
-    kind = group.attrs.get_id(key).get_type()
-    if kind.get_class() != h5py.h5t.STRING:
-        raise BadFile(path, f"its {key} is not text", "the file is damaged, or not written by Keras")
-    if kind.is_variable_str() and not soundly_stored(path, key):
-        raise BadFile(path, f"is damaged (its {key} is not where it should be)", "copy or download it again")
+    if not _is_text(group, key, path):
+        problem = f"is damaged (its {key} is not where it should be, or no text)"
+        raise BadFile(path, problem, "copy or download it again")
     return text(group.attrs[key])
 
 

@@ -23,7 +23,7 @@ def soundly_stored(path: Path, key: str) -> bool:
         name = key.encode() + b"\0"
         at = data.find(name)
         while at >= 0:
-            window = range(at + len(name), min(at + len(name) + _NEAR, len(data) - 16))
+            window = range(at + len(name), min(at + len(name) + _NEAR, len(data) - 15))
             found = (_refers(data, place) for place in window)
             if next((sound for sound in found if sound is not None), False):
                 return True
