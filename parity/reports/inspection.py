@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from parity.inspection import Inspection
     from parity.network import Layer, Network, Param
+    from parity.recipe import Recipe
 
 __all__ = ["render"]
 
@@ -240,4 +241,17 @@ def _recipe(inspection: Inspection) -> RenderableType:
     table.show_header = False
     for name, value, default in lines:
         table.add_row(Text(name, style="dim"), Text.assemble(clean(value), ("  (default)" if default else "", "dim")))
+    for value in _slots(recipe):
+        table.add_row(Text("slots", style="dim"), Text(clean(value)))
     return table
+
+
+def _slots(recipe: Recipe) -> Iterator[str]:
+    """What the optimizer remembers of each parameter, e.g. `mean, square of 12 parameters`; no array is read."""
+    counts: dict[tuple[str, ...], int] = {}
+    for held in recipe.slots.values():
+        names = tuple(name for name in held if name != "step")
+        counts[names] = counts.get(names, 0) + 1
+    for names, count in counts.items():
+        if names:
+            yield f"{', '.join(names)} of {plural(count, 'parameter')}"

@@ -147,3 +147,19 @@ def test_a_graph_says_what_its_layers_read():
     assert "reads conv1_relu, b1b_bn" in narrow
     assert "decay" not in wide.split("Recipe")[0]
     assert "b2b_bn 13×13 2 1 4.0 KiB 256 B sum2 13×13 2 1 4.0 KiB" in wide
+
+
+def test_slots_are_counted_by_name() -> None:
+    """Slots of the file are listed without being read."""
+
+    class Unread(dict):
+        def __getitem__(self, key):
+            raise AssertionError("was read")
+
+    held = {"mean": 1, "square": 2, "step": 3}
+    slots = {"a.kernel": Unread(held), "a.bias": Unread(held), "b": Unread(step=1)}
+    inspection = by_hand()
+    recipe = Recipe(optimizer=SGD(), slots=slots, origin="compile()")
+    drawn = draw(Inspection(inspection.path, inspection.network, recipe), 100)
+    assert "mean, square of 2 parameters" in drawn
+    assert drawn.count("slots") == 1
