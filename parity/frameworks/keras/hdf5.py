@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -192,7 +193,8 @@ def _is_text(group: Any, key: str, path: Path) -> bool:
     kind = group.attrs.get_id(key).get_type()
     if kind.get_class() != h5py.h5t.STRING:
         return False
-    return not kind.is_variable_str() or not path.is_file() or soundly_stored(path, key)
+    count = math.prod(group.attrs.get_id(key).shape or ())
+    return not kind.is_variable_str() or not path.is_file() or soundly_stored(path, key, count)
 
 
 def json_attribute(path: Path, f: h5py.File, key: str) -> Any:

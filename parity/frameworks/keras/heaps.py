@@ -13,29 +13,38 @@ from pathlib import Path
 
 __all__ = ["soundly_stored"]
 
+_REFERENCE = 16
+"""Bytes of one reference: length, address, number."""
+
 _NEAR = 160
 """Bytes within which an attribute's value follows its name: the type and the extents come between them."""
 
 
-def soundly_stored(path: Path, key: str) -> bool:
-    """Whether an attribute of this name refers to a piece of a sound heap collection with the length that it claims."""
+def soundly_stored(path: Path, key: str, count: int = 1) -> bool:
+    """Whether an attribute of this name refers to pieces of a sound heap collection with the lengths that it claims.
+
+    Args:
+        path: the file.
+        key: the attribute's name.
+        count: how many texts it holds; their references stand one behind the other.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         name = key.encode() + b"\0"
         at = data.find(name)
         while at >= 0:
-            window = range(at + len(name), min(at + len(name) + _NEAR, len(data) - 15))
-            found = (_refers(data, place) for place in window)
-            if next((sound for sound in found if sound is not None), False):
+            last = len(data) - _REFERENCE * count
+            window = range(at + len(name), min(at + len(name) + _NEAR, last + 1))
+            if any(all(_refers(data, place + _REFERENCE * i) for i in range(count)) for place in window):
                 return True
             at = data.find(name, at + 1)
     return False
 
 
-def _refers(data: mmap.mmap, place: int) -> bool | None:
-    """Whether length, address and number of a sound piece of a heap stand here; None where no such address does."""
+def _refers(data: mmap.mmap, place: int) -> bool:
+    """Whether length, address and number of a sound piece of a heap stand here."""
     length, address, number = struct.unpack_from("<IQI", data, place)
     if address > len(data) - 16 or data[address : address + 4] != b"GCOL":
-        return None
+        return False
     return _pieces(data, address).get(number) == length
 
 
