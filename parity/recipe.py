@@ -49,7 +49,11 @@ class Schedule:
                     runs.append([value, 1])
             shown = [f"{v:g}" + (f" ×{int(n)}" if n > 1 else "") for v, n in runs[:6]]
             return ", ".join(shown) + (" …" if len(runs) > 6 else "")
-        return f"{self.first:g}" if self.kind in ("constant", "epochs") else f"{self.kind} from {self.first:g}"
+        if self.kind in ("constant", "epochs"):
+            return f"{self.first:g}"
+        names = (name for name in self.config if name != "initial_learning_rate")
+        told = ", ".join(f"{name} {self.config[name]}" for name in names if self.config[name] not in (None, False))
+        return f"{self.kind} from {self.first:g}" + (f" ({told})" if told else "")
 
 
 @dataclass(frozen=True)

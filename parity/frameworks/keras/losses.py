@@ -6,6 +6,7 @@ output as a list or a dict.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -173,7 +174,7 @@ def live_losses(engine: Engine, loss: Any, given: Mapping[str, Any]) -> Any:
             return function if spec.name != word_of(spec.name) else spec.name
     found = getattr(losses, class_of(spec.name) or "", None)
     if found is None:  # Keras' own message says what it does not know
-        return losses.get(spec.raw) if isinstance(spec.raw, str) else losses.deserialize(dict(spec.raw))
+        return losses.get(spec.raw) if isinstance(spec.raw, str) else losses.deserialize(copy.deepcopy(dict(spec.raw)))
     settings = _taken(found, spec.config)
     if "reduction" in settings:
         settings["reduction"] = _reduction(engine, settings["reduction"])
