@@ -39,7 +39,7 @@ def anchored(
         inputs: Keras input tensor → the reference's.
         names: plain names of both sides' units, which decide between branches that are alike in all else.
     """
-    graphs = _Graph.of(left, {}), _Graph.of(right, inputs)
+    graphs = _Graph.of(left, {tensor: tensor for tensor in inputs.values()}), _Graph.of(right, inputs)
     chosen = _Chosen(score, graphs, names)
     for rough in (False, True):
         word = _outline if rough else _portrait
@@ -69,9 +69,10 @@ class _Graph:
         def origin(tensor: str) -> int | str:
             while tensor in made and units[made[tensor]].optional and units[made[tensor]].inputs:
                 tensor = units[made[tensor]].inputs[0]
-            return made.get(tensor, "input:" + inputs.get(tensor, tensor))
+            return made[tensor] if tensor in made else "input:" + inputs.get(tensor, "")
 
-        sources = [[origin(tensor) for tensor in unit.inputs] for unit in units]
+        # Labels are no ancestry: the two sides call them what they like.
+        sources = [[origin(tensor) for tensor in unit.inputs if tensor in made or tensor in inputs] for unit in units]
         readers: list[list[tuple[int, int]]] = [[] for _ in units]
         for index, unit in enumerate(units):
             if unit.optional:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from parity.align import Map, align
+from parity.align import Alignment, Map, align
 from parity.bench import Bench, masks_for_ref
 from parity.case import Comparison, Data
 from parity.judge import examine
@@ -94,7 +94,7 @@ def run_comparison(
         mode=mode,
         backward=backward,
         labels_ref=data.labels_ref if has_loss else None,
-        labels_keras=data.labels_keras if has_loss else None,
+        labels_keras=_same_labels(alignment, data) if has_loss else None,
         masks=run.free.passes[0].masks,
         limits=limits,
     )
@@ -107,6 +107,25 @@ def run_comparison(
         _updates(run)
     progress("done", total, total)
     return run
+
+
+def _same_labels(alignment: Alignment, data: Data) -> Targets | None:
+    """What a Keras loss is held against when it runs alone: the reference's labels, as it is given its inputs."""
+    ref, keras = data.labels_ref, data.labels_keras
+    if ref is None or keras is None or not any(p.tensor == "y" for p in compare_labels(ref, keras)):
+        return keras
+    values, weights = dict(keras.values), dict(keras.weights)
+    for pair in alignment.pairs:
+        mine, theirs = (
+            network.label_of(network[unit.layers[-1]])
+            for network, unit in ((alignment.ref, pair.ref), (alignment.keras, pair.keras))
+        )
+        if mine in ref.values and theirs in keras.values:
+            value = ref.values[mine]
+            values[theirs] = np.where(value < 0, 0, value) if value.dtype.kind == "i" else value
+            if value.dtype.kind == "i" and value.min(initial=0) < 0:
+                weights[theirs] = (value >= 0).astype(np.float32)
+    return Targets(values, weights)
 
 
 def _run_freely(run: Comparison, steps: int, tick: Callable[[str], None]) -> None:

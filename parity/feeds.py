@@ -125,7 +125,9 @@ def _takes(shape: Sequence[int | None], have: Sequence[int]) -> bool:
     return len(have) == len(shape) and all(want in (None, got) for got, want in zip(have, shape, strict=True))
 
 
-def targets_for(batch: Batch, side: Side, network: Network, other: Network) -> tuple[Targets | None, tuple[str, ...]]:
+def targets_for(
+    batch: Batch, side: Side, network: Network, other: Network, partners: Mapping[str, str] | None = None
+) -> tuple[Targets | None, tuple[str, ...]]:
     """What the losses of a network are held against, and remarks; None where the batch has no labels for any.
 
     Args:
@@ -133,6 +135,7 @@ def targets_for(batch: Batch, side: Side, network: Network, other: Network) -> t
         side: whose network it is.
         network: its network.
         other: the other side's, whose names of labels and outputs are understood too.
+        partners: loss → the other side's loss that is its partner; None pairs them in order where they are as many.
 
     Raises:
         BadFile: labels that are no classes where a loss wants classes, or classes that the network does not have.
@@ -144,8 +147,13 @@ def targets_for(batch: Batch, side: Side, network: Network, other: Network) -> t
     losses, others = network.losses, other.losses
     for loss in (layer for layer in network if network.label_of(layer)):
         called = _called(network, loss)
-        if loss in losses and len(losses) == len(others):
-            called += _called(other, others[losses.index(loss)])
+        partner = None
+        if partners is not None:
+            partner = partners.get(loss.name)
+        elif loss in losses and len(losses) == len(others):
+            partner = others[losses.index(loss)].name
+        if partner is not None:
+            called += _called(other, other[partner])
         found = batch.get(*side.names("y", called, alone=True))
         label = network.label_of(loss)
         if found is None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from parity.layers import Activation, Concat, Conv, ConvTranspose
+from parity.layers import Activation, Concat, Conv, ConvTranspose, Slice, Split
 from parity.network import Layer, Network
 from parity.recipe import Recipe
 from parity.runner import Labels, Local, Pass, Runner
@@ -64,13 +64,21 @@ def _joins(network: Network) -> tuple[_Join, ...]:
         if len(set(pieces)) < len(pieces) or any(shape is None or shape[-1] is None for shape in widths):
             continue
         if all(
-            c is not None and isinstance(c.kind, Conv | ConvTranspose) and len(network.consumers[p]) == 1
+            c is not None and len(network.consumers[p]) == 1 and _of_slice(network, c)
             for c, p in zip(convs, pieces, strict=True)
         ):
             channels = tuple(int((shape or (0,))[-1] or 0) for shape in widths)
             members = (*(m.name for m in acts), layer.name)
             found.append(_Join(f"{layer.name}:joined", pieces, channels, members, layer.name))
     return tuple(found)
+
+
+def _of_slice(network: Network, layer: Layer) -> bool:
+    """Whether it is a convolution of a part of the channels: otherwise it is a branch of its own."""
+    before = network.producers.get(layer.inputs[0])
+    return (
+        isinstance(layer.kind, Conv | ConvTranspose) and before is not None and isinstance(before.kind, Slice | Split)
+    )
 
 
 def _rewritten(network: Network, joins: Sequence[_Join]) -> Network:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.align import align
 from parity.batch import Batch
 from parity.case import Data
 from parity.errors import BadUsage, CannotCompare
@@ -81,8 +82,10 @@ def open_sides(
     networks = ref_runner.network, keras_runner.network
     if generated:
         given = with_targets(given, networks[0] if networks[0].losses else networks[1], rng)
-    labels_ref, remarks_ref = targets_for(given, _REF, *networks)
-    labels_keras, remarks_keras = targets_for(given, _KERAS, *reversed(networks))
+    partners = _paired_losses(*networks, mode)
+    labels_ref, remarks_ref = targets_for(given, _REF, *networks, partners)
+    turned = None if partners is None else {theirs: mine for mine, theirs in partners.items()}
+    labels_keras, remarks_keras = targets_for(given, _KERAS, networks[1], networks[0], turned)
     if mode == "train" and labels_ref is None and networks[0].losses:
         notes.append("The batch has no labels: loss, backward and update could not be compared.")
     data = Data(
@@ -110,6 +113,14 @@ def _shapes(mine: _Opening, theirs: _Opening, partners: Mapping[str, str]) -> di
         if own is not None and name not in partners.values():
             shapes[name] = own
     return shapes
+
+
+def _paired_losses(ref: Network, keras: Network, mode: str) -> dict[str, str] | None:
+    """The reference's loss → the Keras one, where each side has several; None where order is as good."""
+    if len(ref.losses) < 2 or len(keras.losses) < 2:
+        return None
+    pairs = align(ref, keras, mode).pairs
+    return {p.ref.layers[-1]: p.keras.layers[-1] for p in pairs if p.ref.core == "Loss"}
 
 
 def _named(feeds: Mapping[str, np.ndarray], network: Network) -> dict[str, np.ndarray]:
