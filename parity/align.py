@@ -146,6 +146,16 @@ class Alignment:
         """Keras input tensor → reference input tensor."""
         return matched_inputs(data_inputs(self.ref), data_inputs(self.keras))
 
+    @cached_property
+    def labels(self) -> Mapping[str, str]:
+        """The reference's label tensor → the Keras one, of losses that are partners."""
+        losses = [pair for pair in self.pairs if isinstance(pair.ref.kind, Loss)]
+        named = (
+            (self.ref.label_of(self.ref[p.ref.layers[-1]]), self.keras.label_of(self.keras[p.keras.layers[-1]]))
+            for p in losses
+        )
+        return {mine: theirs for mine, theirs in named if mine and theirs}
+
     def feeds(self, pair: Pair) -> tuple[dict[str, str], bool]:
         """Keras input tensor → the reference's tensor to put there, and whether the wiring agrees.
 

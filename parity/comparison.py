@@ -74,7 +74,7 @@ def run_comparison(
 
     values = ref.params()
     run.probes += compare_inputs(alignment, data.ref, data.keras)
-    run.probes += compare_labels(data.labels_ref, data.labels_keras)
+    run.probes += compare_labels(alignment, data.labels_ref, data.labels_keras)
     run.probes += compare_structure(alignment, run.links, values, training=backward)
     loaded = transferred(run.links, values)
     run.probes += compare_weights(run.links, loaded, run.old_values, own=own)
@@ -112,14 +112,10 @@ def run_comparison(
 def _same_labels(alignment: Alignment, data: Data) -> Targets | None:
     """What a Keras loss is held against when it runs alone: the reference's labels, as it is given its inputs."""
     ref, keras = data.labels_ref, data.labels_keras
-    if ref is None or keras is None or not any(p.tensor == "y" for p in compare_labels(ref, keras)):
+    if ref is None or keras is None or not compare_labels(alignment, ref, keras):
         return keras
     values, weights = dict(keras.values), dict(keras.weights)
-    for pair in alignment.pairs:
-        mine, theirs = (
-            network.label_of(network[unit.layers[-1]])
-            for network, unit in ((alignment.ref, pair.ref), (alignment.keras, pair.keras))
-        )
+    for mine, theirs in alignment.labels.items():
         if mine in ref.values and theirs in keras.values:
             value = ref.values[mine]
             values[theirs] = np.where(value < 0, 0, value) if value.dtype.kind == "i" else value

@@ -30,12 +30,15 @@ def compare_inputs(alignment: Alignment, ref: Mapping[str, Array], keras: Mappin
     return made
 
 
-def compare_labels(ref: Targets | None, keras: Targets | None) -> list[Probe]:
+def compare_labels(alignment: Alignment, ref: Targets | None, keras: Targets | None) -> list[Probe]:
     """Whether both sides are given the same labels: a probe for each loss whose labels are not the same."""
     made: list[Probe] = []
-    if ref is None or keras is None or len(ref.values) != len(keras.values):
+    if ref is None or keras is None:
         return made
-    for (mine, a), (theirs, b) in zip(ref.values.items(), keras.values.items(), strict=True):
+    for mine, theirs in alignment.labels.items():
+        if mine not in ref.values or theirs not in keras.values:
+            continue
+        a, b = ref.values[mine], keras.values[theirs]
         counted = np.ones(a.shape, bool) if a.dtype.kind == "f" else a >= 0  # -1 is ignored, by a weight in Keras
         if a.shape != b.shape or not np.array_equal(a[counted], b[counted]):
             gap = "" if a.shape != b.shape else f"{int(np.count_nonzero(a != b))} of {a.size} differ"

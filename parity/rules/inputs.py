@@ -110,8 +110,10 @@ def _labels(run: Comparison, probe: Probe) -> Iterator[Finding]:
     if ref is None or keras is None:
         return
     network = run.ref.network
-    for (label, mine), theirs in zip(ref.values.items(), keras.values.values(), strict=False):
-        a, b = np.asarray(mine), np.asarray(theirs)
+    for label, theirs in run.alignment.labels.items():
+        if probe.layer not in (label, "input") or label not in ref.values or theirs not in keras.values:
+            continue
+        a, b = np.asarray(ref.values[label]), np.asarray(keras.values[theirs])
         if a.shape != b.shape or a.dtype.kind not in "iu" or b.dtype.kind not in "iu" or np.array_equal(a, b):
             continue
         loss = next((layer for layer in network.losses if network.label_of(layer) == label), None)
