@@ -17,6 +17,8 @@ from bench.faults.zoo import NETS
 TRIES = 30
 SPELLED = 0.4
 """Share of the faults that are planted in ports of another spelling."""
+FILED, UNFED = 0.25, 0.2
+"""Shares of the ports that come as files, and of the comparisons for which parity makes the batch."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,17 @@ def _spelled(scene: Scene, rng: np.random.Generator) -> None:
     )
 
 
+def _delivered(scene: Scene, rng: np.random.Generator) -> None:
+    """Now and then as a file, and now and then without a batch, where nothing that was planted forbids it."""
+    as_file, alone = rng.random(2) < (FILED, UNFED)
+    own = {"lrn", "guided", "steeper", "noisy"} & {node.kind for node in scene.port.nodes}
+    if as_file and not own and not scene.training.rates and scene.model is None:
+        scene.storage = "keras" if scene.spelling.module == "keras" else "h5"
+    fed = any(p.phase == "input" or p.masked for p in scene.planted) or scene.spelling.onehot
+    if alone and not fed:
+        scene.batch = None
+
+
 def _planted(fault: Fault, net: str) -> Callable[[np.random.Generator], Scene]:
     def make(rng: np.random.Generator) -> Scene:
         for _ in range(TRIES):
@@ -71,6 +84,7 @@ def _planted(fault: Fault, net: str) -> Callable[[np.random.Generator], Scene]:
                 fault.plant(scene, rng)
             except NotHere:
                 continue
+            _delivered(scene, rng)
             return scene
         raise AssertionError(f"{net} has no place for {fault.cause}/{fault.variant}")
 

@@ -26,7 +26,10 @@ def held(cause: str, kind: str, change: Change, fits: Callable[[Node, Scene], bo
     def plant(scene: Scene, rng: Rng) -> None:
         node = pick([n for n in scene.ref.of(kind) if fits(n, scene) and n.name not in touched(scene)], rng)
         before = scene.held.get(node.name, lambda arrays: arrays)
-        scene.held[node.name] = lambda arrays: change([np.array(a) for a in before(arrays)], node, rng)
+        seed = int(rng.integers(2**31))
+        scene.held[node.name] = lambda arrays: change(
+            [np.array(a) for a in before(arrays)], node, np.random.default_rng(seed)
+        )
         scene.plant(cause, "weights", node.name)
 
     return plant
@@ -152,7 +155,7 @@ fault("channel-order", "branches", "inception", _branches, **OWN)
 
 
 def _permuted_outputs(arrays: list[Array], node: Node, rng: Rng) -> list[Array]:
-    order = np.random.default_rng(5).permutation(arrays[0].shape[-1])
+    order = rng.permutation(arrays[0].shape[-1])
     return [a[..., order] for a in arrays]
 
 
@@ -187,14 +190,14 @@ def _element(arrays: list[Array], node: Node, rng: Rng) -> list[Array]:
 
 def _noise(size: float) -> Change:
     def change(arrays: list[Array], node: Node, rng: Rng) -> list[Array]:
-        noise = np.random.default_rng(7).standard_normal(arrays[0].shape) * size * arrays[0].std()
+        noise = rng.standard_normal(arrays[0].shape) * size * arrays[0].std()
         return [(arrays[0] + noise).astype(np.float32), *arrays[1:]]
 
     return change
 
 
 def _other(arrays: list[Array], node: Node, rng: Rng) -> list[Array]:
-    noise = np.random.default_rng(7).standard_normal(arrays[0].shape) * arrays[0].std()
+    noise = rng.standard_normal(arrays[0].shape) * arrays[0].std()
     return [noise.astype(np.float32), *arrays[1:]]
 
 
