@@ -28,7 +28,7 @@ def test_as_keras_computes_it(engine, name, settings):
     law = getattr(engine_of(engine).keras.optimizers.schedules, name)(**settings)
     schedule = schedule_of({"learning_rate": {"class_name": name, "config": law.get_config()}})
     for t in range(30):
-        assert rate_at(schedule, t) == pytest.approx(float(law(t)), rel=1e-6)
+        assert rate_at(schedule, t) == pytest.approx(float(law(t)), rel=1e-6, abs=1e-7)  # Keras' cosine is float32
 
 
 def test_all_are_tried():

@@ -35,7 +35,7 @@ DAMAGED = {
 def test_damaged_storage_is_one_line(tmp_path, what):
     path = tmp_path / "damaged.h5"
     path.write_bytes(DAMAGED[what])
-    with pytest.raises(BadFile, match="model_config|is damaged") as caught:
+    with pytest.raises(BadFile, match=r"model_config|is damaged") as caught:
         read(path)
     assert "\n" not in str(caught.value)
 
