@@ -241,7 +241,8 @@ def apply_gradients(self, grads_and_vars, *args, **kwargs):
 
 _SCALED_RATES = """
 def update_step(self, gradient, variable, learning_rate):
-    super().update_step(gradient, variable, learning_rate * factors.get(name_of(variable), 1.0))
+    held = self._trainable_variables[self._get_variable_index(variable)]  # `variable` may be the backend's own
+    super().update_step(gradient, variable, learning_rate * factors.get(name_of(held), 1.0))
 """
 
 _SCALED_MOVES_2 = """
