@@ -33,21 +33,25 @@ class Change:
     Attributes:
         action: a key of `ACTIONS`.
         layer: the Keras layer that it changes, as `Layer.origin` names it (`"block1/conv"` inside a submodel); empty
-            for the recipe and the batch.
+            for the recipe and the batch. `"conv:activation"` is the activation that is fused into `conv`; a layer
+            that an earlier change inserts goes by its own name.
         values: what it takes, by action:
-            argument: the constructor's argument → value, in Keras' words (`{"epsilon": 1e-05}`), lists for tuples.
+            argument: the constructor's argument → value, in Keras' words (`{"epsilon": 1e-05}`), lists for tuples;
+                `padding` may be cells, [top, bottom, left, right]: a ZeroPadding layer is put before the layer, changed
+                or taken out, or it becomes `"same"` where that is equal.
             replace, insert: `class_name` (of `keras.layers`) and `config` (its arguments); insert also `before: True`
-                to put it in front of the layer instead of behind it.
+                to put it in front of the layer instead of behind it. Of several behind one layer the first is nearest.
             remove, rewire: for rewire `inputs`: Keras layers (or inputs), in order; `order`: a permutation of the
-                present ones instead.
+                present ones instead; `behind`: the layer to move it behind.
             weights: `role` (of the neutral vocabulary) and `value`: an array in the Keras layout.
             optimizer: `class_name` and `config`, or only the arguments to change.
-            loss: `class_name` and `config`; or `weight`, a factor on the loss's weight.
+            loss: `class_name` and `config`, or only the `config` to change; or `weight`, a factor on the loss's weight.
+                `output` names the output whose loss it is, where there are several.
             regularize: `role` and `l2`, the coefficient c of a penalty c·‖w‖² that adds 2c·w (0 takes it off).
             rate: `role` and `factor`; Keras has no argument for it, a custom train step multiplies the gradients.
             trainable: `trainable`.
             input, labels: `code`, an expression of `x` (or `y`) for the script, and what parity does to the batch:
-                `reverse_channels`, `scale`, `offset` (per channel) or `shift`.
+                `reverse_channels`, `scale`, `offset` (per channel) or `shift` (and `classes`, modulo which).
     """
 
     action: str

@@ -260,7 +260,8 @@ def prepared(batch: Batch, changes: Sequence[Change]) -> Batch:
     Args:
         batch: as both sides were fed.
         changes: others than these are passed over. `reverse_channels` comes first, then `scale`, then `offset` (each a
-            number, or one per channel); for labels `shift` is added to class ids, and rolls one-hot rows.
+            number, or one per channel); for labels `shift` is added to class ids, modulo `classes` where all of them
+            are in that range, and rolls one-hot rows.
     """
     arrays = dict(batch.arrays)
     for change in changes:
@@ -287,7 +288,11 @@ def _changed(value: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
     if "shift" in how:
         step = int(how["shift"])
         hot = value.ndim > 1 and value.shape[-1] > 1 and value.dtype.kind == "f"
-        return np.roll(value, step, axis=-1) if hot else value + value.dtype.type(step)
+        if hot:
+            return np.roll(value, step, axis=-1)
+        classes = how.get("classes")
+        moved = value + np.asarray(step, value.dtype)
+        return moved % classes if classes and value.min() >= 0 and value.max() < classes else moved
     made = value[..., ::-1] if how.get("reverse_channels") else value
     made = made.astype(np.float64) * np.asarray(how.get("scale", 1.0)) + np.asarray(how.get("offset", 0.0))
     return np.ascontiguousarray(made, value.dtype)

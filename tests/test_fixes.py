@@ -17,16 +17,17 @@ from tests.test_verdicts import NETS, edited_weights, explain, frozen, mats, opt
 
 
 def repaired(mat, model, fixes, batch=None, **options):
-    """What `verified` makes of a comparison whose findings of these causes have these changes."""
+    """What `verified` makes of a comparison whose findings of these causes have these changes; None: their own."""
     batch = load(batch or twins.batch())
     key = "x_keras" if "x_keras" in batch.arrays else "x"
     runner = KerasRunner(model, {"input": batch.arrays[key][:2]})
     weights = runner.params()
     report = parity.compare(ref=mat, keras=runner, batch=batch, **options)
-    missing = set(fixes) - {f.cause for f in report.findings}
-    assert not missing, (missing, explain(report))
-    findings = tuple(replace(f, changes=tuple(fixes.get(f.cause, ()))) for f in report.findings)
-    report = replace(report, findings=findings)
+    if fixes is not None:
+        missing = set(fixes) - {f.cause for f in report.findings}
+        assert not missing, (missing, explain(report))
+        findings = tuple(replace(f, changes=tuple(fixes.get(f.cause, ()))) for f in report.findings)
+        report = replace(report, findings=findings)
 
     def rerun(keras, batch):
         return parity.compare(ref=mat, keras=keras, batch=batch, **options)
@@ -310,6 +311,33 @@ def test_inputs_and_labels_that_were_prepared_otherwise(mats):  # noqa: F811
     plain = prepared(load(images), [Change("input", values={"scale": 2.0})])
     assert set(plain.arrays) == {"x_ref", "x_keras", "y"}
     np.testing.assert_array_equal(plain.arrays["x_keras"], plain.arrays["x_ref"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("made", "causes"),
+    [
+        ({"x_keras": lambda x: x[..., ::-1]}, {"input-channel-order"}),
+        ({"x_keras": lambda x: x * 255}, {"input-scale"}),
+        ({"x_keras": lambda x: x * 64 + np.array([100, 110, 120])}, {"input-mean", "input-scale"}),
+        ({"y_keras": lambda y: (y + 1) % 4}, {"label-offset"}),
+    ],
+)
+def test_a_batch_that_one_side_prepared_otherwise_is_fixed_as_the_report_says(mats, made, causes):  # noqa: F811
+    images = twins.batch()
+    batch = {}
+    for letter in "xy":
+        change = made.get(f"{letter}_keras")
+        given = {letter: images[letter]}
+        if change:
+            given = {
+                f"{letter}_ref": images[letter],
+                f"{letter}_keras": change(images[letter]).astype(images[letter].dtype),
+            }
+        batch |= given
+    found = repaired(mats["plain"], twins.twin(twins.plain()), None, batch=batch)
+    assert found.after is not None, found.left
+    assert found.after.verdict == "match", explain(found.after)
+    assert {f.cause for f in found.before.findings if f.fix_verified} == causes
 
 
 def test_nothing_is_tried_where_nothing_can_be(mats):  # noqa: F811
