@@ -245,6 +245,15 @@ def update_step(self, gradient, variable, learning_rate):
     super().update_step(gradient, variable, learning_rate * factors.get(name_of(held), 1.0))
 """
 
+_SCALED_MOVES_TORCH = """
+def apply(self, grads, trainable_variables=None):
+    variables = self._trainable_variables if trainable_variables is None else trainable_variables
+    chosen = [(v, v.value.detach().clone(), factors[name_of(v)]) for v in variables if name_of(v) in factors]
+    super().apply(grads, trainable_variables)
+    for variable, before, factor in chosen:
+        variable.assign(before + factor * (variable.value.detach() - before))
+"""
+
 _SCALED_MOVES_2 = """
 def apply_gradients(self, grads_and_vars, *args, **kwargs):
     pairs = list(grads_and_vars)
@@ -265,6 +274,8 @@ def _rated(engine: Engine, optimizer: Any) -> str:
         (False, False): _SCALED_MOVES_2,
     }
     method = methods[engine.modern, proportional(optimizer)].strip("\n")
+    if engine.backend.name == "torch" and not proportional(optimizer):  # which steps all variables in one go
+        method = _SCALED_MOVES_TORCH.strip("\n")
     return _CLASS.replace("METHOD", textwrap.indent(method, "        "))
 
 
