@@ -1,4 +1,4 @@
-"""The command line: `parity compare`, `parity inspect`.
+"""The command line: `parity compare`, `parity inspect`, `parity rule`.
 
 `main` runs a command in-process and returns its exit code: 0 parity, 1 divergence, 2 could not compare. What goes wrong
 is one line on standard error; `PARITY_DEBUG=1` adds the traceback.
@@ -47,6 +47,29 @@ class Weights(str, Enum):
     own = "own"
 
 
+class RefVersion(str, Enum):
+    """Releases of MatConvNet whose losses have other values."""
+
+    beta25 = "beta25"
+    head = "head"
+
+
+class Engine(str, Enum):
+    """Which Keras runs a model."""
+
+    auto = "auto"
+    keras3 = "keras3"
+    tf_keras = "tf_keras"
+
+
+class Backend(str, Enum):
+    """What Keras 3 runs on."""
+
+    tensorflow = "tensorflow"
+    torch = "torch"
+    jax = "jax"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"parity {parity.__version__}")
@@ -69,8 +92,11 @@ def root(
 
 @app.command(short_help="Compare two files layer by layer.")
 def compare(
-    ref: Annotated[Path, typer.Option(metavar="FILE", help="The reference: a MatConvNet .mat file.")],
-    keras: Annotated[Path, typer.Option(metavar="FILE", help="The Keras model: a .keras or .h5 file.")],
+    ref: Annotated[str, typer.Option(metavar="FILE", help="The reference: a MatConvNet .mat (or a Keras) file.")],
+    keras: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="The Keras model: .keras, .h5, a SavedModel folder, or module.py:build."),
+    ],
     batch: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="Images and labels: an .npz with x and y, or an imdb.mat.")
     ] = None,
@@ -90,6 +116,12 @@ def compare(
     ] = None,
     atol: Annotated[Optional[float], typer.Option(metavar="X", help="The absolute tolerance; with --rtol.")] = None,
     json: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also write the report as JSON.")] = None,
+    fix: Annotated[
+        Optional[Path], typer.Option(metavar="OUT.keras", help="Write a repaired copy of the Keras model.")
+    ] = None,
+    fix_script: Annotated[
+        Optional[Path], typer.Option(metavar="OUT.py", help="Write a script that repairs the Keras model.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the probe batch and of dropout.")] = 0,
     only: Annotated[
         Optional[str], typer.Option(metavar="GLOB", help="Show and judge only layers whose name fits.")
@@ -98,10 +130,25 @@ def compare(
         Optional[list[str]],
         typer.Option(metavar="STATUS:GLOB", help="Permit a verdict by name, e.g. unpaired:aug_*; may be repeated."),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on what differs but does not show here.")] = False,
+    ref_recipe: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.toml", help="What the .mat does not say of its training.")
+    ] = None,
+    ref_version: Annotated[
+        Optional[RefVersion], typer.Option(help="Whose raw loss is told: sums (beta25) or means (head).")
+    ] = None,
+    keras_engine: Annotated[Engine, typer.Option(help="Which Keras runs the model.")] = Engine.auto,
+    keras_arch: Annotated[
+        Optional[str], typer.Option(metavar="FILE", help="For weights alone: model.json, or module.py:build.")
+    ] = None,
+    backend: Annotated[Optional[Backend], typer.Option(help="What Keras 3 runs on.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Let code that comes with a model file run.")] = False,
 ) -> int:
     """Compare two files layer by layer: activations, gradients and optimizer updates."""
     from parity.options import allowance, tolerances
+    from parity.reports.fix import FixView, check_fix, save_fix
     from parity.reports.output import check_target, progress_on, show, write
+    from parity.session import check_and_fix
 
     tolerances(rtol, atol, dashes="--")
     for item in allow or ():
@@ -110,8 +157,9 @@ def compare(
         raise BadUsage("--only needs a pattern, e.g. --only 'conv*'")
     if json is not None:
         check_target(json, "--json")
+    check_fix(fix, fix_script, [Path(p) for p in (ref, keras, batch, map_file, custom_objects) if p is not None])
     with progress_on() as progress:
-        report = parity.compare(
+        repair = check_and_fix(
             ref=ref,
             keras=keras,
             batch=batch,
@@ -125,11 +173,24 @@ def compare(
             seed=seed,
             only=only,
             allow=tuple(allow or ()),
+            strict=strict,
+            keras_engine=keras_engine.value,
+            keras_arch=keras_arch,
+            backend=backend.value if backend else "",
+            trust=trust,
+            ref_recipe=ref_recipe,
+            ref_version=ref_version.value if ref_version else "",
             progress=progress,
+            fixes="always" if fix or fix_script else "diverged",
         )
+    report = repair.before
     if json is not None:
         write(json, report.to_json(), "--json")
     show(report)
+    if fix is not None or fix_script is not None:
+        show(FixView(repair))
+        for line in save_fix(repair, fix, fix_script, keras=Path(keras), custom_objects=custom_objects):
+            show(line)
     if report.exit_code == 2:
         from parity.reports.console import verdict_line
 
@@ -138,11 +199,33 @@ def compare(
 
 
 @app.command(short_help="Show the layers and the recipe of a file.")
-def inspect(file: Annotated[Path, typer.Argument(metavar="FILE", help="A MatConvNet or Keras file.")]) -> int:
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A MatConvNet or Keras file.")],
+    input_size: Annotated[
+        Optional[str], typer.Option(metavar="H,W[,C]", help="Work out shapes and memory for inputs of this size.")
+    ] = None,
+) -> int:
     """Show the layers, parameters and recipe of a file; nothing in it is built or run."""
     from parity.reports.output import show
 
-    show(parity.inspect(file))
+    show(parity.inspect(file, input_size=None if input_size is None else _extents(input_size)))
+    return 0
+
+
+def _extents(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        raise BadUsage(f"--input-size is H,W or H,W,C in whole numbers, not {text!r}") from None
+
+
+@app.command(short_help="Explain a cause, or list all of them.")
+def rule(slug: Annotated[Optional[str], typer.Argument(metavar="SLUG", help="e.g. bn-epsilon")] = None) -> int:
+    """What a cause is, how it shows itself, an example, and its fix in Keras; without SLUG, all causes."""
+    from parity.reports.output import show
+    from parity.reports.rule import listing, sheet
+
+    show(sheet(slug) if slug else listing())
     return 0
 
 

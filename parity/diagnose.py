@@ -24,9 +24,15 @@ def diagnose(run: Comparison) -> tuple[Finding, ...]:
     return tuple(sorted(dict.fromkeys(found), key=order))
 
 
-def first_divergence(probes: list[Probe], findings: tuple[Finding, ...]) -> FirstDivergence | None:
-    """The earliest phase and probe with a fault born there (probes come in the order in which they are judged)."""
-    faults = [p for p in probes if p.status in ("born", "unpaired")]
+def first_divergence(
+    probes: list[Probe], findings: tuple[Finding, ...], *, strict: bool = False
+) -> FirstDivergence | None:
+    """The earliest phase and probe with a fault born there (probes come in the order in which they are judged).
+
+    With `strict`, faults count that this batch does not show.
+    """
+    statuses = ("born", "unpaired", "masked") if strict else ("born", "unpaired")
+    faults = [p for p in probes if p.status in statuses]
     if not faults:
         return None
     first = min(faults, key=lambda p: PHASES.index(p.phase))

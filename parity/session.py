@@ -20,14 +20,15 @@ from parity.case import Comparison
 from parity.comparison import run_comparison
 from parity.diagnose import diagnose, first_divergence
 from parity.errors import BadFile, BadUsage, CannotCompare
+from parity.fixes import Repair, fixable, verified
 from parity.mapping import read_map
 from parity.options import allowance, tolerances
 from parity.report import PHASES, Finding, Probe, Report
 from parity.runner import Runner
-from parity.sides import open_sides
+from parity.sides import Opening, open_sides
 from parity.summary import layer_rows, recipe_rows
 
-__all__ = ["check"]
+__all__ = ["check", "check_and_fix"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -51,13 +52,21 @@ def check(
     seed: int = 0,
     only: str | None = None,
     allow: Sequence[str] = (),
+    strict: bool = False,
+    keras_engine: str = "auto",
+    keras_arch: str | PathLike[str] | None = None,
+    backend: str = "",
+    trust: bool = False,
+    ref_recipe: str | PathLike[str] | None = None,
+    ref_version: str = "",
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> Report:
-    """Compare a Keras model with its reference on one batch.
+    """Compare a Keras model with its reference on one batch, and try the fixes of what diverged.
 
     Args:
         ref: path of a MatConvNet (or Keras) file, a Keras model in memory, or a `Runner`.
-        keras: path of a Keras file, a Keras model in memory, or a `Runner`.
+        keras: path of a Keras file, `module.py:build` (which is run), a Keras model in memory, or a `Runner`.
         batch: path of an `.npz` or `imdb.mat`, a mapping with `x` and `y`, or a `Batch`; None makes a seeded one.
         mode: `"train"`: input, structure, weights, forward, loss, backward, update; `"eval"`: input to loss.
         weights: `"ref"` loads the reference's weights into Keras; `"own"` leaves the Keras file its own.
@@ -69,18 +78,69 @@ def check(
         seed: of the probe batch and of dropout.
         only: pattern of layers to show and judge.
         allow: `STATUS:GLOB` items that are not held against the verdict.
+        strict: hold against the verdict what differs without showing on this batch (`masked`).
+        keras_engine: `"auto"` (the Keras of a file's era), `"keras3"` or `"tf_keras"`.
+        keras_arch: for a file of weights alone: the model's JSON, or `module.py:build`, which is run.
+        backend: what Keras 3 runs on: `"tensorflow"`, `"torch"` or `"jax"`; empty for what is set.
+        trust: let code that comes with a model file run.
+        ref_recipe: a TOML file with what a .mat does not say of its training.
+        ref_version: `"beta25"` or `"head"`: whose raw values of a loss are told.
         progress: called as progress(what, done, total).
+        verify: try the fixes of what diverged on a copy of the Keras model.
 
     Raises:
         ParityError: a file cannot be read or run, options do not go together, or nothing can be compared.
     """
+    options = {name: value for name, value in locals().items() if name != "verify"}
+    return check_and_fix(**options, fixes="diverged" if verify else "never").before
+
+
+def check_and_fix(
+    *,
+    ref: Any,
+    keras: Any,
+    batch: Any = None,
+    mode: str = "train",
+    weights: str = "ref",
+    steps: int = 3,
+    map: str | PathLike[str] | Mapping[str, str] | None = None,
+    custom_objects: str | PathLike[str] | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    seed: int = 0,
+    only: str | None = None,
+    allow: Sequence[str] = (),
+    strict: bool = False,
+    keras_engine: str = "auto",
+    keras_arch: str | PathLike[str] | None = None,
+    backend: str = "",
+    trust: bool = False,
+    ref_recipe: str | PathLike[str] | None = None,
+    ref_version: str = "",
+    progress: Progress | None = None,
+    fixes: str = "diverged",
+) -> Repair:
+    """`check`, whose arguments it takes, and what became of the fixes.
+
+    `fixes` says which are tried on a copy: those of a `"diverged"` comparison, those of faults that this batch does not
+    show too (`"always"`), or none (`"never"`).
+    """
+    how = Opening(
+        custom_objects=None if custom_objects is None else fspath(custom_objects),
+        engine=_one_of("the Keras engine", keras_engine, ("auto", "keras3", "tf_keras")),
+        backend=_one_of("the backend", backend, ("", "tensorflow", "torch", "jax")),
+        arch=None if keras_arch is None else fspath(keras_arch),
+        trust=trust,
+        ref_recipe=None if ref_recipe is None else fspath(ref_recipe),
+        ref_version=_one_of("the reference's version", ref_version, ("", "beta25", "head")),
+    )
     limits = _checked(mode, weights, steps, rtol, atol)
     allowed = tuple(allowance(item) for item in allow)
     mapping = _mapping(map)
     tell = progress or _quiet
     tell("reading files", 0, 1)
     given = batches.load(batch) if batch is not None else None
-    sides = open_sides(ref, keras, given, custom_objects, seed, mode)
+    sides = open_sides(ref, keras, given, how, seed, mode)
     used, notes = sides.batch, [*sides.notes]
     run = run_comparison(
         sides.ref,
@@ -105,12 +165,11 @@ def check(
     notes += _permitted(probes, allowed)
     findings = tuple(_softened(f, probes, allowed) for f in findings)
     findings = tuple(sorted(findings, key=lambda f: f.severity == "note"))
-    first = first_divergence(judged, findings)
+    first = first_divergence(judged, findings, strict=strict)
     verdict = "diverged" if first else "unverified" if any(p.status == "unverified" for p in judged) else "match"
     if verdict == "match" and not any(p.phase in ("forward", "loss", "backward", "update") for p in judged):
         raise CannotCompare("nothing of the two models could be compared beyond their structure")
-    tell("done", 1, 1)
-    return Report(
+    report = Report(
         verdict=verdict,
         first_divergence=first,
         findings=findings,
@@ -134,9 +193,27 @@ def check(
             "atol": atol,
             "only": only,
             "allow": list(allow),
+            "strict": strict,
         },
         phases=tuple(phase for phase in PHASES if any(p.phase == phase for p in probes)),
     )
+    wanted = fixes == "always" or (fixes == "diverged" and verdict == "diverged")
+    if not (wanted and fixable(report) and hasattr(sides.keras, "model")):
+        tell("done", 1, 1)
+        return Repair(report)
+
+    def rerun(runner: Any, again: batches.Batch) -> Report:
+        sides.ref.load(run.course.weights[0])
+        return check(
+            ref=sides.ref, keras=runner, batch=again, mode=mode, weights=weights, steps=steps, map=map, rtol=rtol,
+            atol=atol, seed=seed, only=only, allow=allow, strict=strict, verify=False,
+        )  # fmt: skip
+
+    tell("trying the fixes", 0, 1)
+    runner: Any = getattr(sides.keras, "inner", sides.keras)
+    repair = verified(report, runner, run.old_values, used, rerun)
+    tell("done", 1, 1)
+    return repair
 
 
 # -------------------------------------------------------------------------------------------------------------- options
@@ -150,6 +227,12 @@ def _checked(mode: str, weights: str, steps: int, rtol: float | None, atol: floa
     if steps < 1:
         raise BadUsage(f"steps is at least 1, not {steps}")
     return tolerances(rtol, atol)
+
+
+def _one_of(what: str, given: str, known: Sequence[str]) -> str:
+    if given not in known:
+        raise BadUsage(f"{what} is {', '.join(word for word in known if word)}, not {given!r}")
+    return given
 
 
 def _mapping(given: str | PathLike[str] | Mapping[str, str] | None) -> Map | None:

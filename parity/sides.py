@@ -23,7 +23,7 @@ from parity.probes import open_extents, probe_inputs, with_targets
 from parity.recipe import Recipe
 from parity.runner import Runner
 
-__all__ = ["Sides", "open_sides"]
+__all__ = ["Opening", "Sides", "open_sides"]
 
 _REF = Side("ref", "the reference")
 _KERAS = Side("keras", "the Keras model")
@@ -47,16 +47,37 @@ class Sides:
     notes: tuple[str, ...] = ()
 
 
-def open_sides(
-    ref: Any, keras: Any, given: Batch | None, custom: str | PathLike[str] | None, seed: int, mode: str
-) -> Sides:
+@dataclass(frozen=True)
+class Opening:
+    """How files are opened.
+
+    Attributes:
+        custom_objects: a Python file with the model's custom classes, which is run.
+        engine: `"auto"` (the Keras of the file's era), `"keras3"` or `"tf_keras"`.
+        backend: what Keras 3 runs on: `"tensorflow"`, `"torch"` or `"jax"`; empty for what is set.
+        arch: the model of a file of weights alone: its JSON, or `module.py:build`.
+        trust: whether code that comes with a model file may run.
+        ref_recipe: a TOML file with what a .mat does not say of its training.
+        ref_version: `"beta25"` or `"head"`: whose raw values of losses are shown.
+    """
+
+    custom_objects: str | None = None
+    engine: str = "auto"
+    backend: str = ""
+    arch: str | None = None
+    trust: bool = False
+    ref_recipe: str | None = None
+    ref_version: str = ""
+
+
+def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: int, mode: str) -> Sides:
     """Both runners, and the batch as each takes it.
 
     Args:
         ref: path, Keras model or runner of the reference.
         keras: the same of the Keras side.
         given: the batch; None makes a seeded one of the shapes that the files name.
-        custom: a Python file with the model's custom classes, or None.
+        how: files are opened.
         seed: of the probe batch.
         mode: `"train"` or `"eval"`.
 
@@ -67,7 +88,11 @@ def open_sides(
         from parity.frameworks.keras.live import copied
 
         ref = copied(keras)  # two runners must not step the same weights
-    mine, theirs = _Opening(ref, _REF, custom), _Opening(keras, _KERAS, custom)
+    if how.backend:
+        from parity.frameworks.keras.choice import use_backend
+
+        use_backend(how.backend)
+    mine, theirs = _Unopened(ref, _REF, how), _Unopened(keras, _KERAS, how)
     keras_to_ref = matched_inputs(mine.inputs, theirs.inputs)
     ref_to_keras = {b: a for a, b in keras_to_ref.items()}
     rng = np.random.default_rng(seed)
@@ -98,7 +123,7 @@ def open_sides(
     return Sides(ref_runner, keras_runner, data, given, tuple(dict.fromkeys(notes)))
 
 
-def _shapes(mine: _Opening, theirs: _Opening, partners: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+def _shapes(mine: _Unopened, theirs: _Unopened, partners: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
     """Input → shape of what is generated: every input of the reference, then what only Keras has."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in mine.inputs.items():
@@ -147,19 +172,38 @@ def _adopted(ref: Runner, keras: Runner) -> list[str]:
     return [note]
 
 
-class _Opening:
+class _Unopened:
     """One of the two sides before it is opened: a path, a live Keras model, or a runner."""
 
-    def __init__(self, given: Any, side: Side, custom: str | PathLike[str] | None) -> None:
-        self.given, self.side = given, side
-        self.custom = None if custom is None else fspath(custom)
-        self.path = Path(fspath(given)) if isinstance(given, str | PathLike) else None
+    def __init__(self, given: Any, side: Side, how: Opening) -> None:
+        self.given, self.side, self.how = given, side, how
+        if isinstance(given, str | PathLike) and _is_source(fspath(given)):
+            from parity.frameworks.keras.sources import build
+
+            self.given = build(fspath(given))
+        self.path = Path(fspath(self.given)) if isinstance(self.given, str | PathLike) else None
         self.framework = framework_of(self.path) if self.path else ""
 
     @cached_property
     def read(self) -> tuple[Network, Recipe] | None:
         """The file's network and recipe, read once and not run; None for a live object."""
-        return lift(self.path) if self.path else None
+        if self.path is None:
+            return None
+        if self.framework == "matconvnet":
+            return self._read_matconvnet(self.path)
+        arch = self.how.arch if self.side is _KERAS else None
+        if arch is not None and _is_source(arch):
+            return None  # the model is what the user's own code makes
+        return lift(self.path, arch)
+
+    def _read_matconvnet(self, path: Path) -> tuple[Network, Recipe]:
+        from parity.frameworks.matconvnet.lift import lift as lift_matconvnet
+        from parity.frameworks.matconvnet.recipe_file import Overrides, read_recipe
+
+        given = read_recipe(self.how.ref_recipe) if self.how.ref_recipe else None
+        if self.how.ref_version:
+            given = replace(given or Overrides(""), version=self.how.ref_version)
+        return lift_matconvnet(path, recipe=given)
 
     @property
     def network(self) -> Network | None:
@@ -191,9 +235,19 @@ class _Opening:
 
         small = {name: x[:2] for name, x in example.items()}
         if self.path is not None:
-            return KerasRunner.open(self.path, small, self.custom)
+            how = self.how
+            arch = how.arch if self.side is _KERAS else None
+            return KerasRunner.open(
+                self.path, small, how.custom_objects, engine=how.engine, backend=how.backend, arch=arch, trust=how.trust
+            )
         if all(hasattr(self.given, name) for name in ("network", "isolate", "run", "update")):
             return self.given
         if hasattr(self.given, "get_config") and callable(self.given):
             return KerasRunner(self.given, small)
         raise BadUsage(f"{self.side.words} is a path, a Keras model or a runner, not {type(self.given).__name__}")
+
+
+def _is_source(spec: str) -> bool:
+    from parity.frameworks.keras.sources import is_source
+
+    return is_source(spec)
