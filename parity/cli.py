@@ -148,7 +148,6 @@ def compare(
     from parity.options import allowance, tolerances
     from parity.reports.fix import FixView, check_fix, save_fix
     from parity.reports.output import check_target, progress_on, show, write
-    from parity.session import check_and_fix
 
     tolerances(rtol, atol, dashes="--")
     for item in allow or ():
@@ -158,6 +157,8 @@ def compare(
     if json is not None:
         check_target(json, "--json")
     check_fix(fix, fix_script, [Path(p) for p in (ref, keras, batch, map_file, custom_objects) if p is not None])
+    from parity.session import check_and_fix
+
     with progress_on() as progress:
         repair = check_and_fix(
             ref=ref,

@@ -14,21 +14,22 @@ import pytest
 import parity
 from parity import cli
 from parity.errors import BadFile, CannotCompare
+from parity.fixes import Repair
 from tests.reports import examples
 
 
 @pytest.fixture
 def session(monkeypatch):
-    """A `parity.session` whose `check` keeps its arguments and gives a report made by hand."""
+    """A `parity.session` whose `check_and_fix` keeps its arguments and gives a report made by hand."""
     module = types.ModuleType("parity.session")
     module.calls = []  # pyright: ignore[reportAttributeAccessIssue]
     module.answer = examples.matching  # pyright: ignore[reportAttributeAccessIssue]
 
-    def check(**arguments):
+    def check_and_fix(**arguments):
         module.calls.append(arguments)  # pyright: ignore[reportAttributeAccessIssue]
-        return module.answer()  # pyright: ignore[reportAttributeAccessIssue]
+        return Repair(module.answer())  # pyright: ignore[reportAttributeAccessIssue]
 
-    module.check = check  # pyright: ignore[reportAttributeAccessIssue]
+    module.check_and_fix = check_and_fix  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "parity.session", module)
     return module
 
@@ -59,23 +60,28 @@ def test_the_defaults(session):
     progress = call.pop("progress")
     assert progress is None
     assert call == {
-        "ref": Path("net.mat"), "keras": Path("model.h5"), "batch": None, "mode": "train", "weights": "ref", "steps": 3,
+        "ref": "net.mat", "keras": "model.h5", "batch": None, "mode": "train", "weights": "ref", "steps": 3,
         "map": None, "custom_objects": None, "rtol": None, "atol": None, "seed": 0, "only": None, "allow": (),
+        "strict": False, "keras_engine": "auto", "keras_arch": None, "backend": "", "trust": False,
+        "ref_recipe": None, "ref_version": "", "fixes": "diverged",
     }  # fmt: skip
 
 
 def test_every_option_arrives(session):
     options = (
         "--batch b.npz --mode eval --weights own --steps 5 --map m.json --custom-objects c.py --rtol 1e-3 --atol 0 "
-        "--seed 7 --only conv* --allow unpaired:aug_* --allow unverified:noise"
+        "--seed 7 --only conv* --allow unpaired:aug_* --allow unverified:noise --strict --keras-engine tf_keras "
+        "--keras-arch net.py:build --backend jax --trust --ref-recipe r.toml --ref-version beta25"
     )
     assert cli.main([*PAIR, *options.split()]) == 0
     (call,) = session.calls
     del call["progress"]
     assert call == {
-        "ref": Path("net.mat"), "keras": Path("model.h5"), "batch": Path("b.npz"), "mode": "eval", "weights": "own",
+        "ref": "net.mat", "keras": "model.h5", "batch": Path("b.npz"), "mode": "eval", "weights": "own",
         "steps": 5, "map": Path("m.json"), "custom_objects": Path("c.py"), "rtol": 1e-3, "atol": 0.0, "seed": 7,
-        "only": "conv*", "allow": ("unpaired:aug_*", "unverified:noise"),
+        "only": "conv*", "allow": ("unpaired:aug_*", "unverified:noise"), "strict": True, "keras_engine": "tf_keras",
+        "keras_arch": "net.py:build", "backend": "jax", "trust": True, "ref_recipe": Path("r.toml"),
+        "ref_version": "beta25", "fixes": "diverged",
     }  # fmt: skip
 
 
@@ -97,6 +103,10 @@ BAD_USAGE = {
     "--only=": "--only needs a pattern",
     "--json none/report.json": "--json none/report.json: there is no directory",
     "--json .": "--json .: is a directory",
+    "--fix model.txt": "--fix model.txt: name a file that ends with .keras or .h5",
+    "--fix model.h5": "--fix model.h5: would write over model.h5",
+    "--fix-script repair.sh": "--fix-script repair.sh: name a file that ends with .py",
+    "--backend mxnet": "'tensorflow', 'torch', 'jax'",
     "--frobnicate": "--frobnicate",
     "extra": "extra",
     "--batch": "--batch",
