@@ -100,10 +100,13 @@ def test_what_keras_computes_elsewise_on_torch_is_found(worlds):
     assert found["first"] == ["forward", "pool2"]
 
 
-@pytest.mark.parametrize(
-    ("backend", "which"),
-    [("torch", "not tf_keras and not double and not eval"), ("jax", "not tf_keras and alone and (shared or dicts or masking) and not eval")],
-)
+SOME = {
+    "torch": "not tf_keras and not double and not eval",
+    "jax": "not tf_keras and not eval and alone and (shared or dicts or masking)",
+}
+
+
+@pytest.mark.parametrize(("backend", "which"), SOME.items())
 def test_every_graph_on_other_backends(backend, which):
     """All of them on torch; on jax, where each shape is compiled first, some."""
     path = Path(__file__).with_name("test_graphs.py")
