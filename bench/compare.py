@@ -27,7 +27,7 @@ BATCH, STEPS = 8, 3
 def main() -> None:
     """Run every measurement and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--net", type=Path, default=ROOT.parent / "shared/matconvnet/perf/perf_vgg16q.mat")
+    parser.add_argument("--net", type=Path, help="a MatConvNet file with VGG-16's layers; by default one is made")
     parser.add_argument("--runs", type=int, default=3, help="repetitions that count")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--mat", type=Path, help=argparse.SUPPRESS)
@@ -39,7 +39,8 @@ def main() -> None:
         from bench.nets import vgg
 
         mat = vgg(Path(folder), options.net)
-        named = options.net.name if options.net.exists() else "VGG-16 at a quarter of the width, random weights"
+        given = options.net is not None and options.net.exists()
+        named = options.net.name if given else "VGG-16 at a quarter of the width, random weights"
         print(f"{named}, batch {BATCH}, {STEPS} steps, medians of {options.runs} runs\n")
         _big_net(mat, options.runs)
         _example(options.runs)

@@ -47,8 +47,8 @@ def compare(ref: Any, keras: Any, batch: Any = None, **options: Any) -> Report:
         keras: path of a `.keras` or `.h5` file, or a Keras model in memory.
         batch: path of an `.npz` or `imdb.mat`, a mapping with `x` and `y`, or a `parity.batch.Batch`; None makes a
             seeded probe batch.
-        **options: those of `parity.session.check` (mode, weights, steps, map, custom_objects, rtol, atol, seed, only,
-            allow, progress); the command line has the same ones.
+        **options: those of `parity.session.check_and_fix` (mode, weights, steps, map, custom_objects, rtol, atol, seed,
+            only, allow, progress …), and `verify`; the command line has the same ones.
 
     Returns:
         The report; it never raises because of a divergence.

@@ -12,6 +12,7 @@ import numpy as np
 from parity.align import Alignment, Map, align
 from parity.bench import Bench, masks_for_ref
 from parity.case import Comparison, Data
+from parity.feeds import without_ignored
 from parity.judge import examine
 from parity.layers import BatchNorm, Loss, Opaque
 from parity.network import STATISTICS
@@ -117,10 +118,9 @@ def _same_labels(alignment: Alignment, data: Data) -> Targets | None:
     values, weights = dict(keras.values), dict(keras.weights)
     for mine, theirs in alignment.labels.items():
         if mine in ref.values and theirs in keras.values:
-            value = ref.values[mine]
-            values[theirs] = np.where(value < 0, 0, value) if value.dtype.kind == "i" else value
+            values[theirs] = value = ref.values[mine]
             if value.dtype.kind == "i" and value.min(initial=0) < 0:
-                weights[theirs] = (value >= 0).astype(np.float32)
+                values[theirs], weights[theirs] = without_ignored(value)
     return Targets(values, weights)
 
 

@@ -190,7 +190,7 @@ class Experiment:
         fed = edit.inputs(arrays) if edit.inputs else arrays
         backward = trial.backward
         inputs = [to_torch(array, precision, backward) for array in fed]
-        values = self._params(trial)
+        values = self.params(trial)
         values |= {role: value for role, value in edit.params.items() if value is not None}
         leaves = {
             role: weight_tensor(np.asarray(value), precision, backward and role not in STATISTICS)
@@ -246,7 +246,7 @@ class Experiment:
             if grad is not None and len(ids) == 1:
                 local.param_grads[ids[0]] = grad.numpy()
 
-    def _params(self, trial: Trial) -> dict[str, Array]:
+    def params(self, trial: Trial) -> dict[str, Array]:
         """Role → value in the reference's axes; pieces of one parameter side by side."""
         values = trial.bench.ref_values
         made: dict[str, Array] = {}

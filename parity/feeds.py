@@ -14,7 +14,7 @@ from parity.network import Layer, Network, Shape
 from parity.runner import Targets
 from parity.units import same_shape
 
-__all__ = ["CATEGORICAL", "Side", "data_inputs", "inputs_for", "matched_inputs", "targets_for"]
+__all__ = ["CATEGORICAL", "Side", "data_inputs", "inputs_for", "matched_inputs", "targets_for", "without_ignored"]
 
 CATEGORICAL = frozenset(("softmaxlog", "log", "mhinge", "mshinge", "classerror", "topkerror"))
 """Losses whose labels are classes; any other may also be held against values."""
@@ -167,11 +167,7 @@ def targets_for(
             weights[label] = weighing[1].astype(np.float32)
         values[label] = value
         if side.key == "keras" and _counts_none(loss.kind, value):
-            ignored = value < 0
-            given = weights.get(label, np.float32(1))
-            given = given.reshape(*np.shape(given), *(1,) * (value.ndim - np.ndim(given)))
-            weights[label] = np.where(ignored, np.float32(0), given).astype(np.float32)
-            values[label] = np.where(ignored, 0, value)
+            values[label], weights[label] = without_ignored(value, weights.get(label))
             notes.append("Labels of -1 are ignored: the Keras loss is given a sample weight of 0 for them.")
     if missing and any(network.label_of(loss) in values for loss in losses):
         have = ", ".join(key for key in batch.arrays if key.startswith("y"))
@@ -186,6 +182,13 @@ def _called(network: Network, loss: Layer) -> list[str]:
     maker = network.producers.get(prediction)
     names = [network.label_of(loss).split(":", 1)[-1], prediction, maker.origin if maker else "", loss.name]
     return list(dict.fromkeys(name for name in names if name))
+
+
+def without_ignored(ids: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids in which 0 stands for those that are ignored (-1), and weights of 0 there, else the given ones or 1."""
+    given = np.asarray(np.float32(1) if weights is None else weights)
+    given = given.reshape(*given.shape, *(1,) * (ids.ndim - given.ndim))
+    return np.where(ids < 0, 0, ids), np.where(ids < 0, np.float32(0), given).astype(np.float32)
 
 
 def _counts_none(kind: object, value: np.ndarray) -> bool:

@@ -13,27 +13,10 @@ from parity.feeds import CATEGORICAL
 from parity.layers import Kind, Loss
 from parity.network import Network, Shape
 
-__all__ = ["images", "open_extents", "probe", "probe_inputs", "targets", "with_targets"]
+__all__ = ["images", "open_extents", "probe_inputs", "targets", "with_targets"]
 
 _SEQUENCE = 12
 """Steps of a sequence where the files leave its length open."""
-
-
-def probe(shape: tuple[int, ...], classes: int | None, seed: int, n: int | None = None) -> Batch:
-    """A generated batch of one input and class labels; the same for the same arguments.
-
-    Args:
-        shape: without batch axis, the channels last.
-        classes: how many the labels go round; None makes no labels.
-        seed: of the generator.
-        n: images; None takes `count`.
-    """
-    rng = np.random.default_rng(seed)
-    n = n or count([shape])
-    arrays = {"x": images(shape, n, rng)}
-    if classes is not None:
-        arrays["y"] = _ids(max(classes, 2), n, rng)
-    return Batch(arrays, f"a probe batch (seed {seed})", counted_from_zero=True)
 
 
 def probe_inputs(network: Network | None, shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator) -> Batch:

@@ -37,61 +37,16 @@ def _quiet(description: str, done: int, total: int) -> None:
     """Report progress to nobody."""
 
 
-def check(
-    *,
-    ref: Any,
-    keras: Any,
-    batch: Any = None,
-    mode: str = "train",
-    weights: str = "ref",
-    steps: int = 3,
-    map: str | PathLike[str] | Mapping[str, str] | None = None,
-    custom_objects: str | PathLike[str] | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
-    seed: int = 0,
-    only: str | None = None,
-    allow: Sequence[str] = (),
-    strict: bool = False,
-    keras_engine: str = "auto",
-    keras_arch: str | PathLike[str] | None = None,
-    backend: str = "",
-    trust: bool = False,
-    ref_recipe: str | PathLike[str] | None = None,
-    ref_version: str = "",
-    progress: Progress | None = None,
-    verify: bool = True,
-) -> Report:
-    """Compare a Keras model with its reference on one batch, and try the fixes of what diverged.
+def check(*, verify: bool = True, **options: Any) -> Report:
+    """The report of a comparison.
 
     Args:
-        ref: path of a MatConvNet (or Keras) file, a Keras model in memory, or a `Runner`.
-        keras: path of a Keras file, `module.py:build` (which is run), a Keras model in memory, or a `Runner`.
-        batch: path of an `.npz` or `imdb.mat`, a mapping with `x` and `y`, or a `Batch`; None makes a seeded one.
-        mode: `"train"`: input, structure, weights, forward, loss, backward, update; `"eval"`: input to loss.
-        weights: `"ref"` loads the reference's weights into Keras; `"own"` leaves the Keras file its own.
-        steps: training steps in the update phase.
-        map: a TOML map file, or reference layer → Keras layer.
-        custom_objects: a Python file with the model's custom classes, which is run.
-        rtol: relative tolerance in place of the measured noise floor; goes with `atol`.
-        atol: absolute tolerance; goes with `rtol`.
-        seed: of the probe batch and of dropout.
-        only: pattern of layers to show and judge.
-        allow: `STATUS:GLOB` items that are not held against the verdict.
-        strict: hold against the verdict what differs without showing on this batch (`masked`).
-        keras_engine: `"auto"` (the Keras of a file's era), `"keras3"` or `"tf_keras"`.
-        keras_arch: for a file of weights alone: the model's JSON, or `module.py:build`, which is run.
-        backend: what Keras 3 runs on: `"tensorflow"`, `"torch"` or `"jax"`; empty for what is set.
-        trust: let code that comes with a model file run.
-        ref_recipe: a TOML file with what a .mat does not say of its training.
-        ref_version: `"beta25"` or `"head"`: whose raw values of a loss are told.
-        progress: called as progress(what, done, total).
         verify: try the fixes of what diverged on a copy of the Keras model.
+        **options: those of `check_and_fix`, but for `fixes`.
 
     Raises:
-        ParityError: a file cannot be read or run, options do not go together, or nothing can be compared.
+        ParityError: as `check_and_fix`.
     """
-    options = {name: value for name, value in locals().items() if name != "verify"}
     return check_and_fix(**options, fixes="diverged" if verify else "never").before
 
 
@@ -120,10 +75,35 @@ def check_and_fix(
     progress: Progress | None = None,
     fixes: str = "diverged",
 ) -> Repair:
-    """`check`, whose arguments it takes, and what became of the fixes.
+    """Compare a Keras model with its reference on one batch, and try the fixes of what diverged.
 
-    `fixes` says which are tried on a copy: those of a `"diverged"` comparison, those of faults that this batch does not
-    show too (`"always"`), or none (`"never"`).
+    Args:
+        ref: path of a MatConvNet (or Keras) file, a Keras model in memory, or a `Runner`.
+        keras: path of a Keras file, `module.py:build` (which is run), a Keras model in memory, or a `Runner`.
+        batch: path of an `.npz` or `imdb.mat`, a mapping with `x` and `y`, or a `Batch`; None makes a seeded one.
+        mode: `"train"`: input, structure, weights, forward, loss, backward, update; `"eval"`: input to loss.
+        weights: `"ref"` loads the reference's weights into Keras; `"own"` leaves the Keras file its own.
+        steps: training steps in the update phase.
+        map: a TOML map file, or reference layer → Keras layer.
+        custom_objects: a Python file with the model's custom classes, which is run.
+        rtol: relative tolerance in place of the measured noise floor; goes with `atol`.
+        atol: absolute tolerance; goes with `rtol`.
+        seed: of the probe batch and of dropout.
+        only: pattern of layers to show and judge.
+        allow: `STATUS:GLOB` items that are not held against the verdict.
+        strict: hold against the verdict what differs without showing on this batch (`masked`).
+        keras_engine: `"auto"` (the Keras of a file's era), `"keras3"` or `"tf_keras"`.
+        keras_arch: for a file of weights alone: the model's JSON, or `module.py:build`, which is run.
+        backend: what Keras 3 runs on: `"tensorflow"`, `"torch"` or `"jax"`; empty for what is set.
+        trust: let code that comes with a model file run.
+        ref_recipe: a TOML file with what a .mat does not say of its training.
+        ref_version: `"beta25"` or `"head"`: whose raw values of a loss are told.
+        progress: called as progress(what, done, total).
+        fixes: which are tried on a copy of the Keras model: those of a `"diverged"` comparison, those of faults that
+            this batch does not show too (`"always"`), or none (`"never"`).
+
+    Raises:
+        ParityError: a file cannot be read or run, options do not go together, or nothing can be compared.
     """
     how = Opening(
         custom_objects=None if custom_objects is None else fspath(custom_objects),

@@ -13,7 +13,7 @@ from parity.errors import BadFile, BadUsage
 from parity.feeds import Side, inputs_for, matched_inputs, targets_for
 from parity.layers import Loss
 from parity.network import Layer, Network
-from parity.probes import probe
+from parity.probes import images, probe_inputs, with_targets
 
 rng = np.random.default_rng(7)
 X = rng.standard_normal((6, 5, 4, 3)).astype(np.float32)
@@ -55,6 +55,13 @@ def fed(arrays, shape, classes=None, side=REF):
     x = inputs_for(batch, side, {"input": shape}, {})["input"]
     targets, notes = targets_for(batch, side, network, network)
     return x, None if targets is None else targets.values["labels"], notes
+
+
+def probe(shape, classes, seed) -> Batch:
+    """A generated batch of one input, and of labels for a classifier."""
+    generator = np.random.default_rng(seed)
+    batch = probe_inputs(None, {"input": shape}, generator)
+    return batch if classes is None else with_targets(batch, classifier(classes), generator)
 
 
 def test_an_archive_of_images_and_ids(tmp_path):
@@ -412,7 +419,7 @@ def test_a_probe_batch_hides_nothing(shape):
 
 
 def test_a_probe_batch_tells_channels_borders_and_directions_apart():
-    x = probe((32, 24, 4), 10, seed=0, n=64).arrays["x"].astype(np.float64)
+    x = images((32, 24, 4), 64, np.random.default_rng(0)).astype(np.float64)
     channels = x.mean(axis=(0, 1, 2))
     spreads = x.std(axis=(0, 1, 2))
     assert np.diff(np.sort(channels)).min() > 0.02

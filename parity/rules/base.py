@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
+
+import numpy as np
 
 from parity.align import Pair
 from parity.case import Comparison
 from parity.report import Finding
 
-__all__ = ["Rule", "finding", "listed", "shown"]
+__all__ = ["Rule", "finding", "kernel_layouts", "listed", "shown"]
+
+Array = np.ndarray
 
 
 class Rule(Protocol):
@@ -47,6 +51,16 @@ def shown(value: Any) -> str:
             return "×".join(str(v) for v in value)
         return "[" + " ".join(str(v) for v in value) + "]"
     return str(value)
+
+
+def kernel_layouts(kernel: Array) -> Iterator[tuple[str, str, Array]]:
+    """(cause, words, a kernel h w i o laid out that way) of the mistakes that importers make."""
+    yield "kernel-flip", "rotated by 180°", kernel[::-1, ::-1]
+    yield "kernel-hw-transpose", "with height and width swapped", kernel.swapaxes(0, 1)
+    yield "kernel-io-transpose", "with inputs and outputs swapped", kernel.swapaxes(2, 3)
+    yield "kernel-flip", "with height and width swapped and rotated", kernel[::-1, ::-1].swapaxes(0, 1)
+    yield "channel-order", "with its input channels reversed", kernel[:, :, ::-1]
+    yield "channel-order", "with its output channels reversed", kernel[..., ::-1]
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

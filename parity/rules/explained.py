@@ -59,12 +59,14 @@ def _sought(run: Comparison, pair: Pair) -> Explanation | None:
     whole = Edit(kind=pair.keras.kind, factor=declared.factor)
     if said and isinstance(pair.keras.kind, Loss) and experiment.explains(whole):
         return Explanation(tuple(d.field for d in said))
-    tried = list(proposals(experiment))
-    for base in (Edit(), declared) if said else (Edit(),):
-        for proposal in tried:
-            if experiment.explains(base + proposal.edit):
-                fields = _needed(run, pair, experiment, said, proposal.edit) if base is declared else ()
-                return Explanation(fields, (proposal,))
+    tried: list[Proposal] = []
+    for proposal in proposals(experiment):  # one after the other: each may cost a search for its numbers
+        if experiment.explains(proposal.edit):
+            return Explanation((), (proposal,))
+        tried.append(proposal)
+    for proposal in tried if said else ():
+        if experiment.explains(declared + proposal.edit):
+            return Explanation(_needed(run, pair, experiment, said, proposal.edit), (proposal,))
     for one, other in itertools.combinations(tried[:_TOGETHER], 2):
         if one.cause != other.cause and experiment.explains(one.edit + other.edit):
             return Explanation((), (one, other))

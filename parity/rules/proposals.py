@@ -29,7 +29,7 @@ from parity.layers import (
     Rescale,
     Softmax,
 )
-from parity.rules.base import shown
+from parity.rules.base import kernel_layouts, shown
 
 __all__ = ["Proposal", "proposals"]
 
@@ -204,10 +204,11 @@ def _pool(experiment: Experiment, kind: Pool) -> Iterator[Proposal]:
 
 
 def _filters(experiment: Experiment, kind: Kind) -> Iterator[Proposal]:
-    roles = experiment._params(experiment.first)
+    roles = experiment.params(experiment.first)
     kernel = roles.get("kernel")
     if kernel is not None and kernel.ndim == 4:
-        for cause, words, laid in layouts(kernel):
+        mirrored = [("kernel-flip", "upside down", kernel[::-1]), ("kernel-flip", "mirrored", kernel[:, ::-1])]
+        for cause, words, laid in (*kernel_layouts(kernel), *mirrored):
             if laid.shape == kernel.shape and not np.array_equal(laid, kernel):
                 yield Proposal(cause, f"uses the filters {words}", Edit(params={"kernel": laid}))
     bias = roles.get("bias")
@@ -230,18 +231,6 @@ def _filters(experiment: Experiment, kind: Kind) -> Iterator[Proposal]:
                 yield Proposal("padding-asymmetric", words, Edit(fields={"pad": turned}))
     if isinstance(kind, Conv | ConvTranspose) and kind.groups > 1:
         yield from _reordered(kind.filters, kind.groups)
-
-
-def layouts(kernel: Array) -> Iterator[tuple[str, str, Array]]:
-    """(cause, words, a kernel h w i o laid out that way) of the mistakes that importers make."""
-    yield "kernel-flip", "rotated by 180°", kernel[::-1, ::-1]
-    yield "kernel-hw-transpose", "with height and width swapped", kernel.swapaxes(0, 1)
-    yield "kernel-io-transpose", "with inputs and outputs swapped", kernel.swapaxes(2, 3)
-    yield "kernel-flip", "with height and width swapped and rotated", kernel[::-1, ::-1].swapaxes(0, 1)
-    yield "kernel-flip", "upside down", kernel[::-1]
-    yield "kernel-flip", "mirrored", kernel[:, ::-1]
-    yield "channel-order", "with its input channels reversed", kernel[:, :, ::-1]
-    yield "channel-order", "with its output channels reversed", kernel[..., ::-1]
 
 
 def _reordered(outputs: int, groups: int) -> Iterator[Proposal]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.case import Comparison
 from parity.report import Finding
-from parity.rules.base import finding
+from parity.rules.base import finding, kernel_layouts
 from parity.transfer import Link, relation, transferred
 
 __all__ = ["find"]
@@ -69,12 +69,7 @@ def _layouts(link: Link, wanted: Array, raw: Array) -> Iterator[tuple[str, str, 
             yield "bn-sigma-as-variance", "the deviation and not its square", raw
         return
     if wanted.ndim == 4:
-        yield "kernel-flip", "rotated by 180°", wanted[::-1, ::-1]
-        yield "kernel-hw-transpose", "with height and width swapped", wanted.swapaxes(0, 1)
-        yield "kernel-io-transpose", "with inputs and outputs swapped", wanted.swapaxes(2, 3)
-        yield "kernel-flip", "with height and width swapped and rotated", wanted[::-1, ::-1].swapaxes(0, 1)
-        yield "channel-order", "with its input channels reversed", wanted[:, :, ::-1]
-        yield "channel-order", "with its output channels reversed", wanted[..., ::-1]
+        yield from kernel_layouts(wanted)
     elif wanted.ndim == 2:
         if wanted.shape[0] == wanted.shape[1]:
             yield "kernel-io-transpose", "with inputs and outputs swapped", wanted.T
