@@ -19,7 +19,7 @@ from parity.anchors import anchored
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import data_inputs, matched_inputs
 from parity.layers import Loss, Merge, Softmax
-from parity.matching import follow, is_linear, likeness, pairing, plain_names, stands_in, with_neighbours
+from parity.matching import follow, given_names, is_linear, likeness, pairing, stands_in, with_neighbours
 from parity.network import Network
 from parity.units import Unit, units
 
@@ -217,7 +217,7 @@ def align(
     score = likeness(left, right, ref, keras)
     if not (is_linear(left) and is_linear(right)):
         score = with_neighbours(score, left, right)
-        names = plain_names(left), plain_names(right)
+        names = given_names(left, ref), given_names(right, keras)
         score = anchored(score, left, right, matched_inputs(data_inputs(ref), data_inputs(keras)), names)
         right, score = follow(left, right, score)
     for i, j in forced.indices(left, right):

@@ -37,7 +37,8 @@ def anchored(
         left: the reference's units, in topological order.
         right: the Keras units, in topological order.
         inputs: Keras input tensor → the reference's.
-        names: plain names of both sides' units, which decide between branches that are alike in all else.
+        names: what users called both sides' units, which decides between branches that are alike in all else; empty
+            where a framework made the name up.
     """
     graphs = _Graph.of(left, {tensor: tensor for tensor in inputs.values()}), _Graph.of(right, inputs)
     chosen = _Chosen(score, graphs, names)
@@ -173,7 +174,8 @@ class _Chosen:
             expected = {self.partner.get(s, -1) if isinstance(s, int) else s for s in left.sources[i]}
             for b, j in enumerate(theirs):
                 points = 4.0 * bool(expected & set(right.sources[j]))
-                points += 2.0 * (self.names[0][i] == self.names[1][j])
+                points += 3.0 * (left.units[i].kind == right.units[j].kind)
+                points += 2.0 * (self.names[0][i] == self.names[1][j] != "")
                 points += 1.0 * (slots[0][i] == slots[1][j])
                 rated.append((points - 0.1 * abs(a - b) / len(mine), i, j))
         made: list[tuple[int, int]] = []

@@ -27,7 +27,7 @@ from parity.layers import (
 from parity.network import Network
 from parity.units import Unit, same_shape
 
-__all__ = ["follow", "is_linear", "likeness", "pairing", "plain_names", "stands_in", "with_neighbours"]
+__all__ = ["follow", "given_names", "is_linear", "likeness", "pairing", "stands_in", "with_neighbours"]
 
 _NEVER_OPAQUE = (Loss, Dropout, Concat, Merge, Pad)
 """What a custom layer is not taken for: a loss, or what moves values and does nothing else."""
@@ -39,7 +39,7 @@ _GAP = -1.5
 def likeness(left: Sequence[Unit], right: Sequence[Unit], ref: Network, keras: Network) -> np.ndarray:
     """How alike each two units are, from their own properties; -inf where they cannot be partners."""
     table = np.full((len(left), len(right)), -np.inf)
-    names_left, names_right = plain_names(left), plain_names(right)
+    names_left, names_right = _plain_names(left), _plain_names(right)
     for i, a in enumerate(left):
         for j, b in enumerate(right):
             base = _kinship(a, b)
@@ -58,9 +58,21 @@ def likeness(left: Sequence[Unit], right: Sequence[Unit], ref: Network, keras: N
     return table
 
 
-def plain_names(side: Sequence[Unit]) -> list[str]:
+def _plain_names(side: Sequence[Unit]) -> list[str]:
     """What the units are called, without case, folders and punctuation."""
     return [_plain(unit.origin or unit.name) for unit in side]
+
+
+def given_names(side: Sequence[Unit], network: Network) -> list[str]:
+    """The plain names that a user gave; empty where it is only the layer's type and a number, which each Keras counts
+    in its own way.
+    """
+    made: list[str] = []
+    for unit, name in zip(side, _plain_names(side), strict=True):
+        kinds = [_plain(network[layer].source_type) for layer in unit.layers]
+        automatic = any(name.startswith(kind) and (name[len(kind) :] or "0").isdigit() for kind in kinds if kind)
+        made.append("" if automatic else name)
+    return made
 
 
 def _plain(name: str) -> str:

@@ -89,3 +89,22 @@ def test_a_missing_skip_connection_is_found_at_its_addition():
     assert (report.first_divergence.phase, report.first_divergence.layer) == ("structure", "add_1")
     assert report.first_divergence.status == "unpaired"
     assert report.findings[0].cause == "layer-missing"
+
+
+def test_numbers_that_each_keras_counts_in_its_own_way_are_no_names():
+    """Two crops of one image, through one tower: on one side they are called as on the other, but crosswise."""
+    import keras
+
+    def siamese(first: str, second: str):
+        given = keras.Input((8, 8, 2))
+        tower = keras.Sequential([keras.layers.Conv2D(3, 3, activation="relu"), keras.layers.Flatten()], name="tower")
+        cuts = (((0, 0), (0, 4)), first), (((0, 0), (4, 0)), second)
+        ends = [tower(keras.layers.Cropping2D(cut, name=name)(given)) for cut, name in cuts]
+        x = keras.layers.Dense(4, name="classifier")(keras.layers.Concatenate()(ends))
+        model = keras.Model(given, x)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer=keras.optimizers.SGD(0.05), loss=loss)
+        return model
+
+    report = compare(siamese("cropping2d_1", "cropping2d_2"), siamese("cropping2d", "cropping2d_1"), steps=1)
+    assert report.verdict == "match", [(p.phase, p.layer, p.status) for p in report.probes if p.status != "match"]
