@@ -47,7 +47,9 @@ ORDER = (
     ("diagnose", "findings"),
     ("options", "joined", "sides", "summary", "fixes", "session"),
     ("receptive", "inspection", "reports"),
-    ("cli", "pytest_plugin", "debugger"),
+    ("debugger", "gate"),
+    ("commands", "pytest_plugin"),
+    ("cli",),
     ("__main__", "__init__"),
 )
 """From the bottom to the top. A module imports from its own row and from those above it in this list."""
@@ -62,7 +64,7 @@ LATE = {
 }
 """Imports against the order, made inside functions when they are called."""
 
-HEAVY = ("torch", "tensorflow", "keras", "tf_keras", "scipy", "h5py")
+HEAVY = ("torch", "tensorflow", "keras", "tf_keras", "jax", "scipy", "h5py")
 
 
 def modules() -> dict[str, Path]:

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from parity.errors import BadUsage
 from parity.reports.words import clean
 
-__all__ = ["as_text", "check_target", "progress_on", "replacing", "show", "write"]
+__all__ = ["as_text", "check_target", "complain", "progress_on", "replacing", "show", "write"]
 
 _PLAIN = str.maketrans({"×": "x", "→": ">", "↔": "|", "…": "~", "≤": "<", "–": "-", "·": ".", "≠": "!"})
 """Signs that an encoding other than UTF-8 may lack; one for one, so that columns stay aligned."""
@@ -50,6 +50,14 @@ def as_text(renderable: Any, width: int = 100) -> str:
     stream = io.StringIO()
     show(renderable, stream, width)
     return stream.getvalue().rstrip("\n")
+
+
+def complain(message: str) -> None:
+    """One line on standard error, whatever the message and the stream's encoding."""
+    line = f"parity: {clean(' '.join(message.split()))}\n"
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    sys.stderr.write(line.encode(encoding, "replace").decode(encoding))
+    sys.stderr.flush()
 
 
 def check_target(path: Path, option: str) -> None:
