@@ -91,8 +91,8 @@ def _kinship(a: Unit, b: Unit) -> float | None:
         return 1.0 if not isinstance(a.kind, Opaque) or a.kind.type == getattr(b.kind, "type", None) else 0.2
     if not stands_in(a, b):
         return None
-    if same_shape(a.shape, b.shape):
-        return -0.6 if a.params or b.params else -0.2
+    if same_shape(a.shape, b.shape) or any(not unit.shape or unit.shape[-1] is None for unit in (a, b)):
+        return -0.6 if a.params or b.params else -0.2  # what a file's own code makes has a shape that only it knows
     # Its shape may be another one because something above it went wrong; its channels are not.
     channels = [unit.shape[-1] if unit.shape else None for unit in (a, b)]
     return -1.2 if channels[0] == channels[1] and len(a.shape or ()) == len(b.shape or ()) else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from parity.opening import framework_of, lift
 from parity.probes import open_extents, probe_inputs, with_targets
 from parity.recipe import Recipe
 from parity.runner import Runner
+
+if TYPE_CHECKING:
+    from parity.frameworks.matconvnet.recorded import MatlabRecording
 
 __all__ = ["Opening", "Sides", "open_sides"]
 
@@ -93,6 +96,7 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
 
         use_backend(how.backend)
     mine, theirs = _Unopened(ref, _REF, how), _Unopened(keras, _KERAS, how)
+    given = _as_recorded(given, mine, mode)
     keras_to_ref = matched_inputs(mine.inputs, theirs.inputs)
     ref_to_keras = {b: a for a, b in keras_to_ref.items()}
     rng = np.random.default_rng(seed)
@@ -121,6 +125,25 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
     )
     notes += [*given.notes, *remarks_ref, *remarks_keras]
     return Sides(ref_runner, keras_runner, data, given, tuple(dict.fromkeys(notes)))
+
+
+def _as_recorded(given: Batch | None, side: _Unopened, mode: str) -> Batch | None:
+    """The batch that a side was recorded with, where it is a recording; no other can be put to it."""
+    recorded = side.recorded
+    if recorded is None:
+        return given
+    batch, recorded_mode = recorded
+    if mode != recorded_mode:
+        raise CannotCompare(
+            f"{side.path}: was recorded in {recorded_mode} mode; compare it with --mode {recorded_mode}"
+        )
+    if given is None:
+        return batch
+    own = {name.removeprefix("x_"): value for name, value in batch.arrays.items() if name.startswith("x")}
+    fed = [given.get(f"x_{side.side.key}", f"x_{side.side.key}_{name}", f"x_{name}", "x") for name in own]
+    if any(a is None or not np.array_equal(a[1], b) for a, b in zip(fed, own.values(), strict=True)):
+        raise CannotCompare(f"{side.path}: was recorded on another batch; leave --batch out, or record it again")
+    return given
 
 
 def _shapes(mine: _Unopened, theirs: _Unopened, partners: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
@@ -183,6 +206,7 @@ class _Unopened:
             self.given = build(fspath(given))
         self.path = Path(fspath(self.given)) if isinstance(self.given, str | PathLike) else None
         self.framework = framework_of(self.path) if self.path else ""
+        self.recording: MatlabRecording | None = None
 
     @cached_property
     def read(self) -> tuple[Network, Recipe] | None:
@@ -197,13 +221,28 @@ class _Unopened:
         return lift(self.path, arch)
 
     def _read_matconvnet(self, path: Path) -> tuple[Network, Recipe]:
-        from parity.frameworks.matconvnet.lift import lift as lift_matconvnet
+        from parity.frameworks.matconvnet.lift import lift_data
+        from parity.frameworks.matconvnet.matfile import read
         from parity.frameworks.matconvnet.recipe_file import Overrides, read_recipe
+        from parity.frameworks.matconvnet.recorded import is_recording, read_recording
 
         given = read_recipe(self.how.ref_recipe) if self.how.ref_recipe else None
         if self.how.ref_version:
             given = replace(given or Overrides(""), version=self.how.ref_version)
-        return lift_matconvnet(path, recipe=given)
+        data = read(path)
+        if is_recording(data):
+            self.recording = read_recording(path, given, data)
+            return self.recording.network, self.recording.recipe
+        return lift_data(data, str(path), recipe=given)
+
+    @property
+    def recorded(self) -> tuple[Batch, str] | None:
+        """The batch and the mode of a recorded run; None where the side is run now."""
+        if self.path is None or self.read is None or self.recording is None:
+            return None
+        arrays = _by_name("x", self.recording.inputs) | _by_name("y", self.recording.targets)
+        batch = Batch(arrays, source=f"the batch recorded in {self.path}", counted_from_zero=True)
+        return batch, self.recording.mode
 
     @property
     def network(self) -> Network | None:
@@ -228,6 +267,10 @@ class _Unopened:
             from parity.frameworks.matconvnet.runner import MatConvNetRunner
 
             assert self.read is not None
+            if self.recording is not None:
+                from parity.frameworks.matconvnet.recorded import RecordedRunner
+
+                return RecordedRunner(self.recording)
             network, recipe = self.read
             shapes = {name: x.shape[1:] for name, x in example.items()}
             return MatConvNetRunner(with_input(network, shapes, str(self.path)), recipe)
@@ -245,6 +288,11 @@ class _Unopened:
         if hasattr(self.given, "get_config") and callable(self.given):
             return KerasRunner(self.given, small)
         raise BadUsage(f"{self.side.words} is a path, a Keras model or a runner, not {type(self.given).__name__}")
+
+
+def _by_name(letter: str, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays by the names that a batch gives them."""
+    return {letter if len(values) == 1 else f"{letter}_{name}": value for name, value in values.items()}
 
 
 def _is_source(spec: str) -> bool:

@@ -18,7 +18,7 @@ from parity.layers import DistanceLoss
 from parity.network import Network
 from parity.recipe import Recipe
 
-__all__ = ["lift", "lift_data", "with_input"]
+__all__ = ["lift", "lift_data", "lift_with_places", "with_input"]
 
 _SAVE = "in MATLAB: net = net.saveobj() ; save('net.mat', '-struct', 'net')"
 
@@ -52,6 +52,17 @@ def lift_data(
     recipe: Overrides | None = None,
 ) -> tuple[Network, Recipe]:
     """The same from the variables of a file (as `matfile.read` gives them); `name` is the file's, for messages."""
+    return lift_with_places(data, name, input_shape, recipe=recipe)[:2]
+
+
+def lift_with_places(
+    data: Mapping[str, Any],
+    name: str,
+    input_shape: Sequence[int | None] | Mapping[str, Sequence[int | None]] | None = None,
+    *,
+    recipe: Overrides | None = None,
+) -> tuple[Network, Recipe, Mapping[str, tuple[int, ...]]]:
+    """The same, with param id → where the file keeps it: (layer, cell) of a SimpleNN, (param,) of a DagNN, from 0."""
     net = _find(data, name)
     if is_dagnn(net):
         meta = net.get("meta")
@@ -70,7 +81,7 @@ def lift_data(
     declared = {tensor: network.inputs[tensor] for tensor in network.data(network.inputs)}
     if input_shape is not None:
         network = replace(network, remarks=tuple(r for r in network.remarks if "size of its input" not in r))
-    return with_input(network, declared if input_shape is None else input_shape, path=name), lifted
+    return with_input(network, declared if input_shape is None else input_shape, path=name), lifted, built.places
 
 
 def _of_version(network: Network, version: str) -> Network:

@@ -14,7 +14,7 @@ from parity.optimizers import Adadelta, Adagrad, Adam, RMSprop, UpdateRule
 if TYPE_CHECKING:
     from parity.network import Param
 
-__all__ = ["SOLVERS", "Solver", "lift_slots", "solver_of"]
+__all__ = ["SOLVERS", "Solver", "lift_slots", "shaped", "solver_of"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def lift_slots(
         slots = {slot: arrays[name] for name, slot in fields.items() if isinstance(arrays.get(name), np.ndarray)}
         if any(value.size > 1 or value.any() for value in slots.values()):
             where = "state.solverState" + "".join(f"{{{at + 1}}}" for at in place)
-            found[id_] = {slot: _shaped(value, slot, params[id_], where) for slot, value in slots.items()}
+            found[id_] = {slot: _slot(value, slot, params[id_], where) for slot, value in slots.items()}
     return found
 
 
@@ -110,18 +110,25 @@ def _parts(kept: Any) -> Iterator[Any]:
             yield item
 
 
-def _shaped(value: np.ndarray, slot: str, param: Param, where: str) -> np.ndarray:
-    """A slot in its parameter's axes: vectors flat, kernels with the trailing axes that MATLAB drops."""
+def _slot(value: np.ndarray, slot: str, param: Param, where: str) -> np.ndarray:
+    """A slot in its parameter's axes."""
     if value.dtype.kind != "f":
         raise ValueError(f"{where} is of class {value.dtype}, not single or double")
     if slot == "step":
         if value.size != 1:
             raise ValueError(f"{where} has {value.size} step counts, not one")
         return np.asarray(float(value.flat[0]))
+    return shaped(value, param, where)
+
+
+def shaped(value: np.ndarray, param: Param, where: str = "an array") -> np.ndarray:
+    """A MATLAB array in a parameter's axes: vectors flat, kernels with the trailing axes that MATLAB drops.
+
+    Raises:
+        ValueError: it has another shape than the parameter.
+    """
     flat = len(param.shape) == 1
-    shaped = (
-        value.reshape(-1, order="F") if flat else value.reshape(value.shape + (1,) * (len(param.shape) - value.ndim))
-    )
-    if shaped.shape != param.shape:
-        raise ValueError(f"{where} has shape {shaped.shape}, but {param.source} has {param.shape}")
-    return np.ascontiguousarray(shaped)
+    own = value.reshape(-1, order="F") if flat else value.reshape(value.shape + (1,) * (len(param.shape) - value.ndim))
+    if own.shape != param.shape:
+        raise ValueError(f"{where} has shape {own.shape}, but {param.source} has {param.shape}")
+    return np.ascontiguousarray(own)
