@@ -9,6 +9,7 @@ import numpy as np
 
 from parity.align import Pair
 from parity.case import Comparison
+from parity.changes import Change
 from parity.report import Finding
 
 __all__ = ["Rule", "finding", "kernel_layouts", "listed", "shown"]
@@ -33,11 +34,12 @@ def finding(
     pair: Pair | None = None,
     fix: str = "",
     confirmed: bool = False,
+    changes: Sequence[Change] = (),
 ) -> Finding:
     """A finding at a pair, or at the recipe as a whole."""
     layer = pair.ref.name if pair else ""
     keras_layer = pair.keras.origin if pair else ""
-    return Finding(cause, severity, layer, keras_layer, phase, evidence, fix, confirmed)
+    return Finding(cause, severity, layer, keras_layer, phase, evidence, fix, confirmed, changes=tuple(changes))
 
 
 def shown(value: Any) -> str:

@@ -13,6 +13,7 @@ from parity.case import Comparison
 from parity.differences import Difference, differences
 from parity.layers import Activation, Conv, Kind, Loss, Pad, Pool, Softmax
 from parity.report import Finding
+from parity.rules import repairs
 from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
 
@@ -52,7 +53,14 @@ def _finding(run: Comparison, pair: Pair, difference: Difference, acted: bool) -
     found = explanation(run, pair) if severity == "divergence" and difference.phase != "update" else None
     confirmed = found is not None and difference.field in found.fields
     return finding(
-        difference.cause, severity, phase, evidence, pair=pair, fix=_fix(run, pair, difference), confirmed=confirmed
+        difference.cause,
+        severity,
+        phase,
+        evidence,
+        pair=pair,
+        fix=_fix(run, pair, difference),
+        confirmed=confirmed,
+        changes=repairs.field(run, pair, difference),
     )
 
 

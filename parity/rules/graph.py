@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from parity.case import Comparison
+from parity.changes import Change
 from parity.layers import Activation, Concat, Dropout, Loss, Pad, Softmax
 from parity.report import Finding
+from parity.rules import repairs
 from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
 from parity.units import Unit
@@ -25,6 +27,7 @@ def find(run: Comparison) -> Iterable[Finding]:
             f"Both sides have {unit.kind.name.lower()} {unit.name} / {other.origin}, but at another place: in the "
             f"reference it follows {_before(run, unit, 'ref')}, in Keras {_before(run, other, 'keras')}.",
             f"move {other.origin} behind {_partner(run, unit)}",
+            repairs.moved(run, unit, other),
         )
     for unit in alignment.ref_only:
         if all(unit is not mine for mine, _ in alignment.moved):
@@ -42,7 +45,8 @@ def find(run: Comparison) -> Iterable[Finding]:
             tried = explanation(run, pair) if permuted else None
             sure = tried is not None and any(p.cause == cause for p in tried.proposals)
             fix = f"rewire {probe.keras_layer}"
-            yield finding(cause, "divergence", "structure", words, pair=pair, fix=fix, confirmed=sure)
+            changes = repairs.reordered(run, pair)
+            yield finding(cause, "divergence", "structure", words, pair=pair, fix=fix, confirmed=sure, changes=changes)
 
 
 def _missing(run: Comparison, unit: Unit) -> Finding:
@@ -54,7 +58,8 @@ def _missing(run: Comparison, unit: Unit) -> Finding:
     elif isinstance(unit.kind, Softmax):
         cause = "softmax-missing"
     evidence = f"The reference has {what} {unit.name} behind {_before(run, unit, 'ref')}; nothing in Keras does that."
-    return _at(cause, unit, "", evidence, f"add {_keras_words(unit)} behind {_partner(run, unit)}")
+    fix = f"add {_keras_words(unit)} behind {_partner(run, unit)}"
+    return _at(cause, unit, "", evidence, fix, repairs.missing(run, unit))
 
 
 def _extra(run: Comparison, unit: Unit) -> Finding:
@@ -66,7 +71,8 @@ def _extra(run: Comparison, unit: Unit) -> Finding:
     evidence = (
         f"Keras has {what} {unit.origin} behind {_before(run, unit, 'keras')}; the reference has nothing like it."
     )
-    return Finding(cause, "divergence", "", unit.origin, "structure", evidence, f"remove {unit.origin}")
+    fix, changes = f"remove {unit.origin}", repairs.surplus(run, unit)
+    return Finding(cause, "divergence", "", unit.origin, "structure", evidence, fix, changes=changes)
 
 
 def _has_softmax(run: Comparison) -> bool:
@@ -77,8 +83,8 @@ def _has_softmax(run: Comparison) -> bool:
     )
 
 
-def _at(cause: str, unit: Unit, keras_layer: str, evidence: str, fix: str) -> Finding:
-    return Finding(cause, "divergence", unit.name, keras_layer, "structure", evidence, fix)
+def _at(cause: str, unit: Unit, keras_layer: str, evidence: str, fix: str, changes: tuple[Change, ...]) -> Finding:
+    return Finding(cause, "divergence", unit.name, keras_layer, "structure", evidence, fix, changes=changes)
 
 
 def _before(run: Comparison, unit: Unit, side: str) -> str:

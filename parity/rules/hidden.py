@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from parity.case import Comparison
 from parity.report import Finding
+from parity.rules import repairs
 from parity.rules.base import finding
 from parity.rules.explained import explanation
 
@@ -25,4 +26,7 @@ def find(run: Comparison) -> Iterable[Finding]:
             phase = next(phase for phase in ("forward", "loss", "backward") if run.diverged(pair, phase))
             words = f"{pair.keras.origin} {proposal.words}: so edited, the reference makes the same tensors."
             fix = f"{pair.keras.origin}: {proposal.fix}" if proposal.fix else ""
-            yield finding(proposal.cause, "divergence", phase, words, pair=pair, fix=fix, confirmed=True)
+            changes = repairs.proposed(run, pair, proposal.cause, proposal.edit)
+            yield finding(
+                proposal.cause, "divergence", phase, words, pair=pair, fix=fix, confirmed=True, changes=changes
+            )

@@ -9,6 +9,7 @@ from parity.case import Comparison
 from parity.differences import differences
 from parity.layers import Conv, Rescale
 from parity.report import Finding
+from parity.rules import repairs
 from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
 
@@ -74,4 +75,5 @@ def _absent(run: Comparison, role: str, pair: Pair, severity: str, problem: str,
         pair=pair,
         fix=f"{origin}: {argument}={wanted}",
         confirmed=tried is not None and any(p.cause == cause for p in tried.proposals),
+        changes=repairs.absent(run, pair, role, lacking=lacking),
     )

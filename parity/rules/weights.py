@@ -7,11 +7,13 @@ factor is solved for on one half of the elements and must hold on the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from parity.case import Comparison
 from parity.report import Finding
+from parity.rules import repairs
 from parity.rules.base import finding, kernel_layouts
 from parity.transfer import Link, relation, transferred
 
@@ -37,10 +39,11 @@ def find(run: Comparison) -> Iterable[Finding]:
         swap = _swapped(run, link, expected)
         if swap:
             cause, other, words = swap
-            handled |= {link.keras, other}
-            yield finding(cause, "divergence", "weights", words, pair=link.pair, confirmed=True)
+            handled |= {link.keras, other.keras}
+            changes = repairs.reset(run, link, other)
+            yield finding(cause, "divergence", "weights", words, pair=link.pair, confirmed=True, changes=changes)
             continue
-        yield _one(link, wanted, held, values[link.ref[0]])
+        yield replace(_one(link, wanted, held, values[link.ref[0]]), changes=repairs.reset(run, link))
 
 
 def _one(link: Link, wanted: Array, held: Array, raw: Array) -> Finding:
@@ -100,7 +103,7 @@ def _factor(wanted: Array, held: Array) -> float | None:
     return factor if held_size > 0 and rest <= 2e-6 * held_size and abs(factor - 1) > 1e-6 else None
 
 
-def _swapped(run: Comparison, link: Link, expected: dict[str, Array]) -> tuple[str, str, str] | None:
+def _swapped(run: Comparison, link: Link, expected: dict[str, Array]) -> tuple[str, Link, str] | None:
     """Two vectors of a batch normalisation in each other's place."""
     partners = {"gamma": ("beta", "bn-gamma-beta-swapped"), "mean": ("variance", "bn-mean-var-swapped")}
     if link.role not in partners:
@@ -111,5 +114,5 @@ def _swapped(run: Comparison, link: Link, expected: dict[str, Array]) -> tuple[s
         return None
     mine, theirs = run.old_values[link.keras], run.old_values[other.keras]
     if _equal(mine, expected[other.keras]) and _equal(theirs, expected[link.keras]):
-        return cause, other.keras, f"{link.pair.keras.origin}'s {link.role} and {role} are in each other's place."
+        return cause, other, f"{link.pair.keras.origin}'s {link.role} and {role} are in each other's place."
     return None

@@ -1,0 +1,404 @@
+"""From a cause to the change of the Keras model that undoes it, as a value that can be carried out on a copy.
+
+A change is what the reference says, in Keras' words: never what happens to make a batch agree. Where Keras has no word
+for it there is none, and the finding's text says what to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from parity.align import Pair
+from parity.case import Comparison
+from parity.changes import Change
+from parity.differences import Difference
+from parity.layers import (
+    LRN,
+    Activation,
+    BatchNorm,
+    Concat,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Dropout,
+    Kind,
+    Loss,
+    Merge,
+    Opaque,
+    Pad,
+    Pool,
+    Rescale,
+    Softmax,
+)
+from parity.network import STATISTICS, Layer
+from parity.transfer import Link, transferred
+from parity.units import Unit
+
+__all__ = ["absent", "field", "missing", "moved", "path", "proposed", "reordered", "reset", "surplus"]
+
+_ARGUMENTS: Mapping[type[Kind], Mapping[str, str]] = {
+    Conv: {"stride": "strides", "dilate": "dilation_rate", "groups": "groups"},
+    ConvTranspose: {"upsample": "strides", "dilate": "dilation_rate"},
+    Pool: {"size": "pool_size", "stride": "strides"},
+    BatchNorm: {"epsilon": "epsilon", "momentum": "momentum"},
+    Dropout: {"rate": "rate"},
+    Concat: {"axis": "axis"},
+    Rescale: {"scale": "scale", "offset": "offset"},
+    LRN: {"size": "size", "kappa": "kappa", "alpha": "alpha", "beta": "beta"},
+}
+"""Field → the constructor's argument that holds it."""
+
+
+def path(run: Comparison, unit: Unit) -> str:
+    """The Keras path of the layer that does a unit's work; `"conv:activation"` for one that is fused into another."""
+    layer = _core(run, unit)
+    origin = layer.origin or layer.name
+    fused = layer.name.endswith(":activation") and not origin.endswith(":activation")
+    return f"{origin}:activation" if fused else origin
+
+
+def _core(run: Comparison, unit: Unit) -> Layer:
+    """The layer of a Keras unit that is of the unit's own kind, else its last."""
+    layers = [run.keras.network[name] for name in unit.layers]
+    return next((layer for layer in layers if type(layer.kind) is type(unit.kind)), layers[-1])
+
+
+# Fields ---------------------------------------------------------------------------------------------------------------
+
+
+def field(run: Comparison, pair: Pair, difference: Difference) -> tuple[Change, ...]:
+    """What gives the Keras layer the reference's value of a field."""
+    kind, name = pair.ref.kind, difference.field
+    where = path(run, pair.keras)
+    if isinstance(kind, Loss):
+        return _loss(run, pair, name)
+    if isinstance(kind, Activation | Softmax):
+        return (Change("replace", where, _made(kind)),)
+    if isinstance(kind, Pool) and name == "method":
+        return _other_pool(run, pair, kind)
+    if isinstance(kind, Merge) and name == "operation":
+        return (Change("replace", where, {"class_name": kind.operation.capitalize(), "config": {}}),)
+    if isinstance(kind, Conv | Pool) and name in ("pad", "count_pad", "ceil"):
+        return _padding(where, kind.pad)
+    if isinstance(kind, BatchNorm) and name == "frozen":
+        return (Change("trainable", where, {"trainable": not kind.frozen}),)
+    argument = _ARGUMENTS.get(type(kind), {}).get(name)
+    if argument is None:
+        return ()
+    changes = [Change("argument", where, {argument: _listed(difference.ref)})]
+    if isinstance(kind, Conv | Pool) and name in ("size", "stride", "dilate"):
+        changes += _padding(where, kind.pad)  # Keras' `same` means other cells then
+    return tuple(changes)
+
+
+def _padding(where: str, pad: tuple[int, ...] | None) -> tuple[Change, ...]:
+    return (Change("argument", where, {"padding": [int(cells) for cells in pad]}),) if pad is not None else ()
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _other_pool(run: Comparison, pair: Pair, kind: Pool) -> tuple[Change, ...]:
+    """The pooling of the other method in its place, over the same windows."""
+    where, layer = path(run, pair.keras), _core(run, pair.keras)
+    word = "Max" if kind.method == "max" else "Average"
+    if layer.source_type.startswith("Global"):
+        return (Change("replace", where, {"class_name": f"Global{word}{layer.source_type[-9:]}", "config": {}}),)
+    if kind.size is None:
+        return ()
+    config = {"pool_size": _listed(kind.size), "strides": _listed(kind.stride), "padding": "valid"}
+    made = Change("replace", where, {"class_name": f"{word}Pooling{len(kind.size)}D", "config": config})
+    return (made, *(_padding(where, kind.pad) if any(kind.pad or ()) else ()))
+
+
+def _made(kind: Kind) -> dict[str, Any]:
+    """`class_name` and `config` of the Keras layer that does what a kind does."""
+    if isinstance(kind, Softmax):
+        return {"class_name": "Softmax", "config": {}}
+    assert isinstance(kind, Activation)
+    if kind.function == "relu":
+        given = {"negative_slope": kind.slope, "max_value": kind.limit, "threshold": kind.threshold}
+        return {"class_name": "ReLU", "config": {key: float(value) for key, value in given.items() if value}}
+    if kind.function == "elu" and kind.slope != 1.0:
+        return {"class_name": "ELU", "config": {"alpha": kind.slope}}
+    return {"class_name": "Activation", "config": {"activation": kind.function}}
+
+
+def _loss(run: Comparison, pair: Pair, name: str) -> tuple[Change, ...]:
+    kind, output = pair.ref.kind, _output(run, pair)
+    assert isinstance(kind, Loss)
+    if name == "weight":
+        mine, theirs = pair.ref.weight, pair.keras.weight
+        return (Change("loss", "", {**output, "weight": mine / theirs}),) if mine and theirs else ()
+    if name == "reduction":
+        known = {"mean": "sum_over_batch_size", "pixel-mean": "sum_over_batch_size", "sum": "sum"}
+        word = known.get(kind.reduction)
+        return (Change("loss", "", {**output, "config": {"reduction": word}}),) if word else ()
+    if name == "label_smoothing":
+        return (Change("loss", "", {**output, "config": {"label_smoothing": kind.label_smoothing}}),)
+    held = pair.keras.kind
+    sparse = getattr(held, "sparse", kind.sparse)
+    return tuple(_entropy(kind, sparse, output))
+
+
+def _entropy(kind: Loss, sparse: bool, output: Mapping[str, Any]) -> list[Change]:
+    """The reference's loss, if it is a logarithmic one: those that the two sides spell alike."""
+    if kind.function not in ("softmaxlog", "log"):
+        return []
+    word = "SparseCategoricalCrossentropy" if sparse else "CategoricalCrossentropy"
+    config = {"from_logits": kind.function == "softmaxlog"}
+    return [Change("loss", "", {**output, "class_name": word, "config": config})]
+
+
+def _output(run: Comparison, pair: Pair) -> dict[str, Any]:
+    """Names the output of a loss, where there are several."""
+    network = run.keras.network
+    if len(network.losses) < 2:
+        return {}
+    layer = network[pair.keras.layers[-1]]
+    read = next((t for t in layer.inputs if t not in network.labels), "")
+    maker = network.producers.get(read)
+    return {"output": (maker.origin or maker.name).split(":")[0]} if maker else {}
+
+
+# The graph ------------------------------------------------------------------------------------------------------------
+
+
+def missing(run: Comparison, unit: Unit) -> tuple[Change, ...]:
+    """The layer that only the reference has, put where it stands there."""
+    kind = unit.kind
+    made = _layer(kind)
+    if made is None or len(run.ref.network.data(unit.inputs)) != 1:
+        return ()
+    where, before = _place(run, unit)
+    name = "".join(c if c.isalnum() else "_" for c in unit.name)
+    config = {**made["config"], "name": name}
+    insert = {"class_name": made["class_name"], "config": config, **({"before": True} if before else {})}
+    changes = [Change("insert", where, insert)]
+    if isinstance(kind, Conv | Pool) and any(kind.pad or ()):
+        changes += _padding(name, kind.pad)
+    return (*changes, *_trained_alike(run, unit, name))
+
+
+def _layer(kind: Kind) -> dict[str, Any] | None:
+    """The Keras layer that a kind is, with its arguments; None where Keras has none."""
+    if isinstance(kind, Activation | Softmax):
+        return _made(kind)
+    if isinstance(kind, Dropout):
+        return {"class_name": "Dropout", "config": {"rate": kind.rate}}
+    if isinstance(kind, BatchNorm):
+        config = {"epsilon": kind.epsilon, **({} if kind.momentum is None else {"momentum": kind.momentum})}
+        return {"class_name": "BatchNormalization", "config": config}
+    if isinstance(kind, Pool) and kind.size is not None:
+        word = "Max" if kind.method == "max" else "Average"
+        config = {"pool_size": _listed(kind.size), "strides": _listed(kind.stride)}
+        return {"class_name": f"{word}Pooling2D", "config": config}
+    if isinstance(kind, Conv) and len(kind.size) == 2:
+        config = {
+            "filters": kind.filters,
+            "kernel_size": _listed(kind.size),
+            "strides": _listed(kind.stride),
+            "dilation_rate": _listed(kind.dilate),
+            "groups": kind.groups,
+            "use_bias": kind.bias,
+        }
+        return {"class_name": "Conv2D", "config": config}
+    if isinstance(kind, Pad) and len(kind.pad) == 4:
+        top, bottom, left, right = kind.pad
+        return {"class_name": "ZeroPadding2D", "config": {"padding": [[top, bottom], [left, right]]}}
+    return None
+
+
+def _place(run: Comparison, unit: Unit) -> tuple[str, bool]:
+    """The Keras layer next to which a unit of the reference belongs, and whether in front of it.
+
+    Behind the partner of what it reads; but where an activation is fused into that partner and the reference has the
+    unit between the two, in front of the activation.
+    """
+    alignment = run.alignment
+    source = alignment.source(run.ref.network.data(unit.inputs)[0], "ref")
+    pair = alignment.by_ref.get(source)
+    if pair is None:
+        back = {mine: theirs for theirs, mine in alignment.inputs.items()}
+        return back.get(source, ""), False
+    readers = [p for p in alignment.pairs if alignment.source(p.ref.inputs[0] if p.ref.inputs else "", "ref") == source]
+    for reader in readers:
+        fused = path(run, reader.keras)
+        if fused == f"{path(run, pair.keras)}:activation" and unit.output in _above(run, reader.ref):
+            return fused, True
+    return path(run, pair.keras), False
+
+
+def _above(run: Comparison, unit: Unit) -> set[str]:
+    """The tensors that a unit of the reference reads, through units without a partner."""
+    makers, found, waiting = run.alignment.ref_makers, set(), list(unit.inputs)
+    while waiting:
+        tensor = waiting.pop()
+        found.add(tensor)
+        if tensor in makers and tensor not in run.alignment.by_ref:
+            waiting += makers[tensor].inputs
+    return found
+
+
+def _trained_alike(run: Comparison, unit: Unit, name: str) -> list[Change]:
+    """How the parameters of an inserted layer are trained: with the reference's decay and multipliers."""
+    changes: list[Change] = []
+    recipe = run.ref.recipe
+    for role, ids in unit.params.items():
+        param = run.ref.network.params[ids[0]]
+        if role in STATISTICS or not param.trainable:
+            continue
+        decay = recipe.weight_decay * param.decay_multiplier + 2 * param.l2
+        if decay and run.mode == "train":
+            changes.append(Change("regularize", name, {"role": role, "l2": decay / 2}))
+        if param.rate_multiplier != 1.0 and run.mode == "train":
+            changes.append(Change("rate", name, {"role": role, "factor": param.rate_multiplier}))
+    return changes
+
+
+def surplus(run: Comparison, unit: Unit) -> tuple[Change, ...]:
+    """Takes out what only Keras has."""
+    names = dict.fromkeys(
+        path(run, unit) if len(unit.layers) == 1 else (run.keras.network[layer].origin or layer)
+        for layer in unit.layers
+    )
+    return tuple(Change("remove", name) for name in names)
+
+
+def moved(run: Comparison, unit: Unit, other: Unit) -> tuple[Change, ...]:
+    """Moves a Keras layer to where the reference has its like."""
+    where, before = _place(run, unit)
+    if before or not where:
+        made = _layer(unit.kind)
+        if made is None or unit.params:
+            return ()
+        return (Change("remove", path(run, other)), Change("insert", where, {**made, "before": before}))
+    return (Change("rewire", path(run, other), {"behind": where}),)
+
+
+def reordered(run: Comparison, pair: Pair) -> tuple[Change, ...]:
+    """Lets a layer read the partners of what its own partner reads, in that order."""
+    alignment = run.alignment
+    back = {mine: theirs for theirs, mine in alignment.inputs.items()}
+    inputs: list[str] = []
+    for tensor in run.ref.network.data(pair.ref.inputs):
+        source = alignment.source(tensor, "ref")
+        partner = alignment.by_ref.get(source)
+        inputs.append(path(run, partner.keras).removesuffix(":activation") if partner else back.get(source, ""))
+    if not all(inputs):
+        return ()
+    return (Change("rewire", path(run, pair.keras), {"inputs": inputs}),)
+
+
+# Parameters -----------------------------------------------------------------------------------------------------------
+
+
+def absent(run: Comparison, pair: Pair, role: str, *, lacking: str) -> tuple[Change, ...]:
+    """Gives the Keras layer a parameter that only the reference has, or takes away one that only Keras has."""
+    argument = {"bias": "use_bias", "beta": "center", "gamma": "scale"}.get(role)
+    if argument is None or not isinstance(pair.keras.kind, Conv | ConvTranspose | Dense | BatchNorm):
+        return ()
+    where = path(run, pair.keras)
+    if lacking != "Keras":
+        return (Change("argument", where, {argument: False}),)
+    trained = [change for change in _trained_alike(run, pair.ref, where) if change.values.get("role") == role]
+    changes = (Change("argument", where, {argument: True}), *trained)
+    return (*changes, *_own_value(run, pair, role, where)) if run.own else changes
+
+
+def _own_value(run: Comparison, pair: Pair, role: str, where: str) -> tuple[Change, ...]:
+    """The reference's value for a parameter that is new in a model that keeps its own weights."""
+    ids = pair.ref.params.get(role, ())
+    values = run.ref.params()
+    pieces = [np.ravel(values[key]) for key in ids if key in values]
+    return (Change("weights", where, {"role": role, "value": np.concatenate(pieces)}),) if pieces else ()
+
+
+def reset(run: Comparison, *links: Link) -> tuple[Change, ...]:
+    """Puts the reference's values into parameters that hold others."""
+    values = transferred(run.links, run.ref.params())
+    return tuple(
+        Change("weights", path(run, link.pair.keras), {"role": link.role, "value": np.array(values[link.keras])})
+        for link in links
+        if link.keras in values
+    )
+
+
+# What fields do not say -----------------------------------------------------------------------------------------------
+
+
+def proposed(run: Comparison, pair: Pair, cause: str, edit: Any) -> tuple[Change, ...]:
+    """What undoes a fault that experiments found.
+
+    A custom layer that holds the number in its configuration is given the reference's; one that is a plain layer of
+    Keras in the reference's vocabulary is put in its place; weights that differ are loaded.
+    """
+    kind, where = pair.ref.kind, path(run, pair.keras)
+    links = [link for link in run.links if link.pair is pair and link.keras and link.ref and link.to_keras]
+    if edit.params and run.own and not edit.fields:
+        return reset(run, *(link for link in links if link.role in edit.params or link.role in _pieces(edit.params)))
+    held = pair.keras.kind
+    if isinstance(held, Opaque):
+        return _configured(where, held, kind, edit)
+    if cause == "bias-missing":
+        return absent(run, pair, "bias", lacking="Keras")
+    if isinstance(kind, Loss):
+        return _loss_as(run, pair, kind, cause, edit)
+    if cause == "dropout-rate" and isinstance(kind, Dropout):
+        return (Change("argument", where, {"rate": kind.rate}),)
+    if isinstance(kind, Activation | Softmax):
+        return (Change("replace", where, _made(kind)),)
+    if isinstance(kind, Pool) and cause in ("pool-method", "pool-avg-count-pad", "pool-pad-value"):
+        return _other_pool(run, pair, kind) if cause == "pool-method" else _padding(where, kind.pad)
+    if isinstance(kind, Concat) and cause == "channel-order":
+        return reordered(run, pair)
+    if isinstance(kind, BatchNorm) and cause == "bn-mode":
+        return (Change("trainable", where, {"trainable": True}),)
+    return ()
+
+
+def _pieces(params: Mapping[str, Any]) -> set[str]:
+    return {"variance"} if "deviation" in params else set()
+
+
+def _configured(where: str, held: Opaque, kind: Kind, edit: Any) -> tuple[Change, ...]:
+    """The arguments of a custom layer that hold the numbers that the experiment solved for."""
+    own = {name: value for name, value in kind.describe().items() if isinstance(value, int | float)}
+    wrong = {name: value for name, value in edit.fields.items() if name in own and isinstance(value, int | float)}
+    changes: dict[str, Any] = {}
+    for name, value in wrong.items():
+        near = [
+            key
+            for key, given in held.config.items()
+            if isinstance(given, int | float) and not isinstance(given, bool) and np.isclose(given, value, rtol=1e-3)
+        ]
+        named = [key for key in near if key.lower() in (name, *_WORDS.get(name, ()))]
+        chosen = named or (near if len(near) == 1 else [])
+        if not chosen:
+            return ()
+        changes[chosen[0]] = own[name]
+    return (Change("argument", where, changes),) if changes else ()
+
+
+_WORDS = {
+    "size": ("n", "depth", "depth_radius", "window", "local_size"),
+    "kappa": ("k", "bias"),
+    "slope": ("alpha", "negative_slope", "leak", "leakiness"),
+    "rate": ("p", "rate"),
+}
+"""What the arguments of custom layers are called."""
+
+
+def _loss_as(run: Comparison, pair: Pair, kind: Loss, cause: str, edit: Any) -> tuple[Change, ...]:
+    output = _output(run, pair)
+    if cause == "loss-reduction" and edit.factor:
+        return (Change("loss", "", {**output, "weight": 1.0 / edit.factor}),)
+    if cause == "loss-kind" and "label_smoothing" in edit.fields:
+        return (Change("loss", "", {**output, "config": {"label_smoothing": kind.label_smoothing}}),)
+    if "function" in edit.fields:
+        return tuple(_entropy(kind, getattr(pair.keras.kind, "sparse", kind.sparse), output))
+    return ()
