@@ -29,6 +29,12 @@ Rerun = Callable[[Any, Batch], Report]
 
 _BAD = ("born", "unpaired")
 
+_PROVING = frozenset(("argument", "insert", "remove", "rewire", "optimizer", "loss", "regularize", "rate", "trainable"))
+"""Changes that set right what the cause names and nothing else: where the copy then matches, the cause is proven.
+
+A layer that is replaced, or a value that is loaded, makes a copy match whatever was wrong there.
+"""
+
 _MOST = 12
 """Steps that are tried one after the other; each costs a comparison."""
 
@@ -83,9 +89,19 @@ def verified(report: Report, keras: KerasRunner, own: Mapping[str, np.ndarray], 
         good = found.good(report)
     if found.runner is not None:
         found.runner.restore()
-    findings = tuple(replace(f, fix_verified=i in good) for i, f in enumerate(report.findings))
+    findings = tuple(
+        replace(f, fix_verified=True, confirmed=f.confirmed or _proven(f))
+        if i in good
+        else replace(f, fix_verified=False)
+        for i, f in enumerate(report.findings)
+    )
     # What helped nobody is not in the copy, unless there is no other.
     return Repair(replace(report, findings=findings), found.report, found.runner, found.done, found.left)
+
+
+def _proven(finding: Finding) -> bool:
+    """Whether a fix that helped says that its cause is the right one."""
+    return finding.cause != "unknown" and all(change.action in _PROVING for change in finding.changes)
 
 
 def _steps(report: Report, fixes: Sequence[int]) -> list[list[int]]:

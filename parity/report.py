@@ -91,7 +91,8 @@ class Finding:
         severity: `"divergence"`, or `"note"`, which never changes the verdict.
         layer, keras_layer: where; empty for the recipe as a whole.
         phase: where it acts first.
-        confirmed: True only when the edited reference reproduced the Keras tensors.
+        confirmed: True only when the edited reference reproduced the Keras tensors, or when a copy of the Keras model
+            in which nothing but the cause was put right matched the reference.
         evidence: one or two sentences with the numbers of both sides.
         fix: the Keras line that would change; empty where there is none.
         fix_verified: True only when the fix was run and the divergence was gone.

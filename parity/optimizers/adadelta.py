@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.optimizers.base import UpdateRule, keras_call, number
+from parity.optimizers.base import UpdateRule, number
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Adadelta(UpdateRule):
         """Adadelta of any era."""
         return cls(number(config, "rho", 0.95), number(config, "epsilon", 1e-8 if era == 1 else 1e-7), True)
 
-    def keras_line(self, rate: str) -> str:
-        """`keras.optimizers.Adadelta(...)`; without a rate of its own it is Keras' rate 1."""
-        return keras_call("Adadelta", rate if self.use_rate else "1.0", rho=self.rho, epsilon=self.epsilon)
+    def keras_settings(self) -> tuple[str, dict[str, Any]]:
+        """Of `keras.optimizers.Adadelta`; without a rate of its own it is Keras' rate 1."""
+        own = {"rho": self.rho, "epsilon": self.epsilon}
+        return "Adadelta", own if self.use_rate else {"learning_rate": 1.0, **own}

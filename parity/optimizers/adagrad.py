@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.optimizers.base import UpdateRule, keras_call, number
+from parity.optimizers.base import UpdateRule, number
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,6 @@ class Adagrad(UpdateRule):
         initial = number(config, "initial_accumulator_value", 0.0 if era < 3 else 0.1)
         return cls(number(config, "epsilon", 1e-8 if era == 1 else 1e-7), 1.0, era >= 3, initial)
 
-    def keras_line(self, rate: str) -> str:
-        """`keras.optimizers.Adagrad(...)`."""
-        return keras_call("Adagrad", rate, initial_accumulator_value=self.initial, epsilon=self.epsilon)
+    def keras_settings(self) -> tuple[str, dict[str, Any]]:
+        """Of `keras.optimizers.Adagrad`."""
+        return "Adagrad", {"initial_accumulator_value": self.initial, "epsilon": self.epsilon}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.optimizers.base import UpdateRule, keras_call, number
+from parity.optimizers.base import UpdateRule, number
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ class Adam(UpdateRule):
             bool(config.get("amsgrad", False)),
         )
 
-    def keras_line(self, rate: str) -> str:
-        """`keras.optimizers.Adam(...)`."""
-        return keras_call(
-            "Adam", rate, beta_1=self.beta1, beta_2=self.beta2, epsilon=self.epsilon, amsgrad=self.amsgrad or None
-        )
+    def keras_settings(self) -> tuple[str, dict[str, Any]]:
+        """Of `keras.optimizers.Adam`."""
+        own = {"beta_1": self.beta1, "beta_2": self.beta2, "epsilon": self.epsilon}
+        return "Adam", {**own, "amsgrad": self.amsgrad or None}

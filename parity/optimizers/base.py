@@ -56,9 +56,14 @@ class UpdateRule:
         """The rule of a Keras optimizer config; `era` is 1 or 2 for the legacy classes, 3 for Keras >= 2.11."""
         raise NotImplementedError
 
+    def keras_settings(self) -> tuple[str, dict[str, Any]]:
+        """The Keras class and its arguments but for the rate; an empty class where Keras has none."""
+        return "", {}
+
     def keras_line(self, rate: str) -> str:
         """The Keras expression that builds it, e.g. `keras.optimizers.SGD(0.01, momentum=0.9)`, with `rate` as is."""
-        return ""
+        name, settings = self.keras_settings()
+        return keras_call(name, rate, **settings) if name else ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,9 @@ class OpaqueRule(UpdateRule):
 
 def keras_call(class_name: str, rate: str, **arguments: Any) -> str:
     """`keras.optimizers.CLASS(rate, name=value, ...)`, without the arguments that are None."""
-    shown = [rate, *(f"{name}={value!r}" for name, value in arguments.items() if value is not None)]
+    own = arguments.pop("learning_rate", None)
+    first = rate if own is None else repr(own)
+    shown = [first, *(f"{name}={value!r}" for name, value in arguments.items() if value is not None)]
     return f"keras.optimizers.{class_name}({', '.join(shown)})"
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.optimizers.base import UpdateRule, keras_call, number
+from parity.optimizers.base import UpdateRule, number
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,7 @@ class RMSprop(UpdateRule):
         epsilon = number(config, "epsilon", 1e-7)
         return cls(number(config, "rho", 0.9), epsilon, era >= 3 or momentum > 0, momentum, centered)
 
-    def keras_line(self, rate: str) -> str:
-        """`keras.optimizers.RMSprop(...)`."""
-        return keras_call(
-            "RMSprop",
-            rate,
-            rho=self.rho,
-            momentum=self.momentum or None,
-            epsilon=self.epsilon,
-            centered=self.centered or None,
-        )
+    def keras_settings(self) -> tuple[str, dict[str, Any]]:
+        """Of `keras.optimizers.RMSprop`."""
+        own = {"rho": self.rho, "momentum": self.momentum or None, "epsilon": self.epsilon}
+        return "RMSprop", {**own, "centered": self.centered or None}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.optimizers.base import UpdateRule, keras_call, number
+from parity.optimizers.base import UpdateRule, number
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,6 @@ class SGD(UpdateRule):
         """Keras' SGD of any era; without momentum there is no difference between its forms."""
         return cls(number(config, "momentum", 0.0), bool(config.get("nesterov", False)), True)
 
-    def keras_line(self, rate: str) -> str:
-        """`keras.optimizers.SGD(...)`."""
-        return keras_call("SGD", rate, momentum=self.momentum, nesterov=self.nesterov or None)
+    def keras_settings(self) -> tuple[str, dict[str, Any]]:
+        """Of `keras.optimizers.SGD`."""
+        return "SGD", {"momentum": self.momentum, "nesterov": self.nesterov or None}

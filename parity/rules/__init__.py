@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.rules import fields, graph, hidden, inputs, notes, parameters, recipe, weights
+from parity.rules import decay, fields, graph, hidden, inputs, multipliers, notes, parameters, recipe, weights
 from parity.rules.base import Rule
 
 __all__ = ["RULES"]
@@ -15,6 +15,8 @@ RULES: tuple[Rule, ...] = (
     parameters.find,
     weights.find,
     recipe.find,
+    decay.find,
+    multipliers.find,
     notes.find,
 )
 """Every rule, in the order in which their findings are read when phase and certainty are equal."""
