@@ -221,6 +221,11 @@ class Trial:
         return self.run_keras()
 
     @cached_property
+    def keras_again(self) -> Local:
+        """The same once more: what differs from `keras_local` is chance."""
+        return self.run_keras()
+
+    @cached_property
     def truth(self) -> Local | None:
         """The reference in float64 on the same float32 inputs; None where it cannot be run so."""
         try:

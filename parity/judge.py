@@ -15,9 +15,12 @@ from parity.bench import Trial, Unfit
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
 
-__all__ = ["Verdict", "examine"]
+__all__ = ["RESTLESS", "Verdict", "examine"]
 
 Array = np.ndarray
+
+RESTLESS = "Keras does not repeat itself: twice on the same inputs it makes different numbers"
+"""The note of a tensor of which nothing can be said, since it is another one in each run."""
 
 _SETTLED = 0.5
 """In float64 the two sides must agree to this share of the float32 floor for a difference to count as rounding."""
@@ -172,6 +175,10 @@ class _Judge:
                 return Verdict(
                     phase, tensor, "match", 0.0, floor, apart, f"ties ({count} gradients go to an equal maximum)"
                 )
+        again = self.trial.tensor(self.trial.keras_again, "keras", tensor)
+        repeated = None if again is None else shaped(again, expected.shape)
+        if repeated is not None and distance(repeated, actual).x_floor(floor) > CLEAN:
+            return Verdict(phase, tensor, "unverified", x_floor, floor, apart, RESTLESS)
         truth = self.trial.tensor(self.trial.truth, "ref", tensor) if self.trial.truth else None
         if truth is not None:
             own = distance(expected, truth)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from parity.rules import decay, fields, graph, hidden, inputs, multipliers, notes, parameters, recipe, weights
+from parity.rules import (
+    decay,
+    fields,
+    graph,
+    hidden,
+    inputs,
+    multipliers,
+    nondeterminism,
+    notes,
+    parameters,
+    recipe,
+    weights,
+)
 from parity.rules.base import Rule
 
 __all__ = ["RULES"]
 
 RULES: tuple[Rule, ...] = (
     inputs.find,
+    nondeterminism.find,
     graph.find,
     fields.find,
     hidden.find,

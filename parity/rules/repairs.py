@@ -31,6 +31,7 @@ from parity.layers import (
     Pad,
     Pool,
     Rescale,
+    Scale,
     Softmax,
 )
 from parity.network import STATISTICS, Layer
@@ -172,7 +173,8 @@ def missing(run: Comparison, unit: Unit) -> tuple[Change, ...]:
     """The layer that only the reference has, put where it stands there."""
     kind = unit.kind
     made = _layer(kind)
-    if made is None or len(run.ref.network.data(unit.inputs)) != 1:
+    sources = run.ref.network.data(unit.inputs)
+    if made is None or (len(sources) != 1 and not isinstance(kind, Merge)):
         return ()
     where, before = _place(run, unit)
     name = "".join(c if c.isalnum() else "_" for c in unit.name)
@@ -181,6 +183,11 @@ def missing(run: Comparison, unit: Unit) -> tuple[Change, ...]:
     changes = [Change("insert", where, insert)]
     if isinstance(kind, Conv | Pool) and any(kind.pad or ()):
         changes += _padding(name, kind.pad)
+    if isinstance(kind, Merge):
+        read = _partners(run, unit)
+        if not all(read):
+            return ()
+        changes.append(Change("rewire", name, {"inputs": read}))
     return (*changes, *_trained_alike(run, unit, name))
 
 
@@ -207,6 +214,11 @@ def _layer(kind: Kind) -> dict[str, Any] | None:
             "use_bias": kind.bias,
         }
         return {"class_name": "Conv2D", "config": config}
+    if isinstance(kind, Scale):
+        # A depthwise filter of one cell: a multiplier, and an offset, for each channel.
+        return {"class_name": "DepthwiseConv2D", "config": {"kernel_size": 1, "use_bias": kind.bias}}
+    if isinstance(kind, Merge):
+        return {"class_name": kind.operation.capitalize(), "config": {}}
     if isinstance(kind, Pad) and len(kind.pad) == 4:
         top, bottom, left, right = kind.pad
         return {"class_name": "ZeroPadding2D", "config": {"padding": [[top, bottom], [left, right]]}}
@@ -282,16 +294,22 @@ def moved(run: Comparison, unit: Unit, other: Unit) -> tuple[Change, ...]:
 
 def reordered(run: Comparison, pair: Pair) -> tuple[Change, ...]:
     """Lets a layer read the partners of what its own partner reads, in that order."""
-    alignment = run.alignment
-    back = {mine: theirs for theirs, mine in alignment.inputs.items()}
-    inputs: list[str] = []
-    for tensor in run.ref.network.data(pair.ref.inputs):
-        source = alignment.source(tensor, "ref")
-        partner = alignment.by_ref.get(source)
-        inputs.append(path(run, partner.keras).removesuffix(":activation") if partner else back.get(source, ""))
+    inputs = _partners(run, pair.ref)
     if not all(inputs):
         return ()
     return (Change("rewire", path(run, pair.keras), {"inputs": inputs}),)
+
+
+def _partners(run: Comparison, unit: Unit) -> list[str]:
+    """The Keras layers (or inputs) that make what a unit of the reference reads; empty where there is none."""
+    alignment = run.alignment
+    back = {mine: theirs for theirs, mine in alignment.inputs.items()}
+    found: list[str] = []
+    for tensor in run.ref.network.data(unit.inputs):
+        source = alignment.source(tensor, "ref")
+        partner = alignment.by_ref.get(source)
+        found.append(path(run, partner.keras).removesuffix(":activation") if partner else back.get(source, ""))
+    return found
 
 
 # Parameters -----------------------------------------------------------------------------------------------------------
@@ -342,8 +360,12 @@ def proposed(run: Comparison, pair: Pair, cause: str, edit: Any) -> tuple[Change
     if edit.params and run.own and not edit.fields:
         return reset(run, *(link for link in links if link.role in edit.params or link.role in _pieces(edit.params)))
     held = pair.keras.kind
-    if isinstance(held, Opaque):
+    if isinstance(held, Opaque) and cause != "dtype-low-precision":
         return _configured(where, held, kind, edit)
+    if cause == "dtype-low-precision":
+        layers = [run.keras.network[name] for name in pair.keras.layers]
+        names = dict.fromkeys((layer.origin or layer.name).removesuffix(":activation") for layer in layers)
+        return tuple(Change("argument", name, {"dtype": "float32"}) for name in names if not isinstance(kind, Loss))
     if cause == "bias-missing":
         return absent(run, pair, "bias", lacking="Keras")
     if isinstance(kind, Loss):
