@@ -177,8 +177,11 @@ def missing(run: Comparison, unit: Unit) -> tuple[Change, ...]:
     if made is None or (len(sources) != 1 and not isinstance(kind, Merge)):
         return ()
     where, before = _place(run, unit)
-    name = "".join(c if c.isalnum() else "_" for c in unit.name)
-    config = {**made["config"], "name": name}
+    called = "".join(c if c.isalnum() else "_" for c in unit.name)
+    if any(called == (layer.origin or layer.name).split("/")[-1] for layer in run.keras.network):
+        called += "_ref"
+    name = "/".join([*where.split("/")[:-1], called])
+    config = {**made["config"], "name": called}
     insert = {"class_name": made["class_name"], "config": config, **({"before": True} if before else {})}
     changes = [Change("insert", where, insert)]
     if isinstance(kind, Conv | Pool) and any(kind.pad or ()):
@@ -284,7 +287,7 @@ def surplus(run: Comparison, unit: Unit) -> tuple[Change, ...]:
 def moved(run: Comparison, unit: Unit, other: Unit) -> tuple[Change, ...]:
     """Moves a Keras layer to where the reference has its like."""
     where, before = _place(run, unit)
-    if before or not where:
+    if before or not where or path(run, other).endswith(":activation"):
         made = _layer(unit.kind)
         if made is None or unit.params:
             return ()
