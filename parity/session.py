@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,9 @@ from parity.align import Map
 from parity.case import Comparison
 from parity.comparison import run_comparison
 from parity.diagnose import diagnose, first_divergence
-from parity.errors import BadFile, BadUsage, CannotCompare
+from parity.errors import BadUsage, CannotCompare
 from parity.fixes import Repair, fixable, verified
+from parity.identity import identity
 from parity.mapping import read_map
 from parity.options import allowance, tolerances
 from parity.report import PHASES, Finding, Probe, Report
@@ -160,9 +160,9 @@ def check_and_fix(
         notes=tuple(dict.fromkeys(note for note in notes if note)),
         environment=_environment(sides.ref, sides.keras, seed),
         inputs={
-            "ref": {**_identity(ref), "framework": sides.ref.network.framework},
-            "keras": {**_identity(keras), "framework": sides.keras.network.framework},
-            "batch": _identity(batch) or {"source": used.source},
+            "ref": {**identity(ref), "framework": sides.ref.network.framework},
+            "keras": {**identity(keras), "framework": sides.keras.network.framework},
+            "batch": identity(batch) or {"source": used.source},
         },
         options={
             "mode": mode,
@@ -311,20 +311,3 @@ def _environment(ref: Runner, keras: Runner, seed: int) -> dict[str, Any]:
         "keras": dict(keras.engine),
         "seed": seed,
     }
-
-
-def _identity(given: Any) -> dict[str, Any]:
-    """Path and digest of a file, or the kind of a live object."""
-    if given is None:
-        return {}
-    if isinstance(given, str | PathLike):
-        path = Path(fspath(given))
-        digest = hashlib.sha256()
-        try:
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise BadFile(path, f"cannot be read ({error.strerror or error})") from None
-        return {"path": str(path), "sha256": digest.hexdigest()}
-    return {"object": type(given).__name__, "name": str(getattr(given, "name", "") or "")}

@@ -45,7 +45,7 @@ ORDER = (
     ),
     ("rules", "causes"),
     ("diagnose", "findings"),
-    ("options", "joined", "sides", "summary", "fixes", "session"),
+    ("options", "identity", "joined", "sides", "summary", "fixes", "session"),
     ("receptive", "inspection", "reports"),
     ("debugger", "gate"),
     ("commands", "pytest_plugin"),

@@ -1,0 +1,64 @@
+"""What was compared, as a report and a baseline remember it: paths and digests, or the kind of a live object."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from parity.errors import BadFile
+
+__all__ = ["digest", "identity"]
+
+_BLOCK = 1 << 20
+
+
+def identity(given: Any) -> dict[str, Any]:
+    """Path and SHA-256 of a file, a folder or the user's own code; type and name of a live object; {} for None.
+
+    Args:
+        given: a path, `module.py:build`, or anything in memory.
+
+    Raises:
+        BadFile: the file cannot be read.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, str | PathLike):
+        return {"object": type(given).__name__, "name": str(getattr(given, "name", "") or "")}
+    text = fspath(given)
+    path = Path(text)
+    if not path.exists():
+        head, _, name = text.rpartition(":")
+        if name.isidentifier() and head.endswith(".py"):
+            return {"path": text, "sha256": digest(Path(head))}
+        if name.isidentifier() and head and all(part.isidentifier() for part in head.split(".")):
+            return {"path": text}  # a module of the import path: no one file holds it
+    return {"path": str(path), "sha256": digest(path)}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder, whatever order the disk has them in.
+
+    Raises:
+        BadFile: it cannot be read.
+    """
+    found = hashlib.sha256()
+    try:
+        if path.is_dir():
+            for file in sorted(p for p in path.rglob("*") if p.is_file()):
+                found.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
+                _feed(found, file)
+        else:
+            _feed(found, path)
+    except OSError as error:
+        raise BadFile(path, f"cannot be read ({error.strerror or error})") from None
+    return found.hexdigest()
+
+
+def _feed(found: Any, path: Path) -> None:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
