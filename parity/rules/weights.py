@@ -43,26 +43,137 @@ def find(run: Comparison) -> Iterable[Finding]:
             changes = repairs.reset(run, link, other)
             yield finding(cause, "divergence", "weights", words, pair=link.pair, confirmed=True, changes=changes)
             continue
-        yield replace(_one(link, wanted, held, values[link.ref[0]]), changes=repairs.reset(run, link))
+        order = _reordered(run, link, expected)
+        if order is not None:
+            links, words = order
+            handled |= {other.keras for other in links}
+            fix = f"load the reference's {' and '.join(other.role for other in links)} in its own order"
+            yield finding(
+                "channel-order",
+                "divergence",
+                "weights",
+                words,
+                pair=link.pair,
+                fix=fix,
+                confirmed=True,
+                changes=repairs.reset(run, *links),
+            )
+            continue
+        for found in _one(link, wanted, held, values[link.ref[0]]):
+            yield replace(found, changes=repairs.reset(run, link))
 
 
-def _one(link: Link, wanted: Array, held: Array, raw: Array) -> Finding:
+def _one(link: Link, wanted: Array, held: Array, raw: Array) -> Iterator[Finding]:
     name = f"{link.pair.keras.origin}.{link.role}"
 
     def found(cause: str, evidence: str, fix: str) -> Finding:
         return finding(cause, "divergence", "weights", evidence, pair=link.pair, fix=fix, confirmed=True)
 
-    for cause, words, candidate in _layouts(link, wanted, raw):
-        if candidate.shape == held.shape and _equal(candidate, held):
-            return found(cause, f"{name} is the reference's, {words}.", f"load the reference's {link.role} as it is")
+    layouts = [entry for entry in _layouts(link, wanted, raw) if entry[2].shape == held.shape]
+    for cause, words, candidate in layouts:
+        if _equal(candidate, held):
+            yield found(cause, f"{name} is the reference's, {words}.", f"load the reference's {link.role} as it is")
+            return
     factor = _factor(wanted, held)
     if factor is not None:
-        evidence = f"{name} is {factor:.6g} times the reference's."
-        return found("weights-scaled", evidence, f"divide {name} by {factor:.6g}")
+        yield found(
+            "weights-scaled", f"{name} is {factor:.6g} times the reference's.", f"divide {name} by {factor:.6g}"
+        )
+        return
+    for cause, words, candidate in layouts:
+        factor = _factor(candidate, held)
+        if factor is not None:
+            both = f"{name} is the reference's, {words}, times {factor:.6g}."
+            yield found(cause, both, f"load the reference's {link.role} as it is")
+            yield found("weights-scaled", both, f"divide {name} by {factor:.6g}")
+            return
     word, more = relation(wanted, held)
     cause = "bias-value" if link.role == "bias" else "weights-differ"
-    evidence = f"{name} has other values than the reference's ({word}: {more})."
-    return found(cause, evidence, f"load the reference's {link.role}")
+    where = _single(wanted, held)
+    evidence = f"{name} has other values than the reference's ({word}: {more}){where}."
+    yield found(cause, evidence, f"load the reference's {link.role}")
+
+
+def _single(wanted: Array, held: Array) -> str:
+    """Where the only elements that differ are, if they are few."""
+    if wanted.shape != held.shape:
+        return ""
+    places = np.argwhere(~np.isclose(held, wanted, rtol=1e-6, atol=1e-12))
+    if not 0 < len(places) <= 3 or len(places) == wanted.size:
+        return ""
+    told = [f"[{', '.join(map(str, at))}] {held[tuple(at)]:.6g} for {wanted[tuple(at)]:.6g}" for at in places]
+    return f"; only at {'; '.join(told)}"
+
+
+def _reordered(run: Comparison, link: Link, expected: dict[str, Array]) -> tuple[list[Link], str] | None:
+    """The parameters of a layer that hold the reference's values in another order of the channels, and the words.
+
+    A layer's kernel and its vectors are permuted together, by what it makes; a kernel alone also by what it reads.
+    """
+    beside = [
+        other
+        for other in run.links
+        if other.pair is link.pair and other.keras in expected and other.ref and other.keras in run.old_values
+    ]
+    wanted, held = expected[link.keras], run.old_values[link.keras]
+    if wanted.shape != held.shape or wanted.ndim == 0:
+        return None
+    name = link.pair.keras.origin
+    order = _permutation(wanted, held, axis=wanted.ndim - 1)
+    if order is not None:
+        links = [
+            o
+            for o in beside
+            if o.keras == link.keras
+            or (
+                expected[o.keras].shape[-1:] == (len(order),)
+                and expected[o.keras].shape == run.old_values[o.keras].shape
+                and not _equal(expected[o.keras], run.old_values[o.keras])
+                and _equal(expected[o.keras][..., order], run.old_values[o.keras])
+            )
+        ]
+        roles = " and ".join(o.role for o in links)
+        return links, f"{name}'s {roles} hold the reference's values, with the channels it makes {_in_words(order)}."
+    if wanted.ndim < 2:
+        return None
+    order = _permutation(wanted, held, axis=wanted.ndim - 2)
+    if order is None or _named_layout(link, wanted, held):
+        return None
+    return [link], f"{name}'s {link.role} holds the reference's values, with the channels it reads {_in_words(order)}."
+
+
+def _named_layout(link: Link, wanted: Array, held: Array) -> bool:
+    """Whether the order of the inputs is that of another flattening, which has a name of its own."""
+    return any(c.shape == held.shape and _equal(c, held) for _, _, c in _layouts(link, wanted, wanted))
+
+
+def _permutation(wanted: Array, held: Array, axis: int) -> Array | None:
+    """The order along an axis in which `wanted` is `held`; None where there is none, or it is the order it has.
+
+    Slices are told apart by a projection; an order counts only if every element then agrees.
+    """
+    mine = np.moveaxis(wanted, axis, 0).reshape(wanted.shape[axis], -1).astype(np.float64)
+    theirs = np.moveaxis(held, axis, 0).reshape(held.shape[axis], -1).astype(np.float64)
+    if len(mine) < 2 or not np.isfinite(mine).all() or not np.isfinite(theirs).all():
+        return None
+    along = np.random.default_rng(0).standard_normal(mine.shape[1])
+    order = np.empty(len(mine), np.int64)
+    order[np.argsort(theirs @ along, kind="stable")] = np.argsort(mine @ along, kind="stable")
+    if np.array_equal(order, np.arange(len(order))) or not _equal(mine[order], theirs):
+        return None
+    return order
+
+
+def _in_words(order: Array) -> str:
+    """`reversed`, `in blocks ordered 2 1`, or `permuted`."""
+    count = len(order)
+    if np.array_equal(order, np.arange(count)[::-1]):
+        return "reversed"
+    starts = np.flatnonzero(np.diff(order, prepend=order[0] - 2) != 1)
+    if 1 < len(starts) <= max(2, count // 2):
+        rank = np.argsort(np.argsort(order[starts]))
+        return f"in blocks, in the order {' '.join(str(r + 1) for r in rank)}"
+    return f"permuted ({' '.join(map(str, order[:8]))}{' …' if count > 8 else ''})"
 
 
 def _layouts(link: Link, wanted: Array, raw: Array) -> Iterator[tuple[str, str, Array]]:

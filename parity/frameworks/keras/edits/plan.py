@@ -5,7 +5,8 @@ An edit is `(action, layer, values)`. A layer is named by its path, `"block1/con
 
     argument    constructor's argument → value; `padding` may be cells [top, bottom, left, right]
     replace     class_name and config of the layer that takes its place
-    insert      class_name and config of a layer to put behind it (behind an input, too), or before it: `before`
+    insert      class_name and config of a layer to put behind it (behind an input, too), or before it: `before`; or
+                beside it: `aside`, which reads it, and only those read it that are told to (`rewire`)
     remove      nothing; what read the layer reads what the layer read
     rewire      `inputs`: paths to read, in order; or `order`: a permutation; or `behind`: the layer to move it behind
     regularize  `role` and `l2`, the coefficient of its L2 penalty; 0 takes the penalty off
@@ -15,7 +16,7 @@ An edit is `(action, layer, values)`. A layer is named by its path, `"block1/con
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parity.frameworks.keras.edits.structure import (
@@ -57,6 +58,7 @@ class Part:
         instead: class name and config of what takes its place.
         before, behind: layers to put there: new ones, or items of the model that are moved.
         removed: whether it is left out.
+        aside: the path of what it reads, for a new layer that nothing reads unless it is told to.
         inputs: paths of what it reads.
         order: a permutation of what it reads.
     """
@@ -68,6 +70,7 @@ class Part:
         self.before: list[Any] = []
         self.behind: list[Any] = []
         self.removed = False
+        self.aside = ""
         self.inputs: list[str] | None = None
         self.order: list[int] | None = None
 
@@ -89,7 +92,7 @@ class Plan:
         paths: path → layer, operation, input or submodel.
         homes: id of one of these → the model that holds it, and its path.
         parts: id → what becomes of it.
-        new: names of the layers that are inserted; later edits may name them like any other.
+        new: name → layer that is inserted; later edits may name it like any other.
         later: edits of what is there when the copy is built.
 
     Raises:
@@ -102,7 +105,7 @@ class Plan:
         self.paths: dict[str, Any] = {}
         self.homes: dict[int, tuple[Any, str]] = {}
         self.parts: dict[int, Part] = {}
-        self.new: set[str] = set()
+        self.new: dict[str, Any] = {}
         self.later: list[Edit] = []
         self._index(model, "")
         self._taken = {path.rsplit("/", 1)[-1] for path in self.paths}
@@ -137,6 +140,15 @@ class Plan:
         held = list(model.layers)
         return [*(i for i in inputs if all(i is not other for other in held)), *held]
 
+    def chain(self, layers: Sequence[Any]) -> list[Any]:
+        """Layers that are put behind one another, each with what is put before and behind it in turn."""
+        found: list[Any] = []
+        for item in layers:
+            part = self.parts.get(id(item)) if any(item is own for own in self.new.values()) else None
+            before, behind = (part.before, part.behind) if part else ([], [])
+            found += [*self.chain(before), *([] if part and part.removed else [item]), *self.chain(behind)]
+        return found
+
     def is_model(self, item: Any) -> bool:
         """Whether it is a model of this Keras."""
         return isinstance(item, self.keras.Model)
@@ -144,6 +156,8 @@ class Plan:
     def part(self, path: str) -> Part:
         """What becomes of the layer of this path, or of the only input. Raises ValueError where there is none."""
         path = path.removesuffix(":activation")
+        if path in self.new:
+            return self.parts[id(self.new[path])]
         if path not in self.paths:
             inputs = [p for p, item in self.paths.items() if type(item).__name__ == "InputLayer" and "/" not in p]
             if path not in ("", "input", "the input") or len(inputs) != 1:
@@ -254,14 +268,14 @@ class Plan:
         part = self.part(path)
         new = self.create(values["class_name"], values.get("config") or {})
         if path.endswith(":activation") and values.get("before"):
-            function = part.config.get("activation")
-            self._without_activation(path).behind[:0] = [new, self.create("Activation", {"activation": function})]
-        else:
+            part.behind[:0] = [new, self._released(path)]
+        elif not values.get("aside"):
             (part.before if values.get("before") else part.behind).append(new)
-        model, path = self.homes[id(part.item)]
-        path = "/".join([*path.split("/")[:-1], new.name])
-        self.paths[path], self.homes[id(new)], self.parts[id(new)] = new, (model, path), Part(new)
-        self.new.add(new.name)
+        model, home = self.homes[id(part.item)]
+        home = "/".join([*home.split("/")[:-1], new.name])
+        self.paths[home], self.homes[id(new)], self.parts[id(new)] = new, (model, home), Part(new)
+        self.parts[id(new)].aside = path if values.get("aside") else ""
+        self.new[new.name] = new
 
     def _remove(self, path: str, values: dict[str, Any]) -> None:
         if path.endswith(":activation"):
@@ -276,12 +290,21 @@ class Plan:
         part.arguments["activation"] = "linear"
         return part
 
+    def _released(self, path: str) -> Any:
+        """The activation that was fused into a layer, as a layer of its own."""
+        function = self.part(path).config.get("activation")
+        self._without_activation(path)
+        return self.create("Activation", {"activation": function})
+
     def _rewire(self, path: str, values: dict[str, Any]) -> None:
         part = self.part(path)
         if "behind" in values:
             home = self.part(str(values["behind"]))
             if self.homes[id(home.item)][0] is not self.homes[id(part.item)][0]:
                 raise ValueError(f"{values['behind']} is not in the same model as {path}")
+            if path.endswith(":activation"):
+                home.behind.append(self._released(path))
+                return
             part.removed = True
             home.behind.append(part.item)
         elif "order" in values:

@@ -113,7 +113,9 @@ class Surgery:
     def _model(self, model: Any) -> Any:
         items = [item for item in self.plan.items(model) if type(item).__name__ != "InputLayer"]
         parts = [self.plan.parts[id(item)] for item in items]
-        if isinstance(model, self.keras.Sequential) and not any(part.inputs or part.order for part in parts):
+        new = [self.plan.parts[id(item)] for item in self.plan.new.values()]
+        plain = not any(part.inputs or part.order or part.aside for part in (*parts, *new))
+        if isinstance(model, self.keras.Sequential) and plain:
             return self._sequence(model, parts)
         if not hasattr(graph_of(model), "_nodes_by_depth"):
             raise ValueError(f"{model.name} ({type(model).__name__}) is written in code, and cannot be rebuilt")
@@ -128,12 +130,12 @@ class Surgery:
             stack.append(self.keras.Input(batch_shape=shape, dtype=start.dtype, name=maker.name))
             stack += self._copies(self.plan.parts[id(maker)].behind) if id(maker) in self.plan.parts else []
         for part in parts:
-            stack += [*self._copies(part.before), *([] if part.removed else [self._copy(part.item)])]
-            stack += self._copies(part.behind)
+            stack += self._copies(part.before)
+            stack += ([] if part.removed else [self._copy(part.item)]) + self._copies(part.behind)
         return self.keras.Sequential(stack, name=model.name)
 
     def _copies(self, layers: Sequence[Any]) -> list[Any]:
-        return [self._copy(layer) for layer in layers]
+        return [self._copy(layer) for layer in self.plan.chain(layers)]
 
     def _function(self, model: Any) -> Any:
         """A functional model, call by call."""
@@ -144,8 +146,9 @@ class Surgery:
             maker = maker_of(tensor)
             start = self.keras.Input(batch_shape=tuple(tensor.shape), dtype=tensor.dtype, name=maker.name)
             starts[id(tensor)] = start
-            behind = self.plan.parts[id(maker)].behind if id(maker) in self.plan.parts else []
-            run.values[id(tensor)] = run.through(behind, start)
+            part = self.plan.parts.get(id(maker))
+            run.named[maker.name] = start
+            run.values[id(tensor)] = run.through(part.behind, start, maker.name) if part else start
         waiting = [node for node in nodes_of(model) if type(operation_of(node)).__name__ != "InputLayer"]
         while waiting:
             left = [node for node in waiting if not run.call(node)]
@@ -205,7 +208,7 @@ class _Run:
 
     Attributes:
         values: id of a symbolic tensor of the model → what takes its place.
-        named: name of a new or moved layer → what it makes.
+        named: name of a layer → what it makes itself, whatever is put behind it.
     """
 
     def __init__(self, surgery: Surgery, model: Any) -> None:
@@ -213,29 +216,53 @@ class _Run:
         self.values: dict[int, Any] = {}
         self.named: dict[str, Any] = {}
 
-    def through(self, layers: Sequence[Any], tensor: Any) -> Any:
-        """A tensor behind these layers."""
-        for layer in self.surgery._copies(layers):
-            self.named[layer.name] = tensor = layer(tensor)
+    def through(self, layers: Sequence[Any], tensor: Any, name: str) -> Any:
+        """A tensor, which the layer of this name makes, behind these layers."""
+        for item in self.plan.chain(layers):
+            read = self._joined(item, tensor, name)
+            tensor = self.surgery._copy(item)(read)
+            name = item.name
+            self.named[name] = tensor
         return tensor
+
+    def _joined(self, item: Any, tensor: Any, name: str) -> Any:
+        """What a layer behind others reads: the tensor, or that among others. ValueError while some are not made."""
+        part = self.plan.parts.get(id(item))
+        if part is None or part.inputs is None:
+            return tensor
+        read = [tensor if path.rsplit("/", 1)[-1] == name else self._own(path) for path in part.inputs]
+        if any(t is None for t in read):
+            raise ValueError(f"{item.name} would read what is made of its own output")
+        return read
+
+    def _waits(self, part: Part) -> bool:
+        """Whether a layer that is put before or behind another one reads something that is not made yet."""
+        made = {part.item.name, *(item.name for item in self.plan.chain((*part.before, *part.behind)))}
+        for item in self.plan.chain((*part.before, *part.behind)):
+            held = self.plan.parts.get(id(item))
+            for path in (held.inputs if held else None) or ():
+                if path.rsplit("/", 1)[-1] not in made and self._own(path) is None:
+                    return True
+        return False
 
     def call(self, node: Any) -> bool:
         """Makes a node's outputs; False while something that it reads is not made yet."""
         part = self.plan.parts[id(operation_of(node))]
         name = part.item.name
         called = self._arguments(node, part)
-        if called is None:
+        if called is None or self._waits(part):
             return False
         args, kwargs = called
         if part.before:
             if isinstance(args[0], list | tuple):
                 raise ValueError(f"{name} reads several tensors: it is not clear which to put a layer on")
-            args = (self.through(part.before, args[0]), *args[1:])
+            args = (self.through(part.before, args[0], ""), *args[1:])
         made = flat(flat(args[0])[0] if part.removed else self.surgery._copy(part.item)(*args, **kwargs))
+        self.named.setdefault(name, made[0])
         if part.behind:
             if len(made) > 1:
                 raise ValueError(f"{name} makes several tensors: it is not clear which to put a layer on")
-            made = [self.through(part.behind, made[0])]
+            made = [self.through(part.behind, made[0], name)]
         for old, new in zip(flat(node.outputs), made, strict=True):
             self.values[id(old)] = new
         return True
@@ -259,16 +286,39 @@ class _Run:
             raise ValueError(f"{part.item.name} reads {len(tensors)} tensors, and {part.order} is no order of them")
         return ([tensors[i] for i in part.order], *args[1:]), kwargs
 
-    def _source(self, name: str) -> Any:
-        """What the layer or input of this name makes in the copy; None while it is not made yet."""
-        if name in self.plan.new:
-            return self.named.get(name)
+    def _item(self, name: str) -> Any:
+        """The layer or input of this name, in this model if there is one."""
         home = self.plan.homes.get(id(self.model), (None, ""))[1]
         path = f"{home}/{name}" if home and f"{home}/{name}" in self.plan.paths else name
-        item = self.plan.part(path).item
+        return self.plan.part(path).item
+
+    def _own(self, name: str) -> Any:
+        """What a layer or input itself makes in the copy; None while it is not made yet."""
+        item = self._item(name)
+        if item.name not in self.named and self.plan.new.get(item.name) is item:
+            return self._beside(item)
+        return self.named.get(item.name)
+
+    def _source(self, name: str) -> Any:
+        """What is read where the layer or input of this name was; None while it is not made yet."""
+        item = self._item(name)
+        if self.plan.new.get(item.name) is item:
+            return self._own(name)
         found = [t for t in flat(graph_of(self.model).inputs) if maker_of(t) is item]
         found += [flat(n.outputs)[0] for n in nodes_of(self.model) if operation_of(n) is item and not found]
         if len(found) != 1:
             problem = "is called more than once" if found else "is not in the same model"
             raise ValueError(f"{name} {problem}: it is not clear what to read")
         return self.values.get(id(found[0]))
+
+    def _beside(self, item: Any) -> Any:
+        """What a new layer makes that stands beside the others; None while what it reads is not made yet."""
+        part = self.plan.parts[id(item)]
+        if not part.aside:
+            return None
+        read = [self._own(path) for path in part.inputs or [part.aside]]
+        if any(tensor is None for tensor in read) or self._waits(part):
+            return None
+        self.named[item.name] = made = self.surgery._copy(item)(read if part.inputs else read[0])
+        self.through(part.behind, made, item.name)
+        return made

@@ -1,0 +1,345 @@
+"""Reading a trace: its facts at once, its arrays when somebody asks for them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.errors import BadFile
+from parity.network import Network
+from parity.recipe import Recipe
+from parity.runner import Pass, Targets
+from parity.traces.codec import decoded
+from parity.traces.format import TENSORS, Header, check, escaped, header, unescaped
+from parity.traces.sketch import Sketch, places
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["Held", "Lazy", "Trace"]
+
+Array = np.ndarray
+
+_AGAIN = "record it again with `parity record`"
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, UnicodeError, OverflowError)
+_SLAB = 1 << 20
+"""Elements that are read at a time."""
+
+_JSON = 1 << 28
+"""Bytes of facts at most; the network of a thousand layers takes one mebibyte."""
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What a trace holds of one tensor.
+
+    Attributes:
+        trace: whose.
+        kept: `"all"`, `"sample"` or `"stats"`.
+        shape: of the whole tensor.
+        data: the dataset of the values: whole, or the sampled rows; None for statistics alone.
+        table: the dataset of the statistics; None for a whole tensor.
+    """
+
+    trace: Trace
+    kept: str
+    shape: tuple[int, ...]
+    data: h5py.Dataset | None
+    table: h5py.Dataset | None
+
+    def value(self) -> Array:
+        """The whole tensor; raises ValueError where it was not kept."""
+        if self.kept != "all" or self.data is None:
+            raise ValueError("was not kept whole")
+        with self.trace.reading():
+            return self.data[()]
+
+    def blocks(self, images: int = 0) -> Iterator[Array]:
+        """The whole tensor in slabs along its first axis, of a few mebibytes each.
+
+        Args:
+            images: extent of a slab along the first axis; 0 chooses it.
+        """
+        data = self.data
+        assert self.kept == "all" and data is not None
+        if not self.shape or not math.prod(self.shape):
+            yield self.value()
+            return
+        step = images or self.step
+        for start in range(0, self.shape[0], step):
+            with self.trace.reading():
+                block = data[start : start + step]
+            yield block
+
+    @property
+    def step(self) -> int:
+        """Extent along the first axis of a slab: whole chunks, of about four mebibytes."""
+        if self.data is None or not self.shape:
+            return 1
+        own = self.data.chunks[0] if self.data.chunks else 1
+        each = max(1, math.prod(self.shape[1:]) * own)
+        return own * max(1, _SLAB // each)
+
+    def sample(self) -> Array | None:
+        """Its rows at the sampled places, (rows, c); None where only statistics were kept."""
+        if self.kept == "sample" and self.data is not None:
+            with self.trace.reading():
+                return self.data[()]
+        if self.kept != "all":
+            return None
+        wanted, at, found = places(self.shape), 0, []
+        for block in self.blocks():
+            rows = block.reshape(-1, self.shape[-1] if self.shape else 1)
+            inside = wanted[(wanted >= at) & (wanted < at + len(rows))] - at
+            found.append(rows[inside])
+            at += len(rows)
+        return np.concatenate(found)
+
+    def sketch(self) -> Sketch:
+        """Its statistics: as they were kept, or of the whole tensor."""
+        if self.table is not None:
+            with self.trace.reading():
+                return Sketch.read(self.table[()], self.shape, int(self.table.attrs["strange"]))
+        made = Sketch.empty(self.shape)
+        for block in self.blocks():
+            made.add(block.reshape(-1, made.total.size))
+        return made
+
+
+class Lazy(Mapping[str, Array]):
+    """Name → array of one folder of a trace, read when it is asked for."""
+
+    def __init__(self, trace: Trace, group: str) -> None:
+        self.trace, self.group = trace, group
+
+    def __getitem__(self, name: str) -> Array:
+        held = self.trace.held(self.group, name)
+        if held is None:
+            raise KeyError(name)
+        return held.value()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.trace.names(self.group))
+
+    def __len__(self) -> int:
+        return len(self.trace.names(self.group))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.trace.names(self.group)
+
+
+class Trace:
+    """A recorded run, open for reading.
+
+    Args:
+        path: the file.
+        verify: hold the whole file against its digest first.
+
+    Attributes:
+        path: the file.
+        header: its first line: format, the parity that wrote it, digest.
+        info: the facts of the run, as JSON has them: `mode`, `seed`, `steps`, `tensors`, `engine`, `source`, `batch`,
+            `passes`, `environment`.
+
+    Raises:
+        BadFile: no trace, of a newer format, or damaged.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, verify: bool = True) -> None:
+        import h5py
+
+        self.path = Path(fspath(path))
+        self.header: Header = header(self.path)
+        if verify:
+            check(self.path, self.header)
+        self._names: dict[str, dict[str, str]] = {}
+        try:
+            self._file = h5py.File(self.path, "r")
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._damaged(error) from None
+        try:
+            self.info: Mapping[str, Any] = self._facts()
+        except BadFile:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    # ---- facts
+
+    @property
+    def mode(self) -> str:
+        """`"train"` or `"eval"`."""
+        return self.info["mode"]
+
+    @property
+    def steps(self) -> int:
+        """How many updates were recorded; 0 where there was no loss or no training."""
+        return self.info["steps"]
+
+    @property
+    def tensors(self) -> str:
+        """How much was kept of activations and their gradients: `"all"`, `"sample"` or `"stats"`."""
+        return self.info["tensors"]
+
+    @property
+    def engine(self) -> Mapping[str, Any]:
+        """What executed the model: name and versions."""
+        return self.info.get("engine", {})
+
+    @cached_property
+    def network(self) -> Network:
+        """The network as it was run; its parameters without their values (see `weights`)."""
+        found = self._object("network", Network)
+        return replace(found, remarks=tuple(found.remarks))
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How it is trained; large slots of its optimizer stay in the file until they are read."""
+        return self._object("recipe", Recipe)
+
+    # ---- arrays
+
+    def names(self, group: str) -> Mapping[str, str]:
+        """Name → place in the file, of all that one folder holds (`step1/outputs`, `weights/0`)."""
+        if group not in self._names:
+            with self.reading():
+                keys = [*self._file.get(group, ()), *self._file.get(f"sketches/{group}", ())]
+            self._names[group] = {unescaped(key): key for key in dict.fromkeys(keys)}
+        return self._names[group]
+
+    def held(self, group: str, name: str) -> Held | None:
+        """What the trace holds of a tensor; None if nothing."""
+        if name not in self.names(group):
+            return None
+        with self.reading():
+            data = self._file.get(f"{group}/{escaped(name)}")
+            table = self._file.get(f"sketches/{group}/{escaped(name)}")
+            for found in (data, table):
+                if found is not None and not hasattr(found, "dtype"):
+                    raise ValueError(f"{group}/{name} is a folder")
+            if table is None:
+                assert data is not None
+                return Held(self, "all", tuple(data.shape), data, None)
+            shape = tuple(int(n) for n in table.attrs["shape"])
+            return Held(self, "stats" if data is None else "sample", shape, data, table)
+
+    def lazy(self, group: str) -> Lazy:
+        """Name → array of one folder, read when it is asked for."""
+        return Lazy(self, group)
+
+    @property
+    def inputs(self) -> dict[str, Array]:
+        """Input → n h w c, as the network was fed."""
+        return dict(self.lazy("inputs"))
+
+    @property
+    def labels(self) -> Targets | None:
+        """What the losses were held against; None without labels."""
+        values = dict(self.lazy("labels"))
+        return Targets(values, dict(self.lazy("label_weights"))) if values else None
+
+    def weights(self, step: int) -> Lazy:
+        """Parameter → value after so many updates (0: before the first)."""
+        return self.lazy(f"weights/{step}")
+
+    def floor(self, group: str, name: str) -> Array | None:
+        """What rounding alone does to a tensor of the first step, end to end: root mean square per channel.
+
+        Args:
+            group: `outputs`, `output_grads`, `param_grads`.
+            name: of the tensor; `losses` of group `outputs` are scalars.
+        """
+        found = self.held(f"floors/{group}", name)
+        return None if found is None else np.asarray(found.value(), np.float64)
+
+    def truth(self, group: str, name: str) -> Sketch | None:
+        """Statistics of the float64 run, end to end; None where the recorded side could not run so."""
+        found = self.held(f"truth/{group}", name)
+        return None if found is None else found.sketch()
+
+    def seen(self, step: int = 1) -> Pass:
+        """What one step's run showed, its tensors as lazy mappings; only the first step has every tensor.
+
+        Raises:
+            BadFile: there is no such step.
+        """
+        passes = self.info["passes"]
+        if not 1 <= step <= len(passes):
+            raise BadFile(self.path, f"has {len(passes)} recorded steps, not {step}")
+        facts, at = passes[step - 1], f"step{step}"
+        losses = {name: float(value) for name, value in facts["losses"].items()}
+        made = Pass(loss=None if facts["loss"] is None else float(facts["loss"]), losses=losses)
+        made.penalty = float(facts["penalty"])
+        # The tensors of a comparison are asked for one by one; these mappings read them then.
+        made.outputs = self.lazy(f"{at}/outputs")  # type: ignore[assignment]
+        made.output_grads = self.lazy(f"{at}/output_grads")  # type: ignore[assignment]
+        made.param_grads = self.lazy(f"{at}/param_grads")  # type: ignore[assignment]
+        made.penalty_grads = self.lazy(f"{at}/penalty_grads")  # type: ignore[assignment]
+        made.masks = dict(self.lazy(f"{at}/masks"))
+        for role in ("mean", "variance"):
+            for name, value in self.lazy(f"{at}/statistics/{role}").items():
+                made.statistics.setdefault(name, {})[role] = value
+        return made
+
+    # ---- inside
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """HDF5's errors, and those of contents that do not fit, as one line."""
+        try:
+            yield
+        except BadFile:
+            raise
+        except _DAMAGE as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> BadFile:
+        words = " ".join(str(error).split())[:160] or type(error).__name__
+        return BadFile(self.path, f"is a damaged trace ({words})", _AGAIN)
+
+    def _facts(self) -> dict[str, Any]:
+        with self.reading():
+            data = self._file["info"]
+            if data.size > _JSON or data.dtype != np.uint8:
+                raise ValueError("its facts are no text")
+            facts = json.loads(bytes(data[()]).decode())
+            wanted = {"mode": str, "seed": int, "steps": int, "tensors": str, "passes": list, "network": dict}
+            wanted |= {"recipe": dict, "engine": dict, "source": dict}
+            for name, kind in wanted.items():
+                if not isinstance(facts[name], kind):
+                    raise ValueError(f"its {name} is no {kind.__name__}")
+            if facts["mode"] not in ("train", "eval") or facts["tensors"] not in TENSORS or facts["steps"] < 0:
+                raise ValueError("its mode, tensors or steps are none")
+            for item in facts["passes"]:
+                for value in (*item["losses"].values(), item["penalty"], item["loss"] or 0):
+                    float(value)
+            return facts
+
+    def _object(self, name: str, kind: type[Any]) -> Any:
+        with self.reading():
+            found = decoded(self.info[name], self._load)
+            if not isinstance(found, kind):
+                raise ValueError(f"its {name} is none")
+            return found
+
+    def _load(self, number: int) -> Any:
+        data = self._file[f"arrays/{number}"]
+        return data if data.nbytes > (1 << 20) else data[()]

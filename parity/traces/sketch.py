@@ -1,0 +1,136 @@
+"""What a trace keeps of a tensor that it does not keep whole: a sample of its places, and statistics per channel.
+
+Beside mean, root mean square, least and greatest value there are a few sums of all values with random signs. The same
+signs on both sides make them distances: the expected square of the difference of two such sums is the sum of the squared
+differences, wherever in the tensor they are. So a tensor that was permuted or flipped is told from one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.tolerance import Distance
+
+__all__ = ["PLACES", "SIGNED", "Sketch", "places"]
+
+Array = np.ndarray
+
+PLACES = 1 << 14
+"""Elements of a sample, about."""
+
+SIGNED = 8
+"""Sums with random signs per channel: a distance made of them is within a factor of two, 19 times in 20."""
+
+_BLOCK = 1 << 12
+
+
+def places(shape: tuple[int, ...]) -> Array:
+    """Which rows (all axes but the last, row-major) of a tensor are sampled: evenly spread, the same for each shape."""
+    channels = shape[-1] if shape else 1
+    rows = math.prod(shape[:-1]) if shape else 1
+    count = max(1, min(rows, PLACES // max(1, channels)))
+    return np.arange(count, dtype=np.int64) * rows // count
+
+
+@dataclass(eq=False)
+class Sketch:
+    """Statistics of a tensor per channel (its last axis), which are collected block by block.
+
+    Attributes:
+        shape: of the whole tensor.
+        count: rows that were added so far.
+        total, squares: sums of the finite values and of their squares, (c), float64.
+        least, greatest: (c).
+        signed: sums with random signs, (SIGNED, c), float64.
+        strange: values that are NaN or infinite.
+    """
+
+    shape: tuple[int, ...]
+    count: int
+    total: Array
+    squares: Array
+    least: Array
+    greatest: Array
+    signed: Array
+    strange: int = 0
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> Sketch:
+        """Nothing collected yet of a tensor of this shape."""
+        c = shape[-1] if shape else 1
+        zero = np.zeros(c)
+        return cls(shape, 0, zero, zero.copy(), np.full(c, np.inf), np.full(c, -np.inf), np.zeros((SIGNED, c)))
+
+    @classmethod
+    def of(cls, value: Array) -> Sketch:
+        """The statistics of a tensor in memory."""
+        made = cls.empty(tuple(value.shape))
+        rows = value.reshape(-1, made.total.size)
+        for start in range(0, len(rows), _BLOCK):
+            made.add(rows[start : start + _BLOCK])
+        return made
+
+    def add(self, rows: Array) -> None:
+        """Add the next rows (rows, c), in row-major order."""
+        for start in range(0, len(rows), _BLOCK):
+            self._add(np.asarray(rows[start : start + _BLOCK], np.float64))
+
+    def _add(self, rows: Array) -> None:
+        finite = np.isfinite(rows)
+        if not finite.all():
+            self.strange += int(rows.size - np.count_nonzero(finite))
+            rows = np.where(finite, rows, 0.0)
+        self.total += rows.sum(axis=0)
+        self.squares += np.einsum("ij,ij->j", rows, rows)
+        if len(rows):
+            self.least = np.minimum(self.least, rows.min(axis=0))
+            self.greatest = np.maximum(self.greatest, rows.max(axis=0))
+        self.signed += _signs(self.count, len(rows)) @ rows
+        self.count += len(rows)
+
+    def table(self) -> Array:
+        """As it is stored: rows mean, rms, least, greatest, then the signed sums; (4 + SIGNED, c), float64."""
+        n = max(1, self.count)
+        with np.errstate(all="ignore"):
+            plain = [self.total / n, np.sqrt(self.squares / n), self.least, self.greatest]
+        return np.concatenate([np.stack(plain), self.signed])
+
+    @classmethod
+    def read(cls, table: Array, shape: tuple[int, ...], strange: int) -> Sketch:
+        """From what `table` made; raises ValueError where it does not fit the shape."""
+        c = shape[-1] if shape else 1
+        if table.shape != (4 + SIGNED, c):
+            raise ValueError(f"statistics of shape {table.shape} for a tensor of {c} channels")
+        n = math.prod(shape[:-1]) if shape else 1
+        return cls(shape, n, table[0] * n, table[1] ** 2 * n, table[2], table[3], table[4:], strange)
+
+    def distance(self, expected: Sketch) -> Distance:
+        """How far this tensor is from the expected one, of the same shape: an estimate, per channel."""
+        n = max(1, expected.count)
+        scale = float(np.sqrt(np.mean(expected.squares / n)))
+        if self.strange != expected.strange:
+            worst = np.full(expected.total.shape, np.inf)
+            return Distance(math.inf, math.inf, scale, worst, worst, finite=False)
+        gap = np.sqrt(np.mean(np.square(self.signed - expected.signed), axis=0) / n)
+        # The extremes bound the largest difference from below.
+        with np.errstate(invalid="ignore"):
+            ends = np.maximum(np.abs(self.greatest - expected.greatest), np.abs(self.least - expected.least))
+        top = np.maximum(gap, np.nan_to_num(ends))
+        rms = float(np.sqrt(np.mean(gap**2)))
+        return Distance(float(top.max(initial=0.0)), rms, scale, gap, top)
+
+
+def _signs(first: int, count: int) -> Array:
+    """Random signs of the rows from `first` on, (SIGNED, count): a function of the row's number alone.
+
+    The bits of a 64-bit mixing function (splitmix64, Steele, Lea and Flood 2014) of the number.
+    """
+    z = (np.arange(first + 1, first + 1 + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    bits = (z[None, :] >> np.arange(40, 40 + SIGNED, dtype=np.uint64)[:, None]) & np.uint64(1)
+    return bits.astype(np.float64) * 2 - 1

@@ -1,0 +1,239 @@
+"""Writing a trace: tensor after tensor, chunk after chunk, and the file whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import re
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.errors import BadUsage
+from parity.traces.codec import encoded
+from parity.traces.format import BLOCK, FORMAT, chunk_shape, escaped, seal
+from parity.traces.sketch import Sketch, places
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["TraceWriter", "writing"]
+
+Array = np.ndarray
+
+_SMALL = 1 << 14
+"""Bytes below which chunks and compression cost more than they save."""
+
+
+@contextlib.contextmanager
+def writing(path: Path, option: str, parity: str) -> Iterator[TraceWriter]:
+    """A writer of a trace that takes the path's place when all of it is written and sealed, and not before.
+
+    Args:
+        path: where the trace will be.
+        option: the option that named it, for messages.
+        parity: the version of the parity that writes.
+
+    Raises:
+        BadUsage: it cannot be written: no room, no right, no directory.
+    """
+    import h5py
+
+    from parity.reports.output import replacing
+
+    with replacing(path, option) as name:
+        with _words_of_hdf5(path, option), _file(h5py, name) as file:
+            writer = TraceWriter(file)
+            with writer:
+                yield writer
+        seal(Path(name), parity)
+
+
+@contextlib.contextmanager
+def _file(h5py: Any, name: str) -> Iterator[h5py.File]:
+    # What HDF5 writes is passed on by Python, so that a full disk is an OSError here and not one in HDF5's own cache.
+    with Path(name).open("w+b") as stream:
+        kept = _Stream(stream)
+        file = h5py.File(kept, "w", userblock_size=BLOCK, libver=("earliest", "v110"))
+        try:
+            yield file
+        except BaseException:
+            kept.dead = True  # the file goes; HDF5 must not stumble over its rest
+            raise
+        finally:
+            with contextlib.suppress(OSError, RuntimeError, ValueError) if kept.dead else contextlib.nullcontext():
+                file.close()
+        if kept.problem is not None:
+            raise kept.problem
+
+
+class _Stream:
+    """A file as HDF5's Python driver wants it; after an error it swallows what comes."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.dead = stream, False
+        self.problem: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.dead:
+            return len(data)
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.problem, self.dead = error, True
+            raise
+
+    def flush(self) -> None:
+        if self.dead:
+            return
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self.problem, self.dead = error, True
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def _words_of_hdf5(path: Path, option: str) -> Iterator[None]:
+    """HDF5's own errors as one line."""
+    try:
+        yield
+    except BadUsage:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        if not isinstance(error, OSError) and "HDF5" not in type(error).__module__ and "h5" not in str(error).lower():
+            if "write" not in str(error).lower() and "close" not in str(error).lower():
+                raise
+        number = getattr(error, "errno", None) or int(next(iter(re.findall(r"errno = (\d+)", str(error))), 0))
+        words = os.strerror(number) if number else " ".join(str(error).split())[:120]
+        if number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            words += "; make room, or keep less with --tensors sample"
+        raise BadUsage(f"{option} {path}: cannot be written ({words})") from None
+
+
+class TraceWriter:
+    """The open file of a trace that is being written.
+
+    Every array goes out in chunks of a mebibyte: bytes shuffled, then deflated without a search for repetitions, which
+    weights and activations hardly have; any reader of HDF5 reads them. No more than a few chunks are copied at a time.
+    """
+
+    def __init__(self, file: h5py.File) -> None:
+        self.file = file
+        self._arrays = 0
+        self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+
+    def __enter__(self) -> TraceWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def put(self, group: str, name: str, value: Any, **attributes: Any) -> None:
+        """Write an array.
+
+        Args:
+            group: folder in the file, e.g. `weights/0`.
+            name: of the parameter or tensor, as its network has it.
+            value: the array, whole.
+            **attributes: of the dataset.
+        """
+        array = np.asarray(value)
+        if array.dtype == bool:
+            array = array.astype(np.uint8)
+        key = f"{group}/{escaped(name)}"
+        if array.nbytes <= _SMALL:
+            dataset = self.file.create_dataset(key, data=np.ascontiguousarray(array).reshape(array.shape))
+        else:
+            dataset = self._chunked(key, array)
+        for word, held in attributes.items():
+            dataset.attrs[word] = held
+
+    def tensor(self, group: str, name: str, value: Any, keep: str) -> None:
+        """Write a tensor, or what is kept of it.
+
+        Args:
+            group: folder in the file, e.g. `step1/outputs`.
+            name: of the tensor.
+            value: the tensor, channels last.
+            keep: `"all"`, `"sample"` or `"stats"`.
+        """
+        array = np.asarray(value)
+        shape = np.asarray(array.shape, np.int64)
+        if keep == "all":
+            self.put(group, name, array)
+            return
+        sketch = Sketch.of(np.ascontiguousarray(array))
+        self.put(f"sketches/{group}", name, sketch.table(), shape=shape, strange=sketch.strange)
+        if keep == "sample":
+            rows = array.reshape(-1, sketch.total.size)
+            self.put(group, name, rows[places(tuple(array.shape))], shape=shape)
+
+    def sketch(self, group: str, name: str, sketch: Sketch) -> None:
+        """Write statistics of a tensor that is not kept (a float64 truth)."""
+        shape = np.asarray(sketch.shape, np.int64)
+        self.put(f"sketches/{group}", name, sketch.table(), shape=shape, strange=sketch.strange)
+
+    def info(self, held: Mapping[str, Any], network: Any, recipe: Any) -> None:
+        """Write what is no array: facts of the run, the network and the recipe. Once, at the end.
+
+        Args:
+            held: facts, as JSON knows them.
+            network: the network as it was run.
+            recipe: how it is trained.
+        """
+        document = {
+            "format": FORMAT, **held,
+            "network": encoded(network, self._keep), "recipe": encoded(recipe, self._keep),
+        }  # fmt: skip
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        self.put("", "info", np.frombuffer(text, np.uint8))
+        self.file.attrs["format"] = FORMAT
+
+    def _keep(self, array: Array) -> int:
+        self.put("arrays", str(self._arrays), array)
+        self._arrays += 1
+        return self._arrays - 1
+
+    def _chunked(self, key: str, array: Array) -> h5py.Dataset:
+        chunks = chunk_shape(array.shape)
+        dataset = self.file.create_dataset(
+            key, array.shape, array.dtype, chunks=chunks, shuffle=True, compression="gzip", compression_opts=1
+        )
+        corners = itertools.product(*(range(0, n, c) for n, c in zip(array.shape, chunks, strict=True)))
+        waiting: deque[tuple[tuple[int, ...], Future[bytes]]] = deque()
+        for corner in corners:
+            waiting.append((corner, self._pool.submit(_packed, array, corner, chunks)))
+            if len(waiting) > 4:
+                self._out(dataset, *waiting.popleft())
+        while waiting:
+            self._out(dataset, *waiting.popleft())
+        return dataset
+
+    @staticmethod
+    def _out(dataset: h5py.Dataset, corner: tuple[int, ...], packed: Future[bytes]) -> None:
+        dataset.id.write_direct_chunk(corner, packed.result())
+
+
+def _packed(array: Array, corner: tuple[int, ...], chunks: tuple[int, ...]) -> bytes:
+    """A chunk as HDF5's filters `shuffle` and `deflate` make it; beyond the array's end it is zero."""
+    part = array[tuple(slice(at, at + size) for at, size in zip(corner, chunks, strict=True))]
+    if part.shape != chunks:
+        full = np.zeros(chunks, array.dtype)
+        full[tuple(slice(0, n) for n in part.shape)] = part
+        part = full
+    size = array.dtype.itemsize
+    shuffled = np.ascontiguousarray(np.ascontiguousarray(part).reshape(-1).view(np.uint8).reshape(-1, size).T)
+    pack = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_HUFFMAN_ONLY)
+    return pack.compress(shuffled) + pack.flush()
