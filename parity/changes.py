@@ -40,7 +40,9 @@ class Change:
                 `padding` may be cells, [top, bottom, left, right]: a ZeroPadding layer is put before the layer, changed
                 or taken out, or it becomes `"same"` where that is equal.
             replace, insert: `class_name` (of `keras.layers`) and `config` (its arguments); insert also `before: True`
-                to put it in front of the layer instead of behind it. Of several behind one layer the first is nearest.
+                to put it in front of the layer instead of behind it, or `aside: True` for one that nothing reads but
+                what is told to, and `inputs` for one that joins several: Keras layers (or inputs), for what they make
+                themselves. Of several behind one layer the first is nearest.
             remove, rewire: for rewire `inputs`: Keras layers (or inputs), in order; `order`: a permutation of the
                 present ones instead; `behind`: the layer to move it behind.
             weights: `role` (of the neutral vocabulary) and `value`: an array in the Keras layout.

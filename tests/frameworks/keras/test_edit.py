@@ -201,6 +201,51 @@ def test_a_layer_behind_the_input(keras, x, name):
     np.testing.assert_allclose(run(copy, x), run(model, x / 2), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["functional", "sequential"])
+def test_new_layers_beside_a_layer_and_what_joins_them(keras, x, name):
+    model = MODELS[name](keras)
+    behind, flat = ("pool", "flat") if name == "functional" else ("relu", "flat")
+    copy = edited(
+        model,
+        Change("insert", behind, {"class_name": "Rescaling", "config": {"scale": 2.0, "name": "a"}, "aside": True}),
+        Change("insert", "a", {"class_name": "Rescaling", "config": {"scale": 3.0, "name": "b"}}),
+        Change("insert", behind, {"class_name": "Add", "config": {"name": "sum"}, "inputs": ["b", behind]}),
+    )
+    before = run(keras.Model(model.inputs[0], model.get_layer(flat).output), x)
+    after = run(keras.Model(copy.inputs[0], copy.get_layer(flat).output), x)
+    np.testing.assert_allclose(after, 7 * before, rtol=1e-5, atol=1e-6)
+    assert len({each.name for each in copy.layers} & {"a", "b", "sum"}) == 3
+
+
+def test_a_new_layer_that_reads_what_is_made_later_than_what_it_stands_behind(keras, x):
+    model = functional(keras)
+    copy = edited(
+        model,
+        Change("insert", "left", {"class_name": "Add", "config": {"name": "sum"}, "inputs": ["left", "right"]}),
+    )
+    left, right = (run(keras.Model(model.input, model.get_layer(n).output), x) for n in ("left", "right"))
+    joined = run(keras.Model(copy.input, copy.get_layer("join").output), x)
+    np.testing.assert_allclose(joined, np.concatenate([left + right, right], axis=-1), rtol=1e-5, atol=1e-6)
+    circle = Change("insert", "bn", {"class_name": "Add", "config": {"name": "sum"}, "inputs": ["bn", "left"]})
+    assert "its own output" in apply(model, [circle]).left[0][1]
+
+
+def test_a_fused_activation_moved_behind_another_layer(keras, x):
+    model = functional(keras)
+    copy = edited(model, Change("rewire", "conv:activation", {"behind": "bn"}))
+    core = edited(model, Change("remove", "conv:activation"))
+    expected = np.maximum(run(keras.Model(core.input, core.get_layer("bn").output), x), 0)
+    np.testing.assert_allclose(run(keras.Model(copy.input, copy.get_layer("left").input), x), expected, atol=1e-6)
+
+
+def test_a_new_layer_inside_a_submodel_has_parameters_that_are_trained_otherwise(keras, x):
+    model = nested(keras)
+    new = Change("insert", "block/conv", {"class_name": "BatchNormalization", "config": {"name": "norm"}})
+    for path in ("norm", "block/norm"):
+        copy = edited(model, new, Change("regularize", path, {"role": "gamma", "l2": 0.1}))
+        assert layer(copy, "block/norm").gamma_regularizer.l2 == pytest.approx(0.1)
+
+
 def test_a_layer_between_a_convolution_and_its_activation(keras, x):
     model = functional(keras)
     change = Change("insert", "conv:activation", {"class_name": "Rescaling", "config": {"scale": -1.0}, "before": True})

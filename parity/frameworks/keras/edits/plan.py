@@ -6,7 +6,8 @@ An edit is `(action, layer, values)`. A layer is named by its path, `"block1/con
     argument    constructor's argument → value; `padding` may be cells [top, bottom, left, right]
     replace     class_name and config of the layer that takes its place
     insert      class_name and config of a layer to put behind it (behind an input, too), or before it: `before`; or
-                beside it: `aside`, which reads it, and only those read it that are told to (`rewire`)
+                beside it: `aside`, which reads it, and only those read it that are told to (`rewire`); `inputs` for
+                one that joins several, paths of layers (what they make themselves, whatever is put behind them)
     remove      nothing; what read the layer reads what the layer read
     rewire      `inputs`: paths to read, in order; or `order`: a permutation; or `behind`: the layer to move it behind
     regularize  `role` and `l2`, the coefficient of its L2 penalty; 0 takes the penalty off
@@ -58,7 +59,8 @@ class Part:
         instead: class name and config of what takes its place.
         before, behind: layers to put there: new ones, or items of the model that are moved.
         removed: whether it is left out.
-        aside: the path of what it reads, for a new layer that nothing reads unless it is told to.
+        near: the path of the layer that a new one is put next to.
+        aside: whether only those read it, a new layer, that are told to.
         inputs: paths of what it reads.
         order: a permutation of what it reads.
     """
@@ -70,7 +72,8 @@ class Part:
         self.before: list[Any] = []
         self.behind: list[Any] = []
         self.removed = False
-        self.aside = ""
+        self.aside = False
+        self.near = ""
         self.inputs: list[str] | None = None
         self.order: list[int] | None = None
 
@@ -274,7 +277,9 @@ class Plan:
         model, home = self.homes[id(part.item)]
         home = "/".join([*home.split("/")[:-1], new.name])
         self.paths[home], self.homes[id(new)], self.parts[id(new)] = new, (model, home), Part(new)
-        self.parts[id(new)].aside = path if values.get("aside") else ""
+        self.parts[id(new)].near, self.parts[id(new)].aside = path, bool(values.get("aside"))
+        if values.get("inputs"):
+            self._rewire(home, values)
         self.new[new.name] = new
 
     def _remove(self, path: str, values: dict[str, Any]) -> None:

@@ -208,12 +208,14 @@ class _Run:
 
     Attributes:
         values: id of a symbolic tensor of the model → what takes its place.
+        called: id of a node → what it makes, before what is put behind it.
         named: name of a layer → what it makes itself, whatever is put behind it.
     """
 
     def __init__(self, surgery: Surgery, model: Any) -> None:
         self.surgery, self.plan, self.model = surgery, surgery.plan, model
         self.values: dict[int, Any] = {}
+        self.called: dict[int, list[Any]] = {}
         self.named: dict[str, Any] = {}
 
     def through(self, layers: Sequence[Any], tensor: Any, name: str) -> Any:
@@ -235,33 +237,36 @@ class _Run:
             raise ValueError(f"{item.name} would read what is made of its own output")
         return read
 
-    def _waits(self, part: Part) -> bool:
-        """Whether a layer that is put before or behind another one reads something that is not made yet."""
-        made = {part.item.name, *(item.name for item in self.plan.chain((*part.before, *part.behind)))}
-        for item in self.plan.chain((*part.before, *part.behind)):
-            held = self.plan.parts.get(id(item))
-            for path in (held.inputs if held else None) or ():
-                if path.rsplit("/", 1)[-1] not in made and self._own(path) is None:
-                    return True
-        return False
+    def _waits(self, part: Part, layers: Sequence[Any]) -> bool:
+        """Whether one of the layers put before or behind another one reads something that is not made yet."""
+        chain = self.plan.chain(layers)
+        made = {part.item.name, *(item.name for item in chain)}
+        held = [self.plan.parts[id(item)] for item in chain if id(item) in self.plan.parts]
+        read = [path for each in held for path in each.inputs or ()]
+        return any(path.rsplit("/", 1)[-1] not in made and self._own(path) is None for path in read)
 
     def call(self, node: Any) -> bool:
         """Makes a node's outputs; False while something that it reads is not made yet."""
         part = self.plan.parts[id(operation_of(node))]
         name = part.item.name
-        called = self._arguments(node, part)
-        if called is None or self._waits(part):
-            return False
-        args, kwargs = called
-        if part.before:
-            if isinstance(args[0], list | tuple):
-                raise ValueError(f"{name} reads several tensors: it is not clear which to put a layer on")
-            args = (self.through(part.before, args[0], ""), *args[1:])
-        made = flat(flat(args[0])[0] if part.removed else self.surgery._copy(part.item)(*args, **kwargs))
-        self.named.setdefault(name, made[0])
+        if id(node) not in self.called:
+            called = self._arguments(node, part)
+            if called is None or self._waits(part, part.before):
+                return False
+            args, kwargs = called
+            if part.before:
+                if isinstance(args[0], list | tuple):
+                    raise ValueError(f"{name} reads several tensors: it is not clear which to put a layer on")
+                args = (self.through(part.before, args[0], ""), *args[1:])
+            made = flat(flat(args[0])[0] if part.removed else self.surgery._copy(part.item)(*args, **kwargs))
+            self.called[id(node)] = made
+            self.named.setdefault(name, made[0])
+        made = self.called[id(node)]
         if part.behind:
             if len(made) > 1:
                 raise ValueError(f"{name} makes several tensors: it is not clear which to put a layer on")
+            if self._waits(part, part.behind):
+                return False
             made = [self.through(part.behind, made[0], name)]
         for old, new in zip(flat(node.outputs), made, strict=True):
             self.values[id(old)] = new
@@ -315,9 +320,11 @@ class _Run:
         """What a new layer makes that stands beside the others; None while what it reads is not made yet."""
         part = self.plan.parts[id(item)]
         if not part.aside:
-            return None
-        read = [self._own(path) for path in part.inputs or [part.aside]]
-        if any(tensor is None for tensor in read) or self._waits(part):
+            if self._item(part.near).name in self.plan.new:
+                self._own(part.near)  # which makes what stands behind it, too
+            return self.named.get(item.name)
+        read = [self._own(path) for path in part.inputs or [part.near]]
+        if any(tensor is None for tensor in read) or self._waits(part, part.behind):
             return None
         self.named[item.name] = made = self.surgery._copy(item)(read if part.inputs else read[0])
         self.through(part.behind, made, item.name)
