@@ -13,15 +13,20 @@ from bench.faults.table import aims
 
 SEED = 0
 
-FAILING = {
-    "channel-order/groups of filters@alex": "blocks of filters in another order are named weights-differ",
-    "nondeterminism/noise of 1e-3@lenet": "no layer is run twice",
-    "optimizer-learning-rate/halved after two steps@lenet": "schedules of Keras are not replayed",
-}
+FAILING: dict[str, str] = {}
 """Case → why it fails today."""
+
+UNFIXED = {
+    "layer-missing/skip connection@residual": "a whole branch is missing: nothing puts one in beside another",
+}
+"""Case → why its fix is not carried out."""
 
 SAMPLE = [
     *FAILING,
+    "channel-order/groups of filters@alex",
+    "double/flip and factor, one layer@alex",
+    "nondeterminism/noise of 1e-3@lenet",
+    "optimizer-learning-rate/halved after two steps@lenet",
     "input-scale/255@lenet",
     "layer-order/relu before bnorm@residual",
     "loss-kind/hinge@residual",
@@ -73,7 +78,8 @@ def _marked(names):
 @pytest.mark.parametrize("name", _marked(SAMPLE))
 def test_a_planted_fault_is_found_in_its_place_with_its_cause(name):
     result = run_case(SEED, name)
-    assert not set(result.failed) - {"not confirmed", "fix not verified"}, f"{result.expected}\n{result.said}"
+    known = {"not confirmed", "fix not verified"} if name in UNFIXED else set()
+    assert not set(result.failed) - known, f"{result.expected}\n{result.said}"
 
 
 @pytest.mark.parametrize("name", _marked(CLEAN))
