@@ -18,6 +18,7 @@ from parity.report import Finding, FirstDivergence, Report
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
+    from pathlib import Path
 
     from parity.inspection import Inspection
 
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "compare",
     "inspect",
+    "record",
 ]
 
 __version__ = "0.1.0"
@@ -77,6 +79,34 @@ def inspect(path: str | PathLike[str], input_size: Sequence[int] | None = None) 
     from parity.inspection import inspect_file
 
     return inspect_file(path, input_size)
+
+
+def record(
+    output: str | PathLike[str],
+    *,
+    ref: Any = None,
+    keras: Any = None,
+    batch: Any = None,
+    **options: Any,
+) -> Path:
+    """Run one side and record every probe of it in one file, which can stand for that side in `compare`.
+
+    Args:
+        output: where the trace goes; it is written whole or not at all.
+        ref: the reference to record: path of a MatConvNet file, or a live object that parity can run.
+        keras: the Keras model to record; with `ref` beside it, it takes the reference's weights first.
+        batch: as for `compare`.
+        **options: those of `parity.traces.capture.record` (mode, steps, seed, tensors, how, progress).
+
+    Returns:
+        The path of the trace.
+
+    Raises:
+        ParityError: a file cannot be read or run, the options do not go together, or the trace cannot be written.
+    """
+    from parity.traces.capture import record
+
+    return record(output, ref=ref, keras=keras, batch=batch, **options)
 
 
 def __getattr__(name: str) -> Any:

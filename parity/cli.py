@@ -18,6 +18,7 @@ import parity
 from parity.commands.compare import compare
 from parity.commands.inspect import inspect
 from parity.commands.matlab import matlab
+from parity.commands.record import record
 from parity.commands.rule import rule
 from parity.errors import ParityError
 
@@ -59,6 +60,7 @@ app.command(short_help="Compare two files layer by layer.")(compare)
 app.command(short_help="Show the layers and the recipe of a file.")(inspect)
 app.command(short_help="Explain a cause, or list all of them.")(rule)
 app.command(short_help="Write a MATLAB function that records a run.")(matlab)
+app.command(short_help="Run one side and record all of it in a file.")(record)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

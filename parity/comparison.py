@@ -21,12 +21,13 @@ from parity.report import Outcome, Probe
 from parity.runner import Pass, Runner, Targets
 from parity.structure import compare_inputs, compare_labels, compare_structure, compare_weights
 from parity.tensors import named
-from parity.transfer import links, transferred
+from parity.transfer import Link, links, transferred
 from parity.updates import Course, free_step, isolated_moves
 
-__all__ = ["run_comparison"]
+__all__ = ["run_comparison", "started"]
 
 Array = np.ndarray
+Slots = dict[str, dict[str, Array]]
 
 
 def run_comparison(
@@ -60,9 +61,7 @@ def run_comparison(
     alignment = align(ref.network, keras.network, mode, mapping, labelled=data.labels_ref is not None)
     found = links(alignment)
     run = Comparison(ref, keras, data, mode, own, alignment, found, named(alignment, found), old_values=keras.params())
-    translate = getattr(keras, "translate", None)
-    if translate is not None:
-        translate(_factors(run))
+    slots = started(ref, keras, found)
     has_loss = alignment.has_loss
     backward = mode == "train" and has_loss
     total = (2 * steps if backward else 2) + len(alignment.pairs) + (1 if backward else 0)
@@ -81,7 +80,7 @@ def run_comparison(
     run.probes += compare_weights(run.links, loaded, run.old_values, own=own)
     if not own:
         keras.load(loaded)
-    _run_freely(run, steps if backward else 0, tick)
+    _run_freely(run, steps if backward else 0, slots, tick)
     seen_ref = run.course.passes[0]
     ref.load(run.course.weights[0])
     keras.load(run.free.weights[0])
@@ -105,7 +104,7 @@ def run_comparison(
     run.probes += propagated_probes(run)
     if backward:
         tick("optimizer")
-        _updates(run)
+        _updates(run, slots)
     progress("done", total, total)
     return run
 
@@ -124,7 +123,7 @@ def _same_labels(alignment: Alignment, data: Data) -> Targets | None:
     return Targets(values, weights)
 
 
-def _run_freely(run: Comparison, steps: int, tick: Callable[[str], None]) -> None:
+def _run_freely(run: Comparison, steps: int, slots: Slots, tick: Callable[[str], None]) -> None:
     """Both sides end to end, step by step; Keras first, since the dropout masks that it draws are the reference's too.
 
     What the first step showed is compared at once, so that the Keras side's tensors can go.
@@ -133,7 +132,7 @@ def _run_freely(run: Comparison, steps: int, tick: Callable[[str], None]) -> Non
     has_loss = run.alignment.has_loss
     wanted = _wanted(run)
     if steps:
-        keras.reset(_slots(run))
+        keras.reset(slots)
         ref.reset(ref.recipe.slots or None)
     for step in range(max(1, steps)):
         tick(f"Keras, step {step + 1}")
@@ -177,24 +176,32 @@ def _wanted(run: Comparison) -> frozenset[str]:
     return frozenset([*(t for p in pairs for t in (*p.keras.inputs, p.keras.output)), *outputs])
 
 
-def _factors(run: Comparison) -> dict[str, tuple[float, float]]:
+def started(ref: Runner, keras: Runner, all_links: tuple[Link, ...]) -> Slots:
+    """Tell an adopted recipe the reference's factors; the slots to start the Keras optimizer from, by Keras id."""
+    translate = getattr(keras, "translate", None)
+    if translate is not None:
+        translate(_factors(ref, all_links))
+    return _slots(ref, all_links)
+
+
+def _factors(ref: Runner, all_links: tuple[Link, ...]) -> dict[str, tuple[float, float]]:
     """Keras id → the reference's factors on the learning rate and the weight decay, for a recipe that is adopted."""
-    params = run.ref.network.params
+    params = ref.network.params
     made: dict[str, tuple[float, float]] = {}
-    for link in run.links:
+    for link in all_links:
         if link.ref and link.keras and link.linear:
             source = params[link.ref[0]]
             made[link.keras] = (source.rate_multiplier, source.decay_multiplier)
     return made
 
 
-def _slots(run: Comparison) -> dict[str, dict[str, Array]]:
+def _slots(ref: Runner, all_links: tuple[Link, ...]) -> Slots:
     """The reference's optimizer slots (a training checkpoint's) by Keras id."""
-    made: dict[str, dict[str, Array]] = {}
-    for link in run.links:
+    made: Slots = {}
+    for link in all_links:
         if not (link.linear and link.to_keras is not None and link.ref and link.keras):
             continue
-        held = [run.ref.recipe.slots.get(key) for key in link.ref]
+        held = [ref.recipe.slots.get(key) for key in link.ref]
         if any(h is None for h in held):
             continue
         names = set.intersection(*(set(h or {}) for h in held))
@@ -207,12 +214,10 @@ def _slots(run: Comparison) -> dict[str, dict[str, Array]]:
     return made
 
 
-def _updates(run: Comparison) -> None:
+def _updates(run: Comparison, slots: Slots) -> None:
     """The update phase, after everything before it is known."""
     unmoved = _unmoved(run)
-    run.moves = isolated_moves(
-        run.alignment, run.links, run.keras, run.course, run.free, slots=_slots(run), unmoved=unmoved
-    )
+    run.moves = isolated_moves(run.alignment, run.links, run.keras, run.course, run.free, slots=slots, unmoved=unmoved)
     before = any(p.status in ("born", "unpaired", "inherited") for p in run.probes)
     moved_apart = any(m.status == "born" for m in run.moves)
     for move in sorted(run.moves, key=lambda m: m.step):

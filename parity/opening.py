@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["framework_of", "lift"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_TRACE = b"parity-trace/"
 
 
 def framework_of(path: str | PathLike[str]) -> str:
-    """`"matconvnet"` for a MAT file of any version, `"keras"` for HDF5, `.keras` archives and SavedModel folders.
+    """What wrote a file: `"matconvnet"` a MAT file of any version, `"keras"` HDF5, a `.keras` archive or a SavedModel
+    folder, `"trace"` a recorded run.
 
     Only the container is looked at: whether a network is in it is for the framework's own reader to say.
 
@@ -40,6 +42,8 @@ def framework_of(path: str | PathLike[str]) -> str:
         raise BadFile(path, f"cannot be read ({error.strerror or error})") from None
     if not head:
         raise BadFile(path, "is empty", "copy or save it again")
+    if head.startswith(_TRACE):
+        return "trace"
     if head.startswith(_HDF5):
         return "matconvnet" if _from_matlab(path) else "keras"
     if head.startswith(b"MATLAB") or head[126:128] in (b"IM", b"MI") or head[512:520] == _HDF5:

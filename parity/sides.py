@@ -21,12 +21,13 @@ from parity.network import Network, Shape
 from parity.opening import framework_of, lift
 from parity.probes import open_extents, probe_inputs, with_targets
 from parity.recipe import Recipe
-from parity.runner import Runner
+from parity.runner import Runner, Targets
 
 if TYPE_CHECKING:
     from parity.frameworks.matconvnet.recorded import MatlabRecording
+    from parity.traces.reader import Trace
 
-__all__ = ["Opening", "Sides", "open_sides"]
+__all__ = ["Opening", "Sides", "open_one", "open_sides"]
 
 _REF = Side("ref", "the reference")
 _KERAS = Side("keras", "the Keras model")
@@ -127,6 +128,41 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
     return Sides(ref_runner, keras_runner, data, given, tuple(dict.fromkeys(notes)))
 
 
+def open_one(
+    given: Any, key: str, batch: Batch | None, how: Opening, seed: int, mode: str
+) -> tuple[Runner, Mapping[str, np.ndarray], Targets | None, Batch, tuple[str, ...]]:
+    """One side alone, to be recorded: its runner, the batch as it takes it, the batch itself, and remarks.
+
+    Args:
+        given: path, Keras model or runner.
+        key: `"ref"` or `"keras"`: which side it will be.
+        batch: None makes a seeded one.
+        how: files are opened.
+        seed: of the probe batch.
+        mode: `"train"` or `"eval"`.
+
+    Raises:
+        ParityError: a file cannot be read, or the batch does not fit it.
+    """
+    side = _REF if key == "ref" else _KERAS
+    if how.backend:
+        from parity.frameworks.keras.choice import use_backend
+
+        use_backend(how.backend)
+    mine = _Unopened(given, side, how)
+    used, rng = _as_recorded(batch, mine, mode), np.random.default_rng(seed)
+    generated = used is None
+    if used is None:
+        used = probe_inputs(mine.network, _shapes(mine, mine, {name: name for name in mine.inputs}), rng)
+        used = replace(used, source=f"a probe batch (seed {seed})")
+    feeds = inputs_for(used, side, mine.inputs, {})
+    runner = joined(mine.open(feeds))
+    if generated:
+        used = with_targets(used, runner.network, rng)
+    labels, remarks = targets_for(used, side, runner.network, runner.network)
+    return runner, _named(feeds, runner.network), labels, used, (*used.notes, *remarks)
+
+
 def _as_recorded(given: Batch | None, side: _Unopened, mode: str) -> Batch | None:
     """The batch that a side was recorded with, where it is a recording; no other can be put to it."""
     recorded = side.recorded
@@ -207,6 +243,7 @@ class _Unopened:
         self.path = Path(fspath(self.given)) if isinstance(self.given, str | PathLike) else None
         self.framework = framework_of(self.path) if self.path else ""
         self.recording: MatlabRecording | None = None
+        self.trace: Trace | None = None
 
     @cached_property
     def read(self) -> tuple[Network, Recipe] | None:
@@ -215,6 +252,11 @@ class _Unopened:
             return None
         if self.framework == "matconvnet":
             return self._read_matconvnet(self.path)
+        if self.framework == "trace":
+            from parity.traces.reader import Trace
+
+            self.trace = Trace(self.path)
+            return self.trace.network, self.trace.recipe
         arch = self.how.arch if self.side is _KERAS else None
         if arch is not None and _is_source(arch):
             return None  # the model is what the user's own code makes
@@ -238,7 +280,13 @@ class _Unopened:
     @property
     def recorded(self) -> tuple[Batch, str] | None:
         """The batch and the mode of a recorded run; None where the side is run now."""
-        if self.path is None or self.read is None or self.recording is None:
+        if self.path is None or self.read is None:
+            return None
+        if self.trace is not None:
+            from parity.traces.playback import batch_of
+
+            return batch_of(self.trace), self.trace.mode
+        if self.recording is None:
             return None
         arrays = _by_name("x", self.recording.inputs) | _by_name("y", self.recording.targets)
         batch = Batch(arrays, source=f"the batch recorded in {self.path}", counted_from_zero=True)
@@ -274,6 +322,10 @@ class _Unopened:
             network, recipe = self.read
             shapes = {name: x.shape[1:] for name, x in example.items()}
             return MatConvNetRunner(with_input(network, shapes, str(self.path)), recipe)
+        if self.trace is not None:
+            from parity.traces.playback import open_runner
+
+            return open_runner(self.trace)
         from parity.frameworks.keras.runner import KerasRunner
 
         small = {name: x[:2] for name, x in example.items()}

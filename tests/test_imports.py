@@ -45,7 +45,7 @@ ORDER = (
     ),
     ("rules", "causes"),
     ("diagnose", "findings"),
-    ("options", "identity", "joined", "sides", "summary", "fixes", "session"),
+    ("options", "identity", "joined", "sides", "summary", "fixes", "traces", "session"),
     ("receptive", "inspection", "reports"),
     ("debugger", "gate"),
     ("commands", "pytest_plugin"),
@@ -59,6 +59,8 @@ RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 LATE = {
     ("report", "reports"),  # a report draws itself: `_repr_html_` and `to_json` reach for what renders it
     ("inspection", "reports"),
+    ("traces", "reports"),  # a trace is written whole or not at all, as every report is
+    ("traces", "__init__"),  # a trace names parity's version
     ("cli", "__init__"),  # the command line calls the public functions
     ("session", "__init__"),  # a report names parity's version
 }

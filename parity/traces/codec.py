@@ -1,7 +1,7 @@
 """A network and a recipe as JSON: dataclasses by their fields, classes by their names, arrays beside the text.
 
-Nothing is pickled, and reading makes only values of the vocabulary: a layer type or update rule that this parity does not
-know becomes an opaque one.
+Nothing is pickled, and reading makes only values of the vocabulary: a layer type or update rule that this parity does
+not know becomes an opaque one.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,15 +22,22 @@ from parity.traces.codec import decoded
 from parity.traces.format import TENSORS, Header, check, escaped, header, unescaped
 from parity.traces.sketch import Sketch, places
 
-if TYPE_CHECKING:
-    import h5py
-
 __all__ = ["Held", "Lazy", "Trace"]
 
 Array = np.ndarray
 
 _AGAIN = "record it again with `parity record`"
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, UnicodeError, OverflowError)
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    UnicodeError,
+    OverflowError,
+)
 _SLAB = 1 << 20
 """Elements that are read at a time."""
 
@@ -53,8 +60,8 @@ class Held:
     trace: Trace
     kept: str
     shape: tuple[int, ...]
-    data: h5py.Dataset | None
-    table: h5py.Dataset | None
+    data: Any | None
+    table: Any | None
 
     def value(self) -> Array:
         """The whole tensor; raises ValueError where it was not kept."""
@@ -70,7 +77,8 @@ class Held:
             images: extent of a slab along the first axis; 0 chooses it.
         """
         data = self.data
-        assert self.kept == "all" and data is not None
+        assert self.kept == "all"
+        assert data is not None
         if not self.shape or not math.prod(self.shape):
             yield self.value()
             return
@@ -163,7 +171,7 @@ class Trace:
             check(self.path, self.header)
         self._names: dict[str, dict[str, str]] = {}
         try:
-            self._file = h5py.File(self.path, "r")
+            self._file: Any = h5py.File(self.path, "r")
         except (OSError, RuntimeError, ValueError) as error:
             raise self._damaged(error) from None
         try:

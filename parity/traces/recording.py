@@ -134,7 +134,7 @@ def _keep(seen: Pass, step: int, sink: Sink, tensors: str) -> dict[str, Any]:
     return {"loss": None if seen.loss is None else _number(seen.loss), "losses": losses, "penalty": float(seen.penalty)}
 
 
-# ------------------------------------------------------------------------------------------------------------ the noise
+# ----------------------------------------------------------------------------------------------------------- the noise
 
 
 def _floors(
@@ -240,7 +240,7 @@ def _shared(network: Network, layer: Layer, data: list[str]) -> bool:
     return several or not uses.isdisjoint(layer.params.values())
 
 
-# -------------------------------------------------------------------------------------------------------------- the rest
+# ------------------------------------------------------------------------------------------------------------ the rest
 
 
 def _masks(runner: Runner, images: int, seed: int) -> dict[str, Array] | None:
@@ -275,5 +275,3 @@ def _environment() -> dict[str, Any]:
         "parity": parity.__version__, "python": platform.python_version(), "numpy": np.__version__,
         "platform": platform.platform(), "cpus": os.cpu_count(),
     }  # fmt: skip
-
-

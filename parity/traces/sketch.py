@@ -1,8 +1,8 @@
 """What a trace keeps of a tensor that it does not keep whole: a sample of its places, and statistics per channel.
 
 Beside mean, root mean square, least and greatest value there are a few sums of all values with random signs. The same
-signs on both sides make them distances: the expected square of the difference of two such sums is the sum of the squared
-differences, wherever in the tensor they are. So a tensor that was permuted or flipped is told from one that was not.
+signs on both sides make them distances: the expected square of the difference of two such sums is the sum of the
+squared differences, wherever in the tensor they are. So a tensor that was permuted or flipped is told from its like.
 """
 
 from __future__ import annotations

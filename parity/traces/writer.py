@@ -7,13 +7,12 @@ import errno
 import itertools
 import json
 import os
-import re
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +20,6 @@ from parity.errors import BadUsage
 from parity.traces.codec import encoded
 from parity.traces.format import BLOCK, FORMAT, chunk_shape, escaped, seal
 from parity.traces.sketch import Sketch, places
-
-if TYPE_CHECKING:
-    import h5py
 
 __all__ = ["TraceWriter", "writing"]
 
@@ -50,76 +46,64 @@ def writing(path: Path, option: str, parity: str) -> Iterator[TraceWriter]:
     from parity.reports.output import replacing
 
     with replacing(path, option) as name:
-        with _words_of_hdf5(path, option), _file(h5py, name) as file:
-            writer = TraceWriter(file)
-            with writer:
-                yield writer
-        seal(Path(name), parity)
-
-
-@contextlib.contextmanager
-def _file(h5py: Any, name: str) -> Iterator[h5py.File]:
-    # What HDF5 writes is passed on by Python, so that a full disk is an OSError here and not one in HDF5's own cache.
-    with Path(name).open("w+b") as stream:
-        kept = _Stream(stream)
-        file = h5py.File(kept, "w", userblock_size=BLOCK, libver=("earliest", "v110"))
-        try:
-            yield file
-        except BaseException:
-            kept.dead = True  # the file goes; HDF5 must not stumble over its rest
-            raise
-        finally:
-            with contextlib.suppress(OSError, RuntimeError, ValueError) if kept.dead else contextlib.nullcontext():
+        with Path(name).open("w+b") as raw:
+            stream = _Stream(raw)
+            file = h5py.File(stream, "w", userblock_size=BLOCK, libver=("earliest", "v110"))
+            try:
+                with TraceWriter(file) as writer:
+                    yield writer
                 file.close()
-        if kept.problem is not None:
-            raise kept.problem
+            except BaseException:
+                stream.dead = True  # the file goes; HDF5 must not stumble over what it still holds
+                with contextlib.suppress(Exception):
+                    file.close()
+                if stream.problem is not None:
+                    raise _unwritten(path, option, stream.problem) from None
+                raise
+        try:
+            seal(Path(name), parity)
+        except OSError as error:
+            raise _unwritten(path, option, error) from None
+
+
+def _unwritten(path: Path, option: str, error: OSError) -> BadUsage:
+    words = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        words += "; make room, or keep less with --tensors sample"
+    return BadUsage(f"{option} {path}: cannot be written ({words})")
 
 
 class _Stream:
-    """A file as HDF5's Python driver wants it; after an error it swallows what comes."""
+    """A file that HDF5 writes through Python: a full disk is an error of ours here, and not one in HDF5's own cache."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.dead = stream, False
         self.problem: OSError | None = None
 
     def write(self, data: Any) -> int:
+        """Write, or swallow what still comes after an error."""
         if self.dead:
             return len(data)
-        try:
-            return self.stream.write(data)
-        except OSError as error:
-            self.problem, self.dead = error, True
-            raise
+        return self._tried(lambda: self.stream.write(data))
 
     def flush(self) -> None:
-        if self.dead:
-            return
-        try:
-            self.stream.flush()
-        except OSError as error:
-            self.problem, self.dead = error, True
-            raise
+        """Flush."""
+        if not self.dead:
+            self._tried(self.stream.flush)
+
+    def truncate(self, size: int) -> int:
+        """Cut to a size."""
+        return size if self.dead else self._tried(lambda: self.stream.truncate(size))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
-
-@contextlib.contextmanager
-def _words_of_hdf5(path: Path, option: str) -> Iterator[None]:
-    """HDF5's own errors as one line."""
-    try:
-        yield
-    except BadUsage:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:
-        if not isinstance(error, OSError) and "HDF5" not in type(error).__module__ and "h5" not in str(error).lower():
-            if "write" not in str(error).lower() and "close" not in str(error).lower():
-                raise
-        number = getattr(error, "errno", None) or int(next(iter(re.findall(r"errno = (\d+)", str(error))), 0))
-        words = os.strerror(number) if number else " ".join(str(error).split())[:120]
-        if number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            words += "; make room, or keep less with --tensors sample"
-        raise BadUsage(f"{option} {path}: cannot be written ({words})") from None
+    def _tried(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except OSError as error:
+            self.problem, self.dead = error, True
+            raise
 
 
 class TraceWriter:
@@ -129,7 +113,7 @@ class TraceWriter:
     weights and activations hardly have; any reader of HDF5 reads them. No more than a few chunks are copied at a time.
     """
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: Any) -> None:
         self.file = file
         self._arrays = 0
         self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
@@ -206,7 +190,7 @@ class TraceWriter:
         self._arrays += 1
         return self._arrays - 1
 
-    def _chunked(self, key: str, array: Array) -> h5py.Dataset:
+    def _chunked(self, key: str, array: Array) -> Any:
         chunks = chunk_shape(array.shape)
         dataset = self.file.create_dataset(
             key, array.shape, array.dtype, chunks=chunks, shuffle=True, compression="gzip", compression_opts=1
@@ -222,7 +206,7 @@ class TraceWriter:
         return dataset
 
     @staticmethod
-    def _out(dataset: h5py.Dataset, corner: tuple[int, ...], packed: Future[bytes]) -> None:
+    def _out(dataset: Any, corner: tuple[int, ...], packed: Future[bytes]) -> None:
         dataset.id.write_direct_chunk(corner, packed.result())
 
 
@@ -236,4 +220,4 @@ def _packed(array: Array, corner: tuple[int, ...], chunks: tuple[int, ...]) -> b
     size = array.dtype.itemsize
     shuffled = np.ascontiguousarray(np.ascontiguousarray(part).reshape(-1).view(np.uint8).reshape(-1, size).T)
     pack = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_HUFFMAN_ONLY)
-    return pack.compress(shuffled) + pack.flush()
+    return pack.compress(shuffled.tobytes()) + pack.flush()
