@@ -7,25 +7,21 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from parity import batch as batches
-from parity.align import Map
 from parity.case import Comparison
 from parity.comparison import run_comparison
 from parity.diagnose import diagnose, first_divergence
 from parity.errors import BadUsage, CannotCompare
 from parity.fixes import Repair, fixable, verified
 from parity.identity import identity
-from parity.mapping import read_map
-from parity.options import allowance, tolerances
 from parity.report import PHASES, Finding, Probe, Report
 from parity.runner import Runner
-from parity.sides import Opening, open_sides
+from parity.setup import set_up
 from parity.summary import layer_rows, recipe_rows
 
 __all__ = ["check", "check_and_fix"]
@@ -105,22 +101,14 @@ def check_and_fix(
     Raises:
         ParityError: a file cannot be read or run, options do not go together, or nothing can be compared.
     """
-    how = Opening(
-        custom_objects=None if custom_objects is None else fspath(custom_objects),
-        engine=_one_of("the Keras engine", keras_engine, ("auto", "keras3", "tf_keras")),
-        backend=_one_of("the backend", backend, ("", "tensorflow", "torch", "jax")),
-        arch=None if keras_arch is None else fspath(keras_arch),
-        trust=trust,
-        ref_recipe=None if ref_recipe is None else fspath(ref_recipe),
-        ref_version=_one_of("the reference's version", ref_version, ("", "beta25", "head")),
-    )
-    limits = _checked(mode, weights, steps, rtol, atol)
-    allowed = tuple(allowance(item) for item in allow)
-    mapping = _mapping(map)
     tell = progress or _quiet
     tell("reading files", 0, 1)
-    given = batches.load(batch) if batch is not None else None
-    sides = open_sides(ref, keras, given, how, seed, mode)
+    setup = set_up(
+        ref=ref, keras=keras, batch=batch, mode=mode, weights=weights, steps=steps, map=map,
+        custom_objects=custom_objects, rtol=rtol, atol=atol, seed=seed, allow=allow, keras_engine=keras_engine,
+        keras_arch=keras_arch, backend=backend, trust=trust, ref_recipe=ref_recipe, ref_version=ref_version,
+    )  # fmt: skip
+    sides, limits, allowed, mapping = setup.sides, setup.limits, setup.allowed, setup.mapping
     used, notes = sides.batch, [*sides.notes]
     run = run_comparison(
         sides.ref,
@@ -199,28 +187,6 @@ def check_and_fix(
 # -------------------------------------------------------------------------------------------------------------- options
 
 
-def _checked(mode: str, weights: str, steps: int, rtol: float | None, atol: float | None) -> tuple[float, float] | None:
-    if mode not in ("train", "eval"):
-        raise BadUsage(f"mode is 'train' or 'eval', not {mode!r}")
-    if weights not in ("ref", "own"):
-        raise BadUsage(f"weights is 'ref' or 'own', not {weights!r}")
-    if steps < 1:
-        raise BadUsage(f"steps is at least 1, not {steps}")
-    return tolerances(rtol, atol)
-
-
-def _one_of(what: str, given: str, known: Sequence[str]) -> str:
-    if given not in known:
-        raise BadUsage(f"{what} is {', '.join(word for word in known if word)}, not {given!r}")
-    return given
-
-
-def _mapping(given: str | PathLike[str] | Mapping[str, str] | None) -> Map | None:
-    if given is None:
-        return None
-    return Map(layers=dict(given)) if isinstance(given, Mapping) else read_map(Path(fspath(given)))
-
-
 def _fits(probe: Probe, pattern: str) -> bool:
     """Whether one of its layers' names fits the pattern."""
     return any(name and fnmatchcase(name, pattern) for name in (probe.layer, probe.keras_layer))
@@ -263,6 +229,9 @@ def _remarks(run: Comparison) -> list[str]:
     notes = [*run.ref.network.remarks, *run.keras.network.remarks, *run.ref.recipe.notes, *run.keras.recipe.notes]
     notes += getattr(run.ref, "remarks", [])
     notes += getattr(run.keras, "remarks", [])
+    shown = getattr(run.ref, "raw_remark", None)
+    if shown is not None and run.course.passes:
+        notes.append(shown(run.course.passes[0], len(next(iter(run.data.ref.values())))))
     both = [bool(side.network.losses) for side in (run.ref, run.keras)]
     if not all(both) and run.mode == "train":
         who = "Neither side has" if not any(both) else "The reference has" if not both[0] else "The Keras model has"

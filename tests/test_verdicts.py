@@ -355,3 +355,18 @@ def test_a_batch_norm_without_a_rate_for_its_moments_is_never_a_pass(tmp_path):
     assert {p.layer for p in report.probes if p.status == "unverified"} == {"bn1", "bn2"}
     allowed = parity.compare(ref=mat, keras=twins.twin(full), batch=twins.batch(), allow=["unverified:bn*"])
     assert allowed.verdict == "match", explain(allowed)
+
+
+def test_the_loss_that_matconvnet_itself_shows_is_told_by_version(mats):
+    model, start = twins.twin(NETS["plain"]()), "MatConvNet itself shows the loss of loss as "
+
+    def told(**options):
+        notes = [n for n in compare(mats, "plain", model, mode="eval", **options).notes if n.startswith(start)]
+        assert len(notes) == 1
+        return notes[0].removeprefix(start)
+
+    old, new = told(ref_version="beta25"), told(ref_version="head")
+    assert old.endswith(" up to beta25 (a sum over 8 images).")
+    assert new.endswith(" since 2018.")
+    assert float(old.split()[0]) == pytest.approx(8 * float(new.split()[0]), rel=1e-4)
+    assert told() == f"{old[:-1]}, and as {new}"

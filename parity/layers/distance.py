@@ -25,6 +25,8 @@ class PDist(Kind):
         p: the power.
         root: whether the root is taken (MatConvNet's `noRoot` says the opposite).
         aggregate: whether all cells of all images are added up.
+        reduction: `"mean"` where that sum is divided by the images, as the trainer of releases up to beta25 does with
+            all that it differentiates (cnn_train_dag.m); MatConvNet's own value is the sum.
         epsilon: bounds what the derivative divides by; it does not enter the value.
         factor: what the file multiplies every distance by (`instanceWeights`).
     """
@@ -36,6 +38,7 @@ class PDist(Kind):
     aggregate: bool = True
     epsilon: float = 1e-6
     factor: Factor = 1.0
+    reduction: str = "sum"
 
     def words(self) -> list[str]:
         """With its power."""
@@ -54,7 +57,13 @@ class PDist(Kind):
         if self.factor != 1:
             y = (y.squeeze(1) * spread(self.factor, x)).unsqueeze(1)
         y = y * weights[0] if weights else y
-        return y.sum() if self.aggregate else y
+        if not self.aggregate:
+            return y
+        return y.sum() / x.shape[0] if self.reduction == "mean" else y.sum()
+
+    def raw_value(self, value: float, images: int, version: str) -> float:
+        """The sum, which MatConvNet of every version shows (see `Loss.raw_value`)."""
+        return value * images if self.aggregate and self.reduction == "mean" else value
 
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> PDist:

@@ -14,7 +14,7 @@ from parity.frameworks.matconvnet.recipe import Overrides, der_outputs, lift_rec
 from parity.frameworks.matconvnet.simplenn import Chain
 from parity.frameworks.matconvnet.sizes import with_input
 from parity.frameworks.matconvnet.values import Unreadable
-from parity.layers import DistanceLoss
+from parity.layers import DistanceLoss, PDist
 from parity.network import Network
 from parity.recipe import Recipe
 
@@ -89,7 +89,9 @@ def _of_version(network: Network, version: str) -> Network:
     if version != "beta25":
         return network
     layers = (
-        replace(layer, kind=replace(layer.kind, reduction="mean")) if isinstance(layer.kind, DistanceLoss) else layer
+        replace(layer, kind=replace(layer.kind, reduction="mean"))
+        if isinstance(layer.kind, DistanceLoss) or (isinstance(layer.kind, PDist) and layer.kind.aggregate)
+        else layer
         for layer in network.layers
     )
     return replace(network, layers=tuple(layers))

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from parity.errors import CannotCompare
 from parity.frameworks.matconvnet.execution import Execution, Settings, runnable
 from parity.frameworks.matconvnet.lift import lift
-from parity.frameworks.matconvnet.recipe import Overrides
+from parity.frameworks.matconvnet.recipe import VERSIONS, Overrides
 from parity.frameworks.matconvnet.sizes import times, with_input
 from parity.frameworks.matconvnet.subbatches import Piece, joined, pieces
 from parity.frameworks.matconvnet.tensors import from_torch, to_torch
-from parity.layers import BatchNorm, Kind, Loss
+from parity.layers import BatchNorm, Kind, Loss, PDist
 from parity.network import Layer, Network
 from parity.optimizers.base import OpaqueRule
 from parity.optimizers.updater import Updater
 from parity.recipe import Recipe
 from parity.runner import Labels, Local, Pass, Targets
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["MatConvNetRunner"]
 
@@ -144,7 +147,7 @@ class MatConvNetRunner:
             execution = Execution(network, layers, feeds, piece.targets(targets), self._weights, parts)
             tensors = execution.forward(None if observe else {item.output for item in losses})
             made = Pass(statistics=execution.statistics, masks=execution.masks)
-            shares = {item.name: execution.share(item, tensors, piece.factor) for item in losses}
+            shares = {item.name: self._share(execution, item, tensors, piece, images) for item in losses}
             made.losses = {name: float(share.detach()) for name, share in shares.items()}
             made.loss = sum(made.losses.values()) if shares else None
             if settings.backward:
@@ -182,6 +185,7 @@ class MatConvNetRunner:
         losses = [item for item in self.network.losses if item in chosen]
         settings = Settings(mode, masks or {}, ties, precision, upstream is not None)
         weights = {**self._weights, **(params or {})}
+        images = max((len(value) for value in feeds.values() if np.ndim(value)), default=0)
 
         def one(piece: Piece) -> Local:
             parts = replace(settings, masks=piece.of(settings.masks))
@@ -189,7 +193,7 @@ class MatConvNetRunner:
             execution = Execution(self.network, chosen, fed, piece.targets(targets), weights, parts)
             tensors = execution.forward()
             made = {name: tensor for name, tensor in tensors.items() if name not in fed}
-            shares = {item.output: execution.share(item, tensors, piece.factor) for item in losses}
+            shares = {item.output: self._share(execution, item, tensors, piece, images) for item in losses}
             local = Local(statistics=execution.statistics)
             local.losses = {item.name: float(shares[item.output].detach()) for item in losses}
             local.loss = sum(local.losses.values()) if losses else None
@@ -203,9 +207,16 @@ class MatConvNetRunner:
             local.outputs = {name: from_torch(tensor) for name, tensor in made.items()}
             return local
 
-        return self._piecewise(one, mode, max((len(v) for v in feeds.values() if np.ndim(v)), default=0))
+        return self._piecewise(one, mode, images)
 
-    def raw_loss(self, seen: Pass | Local, images: int) -> dict[str, float]:
+    def _share(
+        self, execution: Execution, loss: Layer, tensors: Mapping[str, torch.Tensor], piece: Piece, images: int
+    ) -> torch.Tensor:
+        """What an objective adds to the loss; up to beta25 the trainer divides one of many values by the batch too."""
+        count = len(range(images)[piece.images]) if self.version == "beta25" and tensors[loss.output].dim() else 1
+        return execution.share(loss, tensors, piece.factor / max(count, 1))
+
+    def raw_loss(self, seen: Pass | Local, images: int, version: str = "") -> dict[str, float]:
         """Loss layer → its value as MatConvNet itself shows it (`res(end).x`, the value of a loss's variable).
 
         Up to beta25 that is the sum over the images, later their mean; weights of the objectives are not in it.
@@ -213,19 +224,34 @@ class MatConvNetRunner:
         Args:
             seen: what `run` or `isolate` gave.
             images: how many images it ran on.
+            version: whose; the recipe's where it is empty.
         """
         found: dict[str, float] = {}
         for layer in self.network.losses:
             weight = self.network.weight(layer)
-            if layer.name in seen.losses and isinstance(layer.kind, Loss) and weight:
-                found[layer.name] = layer.kind.raw_value(seen.losses[layer.name] / weight, images, self.version)
+            if layer.name in seen.losses and isinstance(layer.kind, Loss | PDist) and weight:
+                value = seen.losses[layer.name] / weight
+                found[layer.name] = layer.kind.raw_value(value, images, version or self.version)
         return found
 
     def raw_remark(self, seen: Pass | Local, images: int) -> str:
-        """What MatConvNet itself shows of the losses, and why it is not the mean; empty without a loss."""
-        shown = ", ".join(f"{value:.6g} ({name})" for name, value in self.raw_loss(seen, images).items())
-        how = "sums over the images" if self.version == "beta25" else "means over the images"
-        return f"MatConvNet {self.version} shows losses as {how}: {shown}" if shown else ""
+        """What MatConvNet itself shows of the losses, by its version where that is known; empty without a loss."""
+        by = {version: self.raw_loss(seen, images, version) for version in VERSIONS}
+        one = len(by["head"]) == 1
+
+        def said(version: str) -> str:
+            return ", ".join(f"{value:.6g}{'' if one else f' ({name})'}" for name, value in by[version].items())
+
+        if not by["head"]:
+            return ""
+        what = f"the loss of {next(iter(by['head']))}" if one else "the losses"
+        old = f"{said('beta25')} up to beta25 (a sum over {images} images)"
+        new = f"{said('head')} since 2018"
+        if self.recipe.version:
+            return f"MatConvNet itself shows {what} as {old if self.version == 'beta25' else new}."
+        if by["beta25"] == by["head"]:
+            return ""
+        return f"MatConvNet itself shows {what} as {old}, and as {new}."
 
     def update(self, grads: Mapping[str, np.ndarray], statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """One step of the trainer (`accumulateGradients` of cnn_train.m and cnn_train_dag.m).

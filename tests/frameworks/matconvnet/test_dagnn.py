@@ -249,6 +249,30 @@ def test_a_distance_to_a_target_is_a_loss_and_one_to_a_layer_is_not(where: Path)
     difference = found.outputs["conv_"] - found.outputs["other_"]
     assert found.loss == pytest.approx(np.sum(difference**2), rel=1e-5)
     np.testing.assert_allclose(found.output_grads["other_"], -2 * difference, rtol=1e-5, atol=1e-6)
+    assert runner.raw_loss(found, 3)["near"] == pytest.approx(found.loss)
+
+
+@pytest.mark.parametrize("aggregate", [True, False])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_last_release_divides_a_distance_of_branches_by_the_batch(aggregate: bool, parts: int, where: Path) -> None:
+    """`accumulateGradients` of beta25 divides every gradient by the batch, that of an undivided distance too."""
+    dag = Dag(2, {"data": (4, 4, 3)}, ())
+    x = dag.conv("conv", "data", (1, 1, 3, 2))
+    other = dag.conv("other", "data", (1, 1, 3, 2))
+    dag.add("near", "PDist", (x, other), out="objective", p=2.0, aggregate=aggregate, noRoot=True)
+    images = np.random.default_rng(0).normal(size=(6, 4, 4, 3)).astype(np.float32)
+    options = {"numSubBatches": parts}
+    head, beta = (opened(dag, where, Overrides("r", options, version=v)) for v in ("head", "beta25"))
+    new, old = (runner.run({"data": images}, None) for runner in (head, beta))
+    assert new.loss is not None
+    assert old.loss is not None
+    assert old.loss * 6 == pytest.approx(new.loss * parts, rel=1e-5)
+    for name, value in new.param_grads.items():
+        np.testing.assert_allclose(6 * old.param_grads[name], parts * value, rtol=1e-4, atol=1e-4)
+    if aggregate:
+        alone = beta.isolate(["near"], {n: old.outputs[n] for n in ("conv_", "other_")}, upstream={})
+        assert alone.loss == pytest.approx(old.loss, rel=1e-5)
+        assert beta.raw_loss(old, 6)["near"] == pytest.approx(head.raw_loss(new, 6)["near"] * parts, rel=1e-5)
 
 
 def test_a_class_of_the_author_is_passed_over(where: Path) -> None:

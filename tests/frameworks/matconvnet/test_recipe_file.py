@@ -247,10 +247,11 @@ def test_what_matconvnet_shows_by_version() -> None:
     assert means[""].version == "head"
     beta = means["beta25"]
     seen = beta.run({"input": x}, y)
-    assert (
-        beta.raw_remark(seen, 5)
-        == f"MatConvNet beta25 shows losses as sums over the images: {shown['beta25']:.6g} (layer2)"
-    )
+    old, new = f"{shown['beta25']:.6g} up to beta25 (a sum over 5 images)", f"{shown['head']:.6g} since 2018"
+    what = "MatConvNet itself shows the loss of layer2 as"
+    assert beta.raw_remark(seen, 5) == f"{what} {old}."
+    assert means["head"].raw_remark(seen, 5) == f"{what} {new}."
+    assert means[""].raw_remark(seen, 5) == f"{what} {old}, and as {new}."
     assert beta.raw_remark(beta.run({"input": x}, None), 5) == ""
 
 
