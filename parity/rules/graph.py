@@ -8,7 +8,7 @@ from parity.case import Comparison
 from parity.changes import Change
 from parity.layers import Activation, Concat, Dropout, Loss, Pad, Softmax
 from parity.report import Finding
-from parity.rules import repairs
+from parity.rules import grafts
 from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
 from parity.units import Unit
@@ -27,7 +27,7 @@ def find(run: Comparison) -> Iterable[Finding]:
             f"Both sides have {unit.kind.name.lower()} {unit.name} / {other.origin}, but at another place: in the "
             f"reference it follows {_before(run, unit, 'ref')}, in Keras {_before(run, other, 'keras')}.",
             f"move {other.origin} behind {_partner(run, unit)}",
-            repairs.moved(run, unit, other),
+            grafts.moved(run, unit, other),
         )
     for unit in alignment.ref_only:
         if all(unit is not mine for mine, _ in alignment.moved):
@@ -45,7 +45,7 @@ def find(run: Comparison) -> Iterable[Finding]:
             tried = explanation(run, pair) if permuted else None
             sure = tried is not None and any(p.cause == cause for p in tried.proposals)
             fix = f"rewire {probe.keras_layer}"
-            changes = repairs.reordered(run, pair)
+            changes = grafts.reordered(run, pair)
             yield finding(cause, "divergence", "structure", words, pair=pair, fix=fix, confirmed=sure, changes=changes)
 
 
@@ -59,7 +59,7 @@ def _missing(run: Comparison, unit: Unit) -> Finding:
         cause = "softmax-missing"
     evidence = f"The reference has {what} {unit.name} behind {_before(run, unit, 'ref')}; nothing in Keras does that."
     fix = f"add {_keras_words(unit)} behind {_partner(run, unit)}"
-    return _at(cause, unit, "", evidence, fix, repairs.missing(run, unit))
+    return _at(cause, unit, "", evidence, fix, grafts.missing(run, unit))
 
 
 def _extra(run: Comparison, unit: Unit) -> Finding:
@@ -71,7 +71,7 @@ def _extra(run: Comparison, unit: Unit) -> Finding:
     evidence = (
         f"Keras has {what} {unit.origin} behind {_before(run, unit, 'keras')}; the reference has nothing like it."
     )
-    fix, changes = f"remove {unit.origin}", repairs.surplus(run, unit)
+    fix, changes = f"remove {unit.origin}", grafts.surplus(run, unit)
     return Finding(cause, "divergence", "", unit.origin, "structure", evidence, fix, changes=changes)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from parity.case import Comparison
+from parity.layers import Concat
 from parity.report import Finding
-from parity.rules import repairs
+from parity.rules import grafts, repairs
 from parity.rules.base import finding
 from parity.rules.explained import explanation
 
@@ -26,7 +27,10 @@ def find(run: Comparison) -> Iterable[Finding]:
             phase = next(phase for phase in ("forward", "loss", "backward") if run.diverged(pair, phase))
             words = f"{pair.keras.origin} {proposal.words}: so edited, the reference makes the same tensors."
             fix = f"{pair.keras.origin}: {proposal.fix}" if proposal.fix else ""
-            changes = repairs.proposed(run, pair, proposal.cause, proposal.edit)
+            if proposal.cause == "channel-order" and isinstance(pair.ref.kind, Concat):
+                changes = grafts.reordered(run, pair)
+            else:
+                changes = repairs.proposed(run, pair, proposal.cause, proposal.edit)
             yield finding(
                 proposal.cause, "divergence", phase, words, pair=pair, fix=fix, confirmed=True, changes=changes
             )

@@ -28,17 +28,16 @@ from parity.layers import (
     Loss,
     Merge,
     Opaque,
-    Pad,
     Pool,
     Rescale,
-    Scale,
     Softmax,
 )
 from parity.network import STATISTICS, Layer
+from parity.rules.making import activation_of, layer_of, listed, pool_of
 from parity.transfer import Link, transferred
 from parity.units import Unit
 
-__all__ = ["absent", "field", "missing", "moved", "path", "proposed", "reordered", "reset", "surplus"]
+__all__ = ["absent", "cells", "field", "path", "proposed", "reset", "trained_alike"]
 
 _ARGUMENTS: Mapping[type[Kind], Mapping[str, str]] = {
     Conv: {"stride": "strides", "dilate": "dilation_rate", "groups": "groups"},
@@ -77,30 +76,27 @@ def field(run: Comparison, pair: Pair, difference: Difference) -> tuple[Change, 
     if isinstance(kind, Loss):
         return _loss(run, pair, name)
     if isinstance(kind, Activation | Softmax):
-        return (Change("replace", where, _made(kind)),)
+        return (Change("replace", where, activation_of(kind)),)
     if isinstance(kind, Pool) and name == "method":
         return _other_pool(run, pair, kind)
     if isinstance(kind, Merge) and name == "operation":
-        return (Change("replace", where, {"class_name": kind.operation.capitalize(), "config": {}}),)
+        return (Change("replace", where, layer_of(kind) or {}),)
     if isinstance(kind, Conv | Pool) and name in ("pad", "count_pad", "ceil"):
-        return _padding(where, kind.pad)
+        return cells(where, kind.pad)
     if isinstance(kind, BatchNorm) and name == "frozen":
         return (Change("trainable", where, {"trainable": not kind.frozen}),)
     argument = _ARGUMENTS.get(type(kind), {}).get(name)
     if argument is None:
         return ()
-    changes = [Change("argument", where, {argument: _listed(difference.ref)})]
+    changes = [Change("argument", where, {argument: listed(difference.ref)})]
     if isinstance(kind, Conv | Pool) and name in ("size", "stride", "dilate"):
-        changes += _padding(where, kind.pad)  # Keras' `same` means other cells then
+        changes += cells(where, kind.pad)  # Keras' `same` means other cells then
     return tuple(changes)
 
 
-def _padding(where: str, pad: tuple[int, ...] | None) -> tuple[Change, ...]:
-    return (Change("argument", where, {"padding": [int(cells) for cells in pad]}),) if pad is not None else ()
-
-
-def _listed(value: Any) -> Any:
-    return [_listed(part) for part in value] if isinstance(value, tuple) else value
+def cells(where: str, pad: tuple[int, ...] | None) -> tuple[Change, ...]:
+    """Gives a layer this padding, in cells; nothing where it is not known."""
+    return (Change("argument", where, {"padding": [int(count) for count in pad]}),) if pad is not None else ()
 
 
 def _other_pool(run: Comparison, pair: Pair, kind: Pool) -> tuple[Change, ...]:
@@ -111,22 +107,8 @@ def _other_pool(run: Comparison, pair: Pair, kind: Pool) -> tuple[Change, ...]:
         return (Change("replace", where, {"class_name": f"Global{word}{layer.source_type[-9:]}", "config": {}}),)
     if kind.size is None:
         return ()
-    config = {"pool_size": _listed(kind.size), "strides": _listed(kind.stride), "padding": "valid"}
-    made = Change("replace", where, {"class_name": f"{word}Pooling{len(kind.size)}D", "config": config})
-    return (made, *(_padding(where, kind.pad) if any(kind.pad or ()) else ()))
-
-
-def _made(kind: Kind) -> dict[str, Any]:
-    """`class_name` and `config` of the Keras layer that does what a kind does."""
-    if isinstance(kind, Softmax):
-        return {"class_name": "Softmax", "config": {}}
-    assert isinstance(kind, Activation)
-    if kind.function == "relu":
-        given = {"negative_slope": kind.slope, "max_value": kind.limit, "threshold": kind.threshold}
-        return {"class_name": "ReLU", "config": {key: float(value) for key, value in given.items() if value}}
-    if kind.function == "elu" and kind.slope != 1.0:
-        return {"class_name": "ELU", "config": {"alpha": kind.slope}}
-    return {"class_name": "Activation", "config": {"activation": kind.function}}
+    made = Change("replace", where, pool_of(kind))
+    return (made, *(cells(where, kind.pad) if any(kind.pad or ()) else ()))
 
 
 def _loss(run: Comparison, pair: Pair, name: str) -> tuple[Change, ...]:
@@ -166,100 +148,10 @@ def _output(run: Comparison, pair: Pair) -> dict[str, Any]:
     return {"output": (maker.origin or maker.name).split(":")[0]} if maker else {}
 
 
-# The graph ------------------------------------------------------------------------------------------------------------
+# Parameters -----------------------------------------------------------------------------------------------------------
 
 
-def missing(run: Comparison, unit: Unit) -> tuple[Change, ...]:
-    """The layer that only the reference has, put where it stands there."""
-    kind = unit.kind
-    made = _layer(kind)
-    sources = run.ref.network.data(unit.inputs)
-    if made is None or (len(sources) != 1 and not isinstance(kind, Merge)):
-        return ()
-    where, before = _place(run, unit)
-    called = "".join(c if c.isalnum() else "_" for c in unit.name)
-    if any(called == (layer.origin or layer.name).split("/")[-1] for layer in run.keras.network):
-        called += "_ref"
-    name = "/".join([*where.split("/")[:-1], called])
-    config = {**made["config"], "name": called}
-    insert = {"class_name": made["class_name"], "config": config, **({"before": True} if before else {})}
-    changes = [Change("insert", where, insert)]
-    if isinstance(kind, Conv | Pool) and any(kind.pad or ()):
-        changes += _padding(name, kind.pad)
-    if isinstance(kind, Merge):
-        read = _partners(run, unit)
-        if not all(read):
-            return ()
-        changes.append(Change("rewire", name, {"inputs": read}))
-    return (*changes, *_trained_alike(run, unit, name))
-
-
-def _layer(kind: Kind) -> dict[str, Any] | None:
-    """The Keras layer that a kind is, with its arguments; None where Keras has none."""
-    if isinstance(kind, Activation | Softmax):
-        return _made(kind)
-    if isinstance(kind, Dropout):
-        return {"class_name": "Dropout", "config": {"rate": kind.rate}}
-    if isinstance(kind, BatchNorm):
-        config = {"epsilon": kind.epsilon, **({} if kind.momentum is None else {"momentum": kind.momentum})}
-        return {"class_name": "BatchNormalization", "config": config}
-    if isinstance(kind, Pool) and kind.size is not None:
-        word = "Max" if kind.method == "max" else "Average"
-        config = {"pool_size": _listed(kind.size), "strides": _listed(kind.stride)}
-        return {"class_name": f"{word}Pooling2D", "config": config}
-    if isinstance(kind, Conv) and len(kind.size) == 2:
-        config = {
-            "filters": kind.filters,
-            "kernel_size": _listed(kind.size),
-            "strides": _listed(kind.stride),
-            "dilation_rate": _listed(kind.dilate),
-            "groups": kind.groups,
-            "use_bias": kind.bias,
-        }
-        return {"class_name": "Conv2D", "config": config}
-    if isinstance(kind, Scale):
-        # A depthwise filter of one cell: a multiplier, and an offset, for each channel.
-        return {"class_name": "DepthwiseConv2D", "config": {"kernel_size": 1, "use_bias": kind.bias}}
-    if isinstance(kind, Merge):
-        return {"class_name": kind.operation.capitalize(), "config": {}}
-    if isinstance(kind, Pad) and len(kind.pad) == 4:
-        top, bottom, left, right = kind.pad
-        return {"class_name": "ZeroPadding2D", "config": {"padding": [[top, bottom], [left, right]]}}
-    return None
-
-
-def _place(run: Comparison, unit: Unit) -> tuple[str, bool]:
-    """The Keras layer next to which a unit of the reference belongs, and whether in front of it.
-
-    Behind the partner of what it reads; but where an activation is fused into that partner and the reference has the
-    unit between the two, in front of the activation.
-    """
-    alignment = run.alignment
-    source = alignment.source(run.ref.network.data(unit.inputs)[0], "ref")
-    pair = alignment.by_ref.get(source)
-    if pair is None:
-        back = {mine: theirs for theirs, mine in alignment.inputs.items()}
-        return back.get(source, ""), False
-    readers = [p for p in alignment.pairs if alignment.source(p.ref.inputs[0] if p.ref.inputs else "", "ref") == source]
-    for reader in readers:
-        fused = path(run, reader.keras)
-        if fused == f"{path(run, pair.keras)}:activation" and unit.output in _above(run, reader.ref):
-            return fused, True
-    return path(run, pair.keras), False
-
-
-def _above(run: Comparison, unit: Unit) -> set[str]:
-    """The tensors that a unit of the reference reads, through units without a partner."""
-    makers, found, waiting = run.alignment.ref_makers, set(), list(unit.inputs)
-    while waiting:
-        tensor = waiting.pop()
-        found.add(tensor)
-        if tensor in makers and tensor not in run.alignment.by_ref:
-            waiting += makers[tensor].inputs
-    return found
-
-
-def _trained_alike(run: Comparison, unit: Unit, name: str) -> list[Change]:
+def trained_alike(run: Comparison, unit: Unit, name: str) -> list[Change]:
     """How the parameters of an inserted layer are trained: with the reference's decay and multipliers."""
     changes: list[Change] = []
     recipe = run.ref.recipe
@@ -275,49 +167,6 @@ def _trained_alike(run: Comparison, unit: Unit, name: str) -> list[Change]:
     return changes
 
 
-def surplus(run: Comparison, unit: Unit) -> tuple[Change, ...]:
-    """Takes out what only Keras has."""
-    names = dict.fromkeys(
-        path(run, unit) if len(unit.layers) == 1 else (run.keras.network[layer].origin or layer)
-        for layer in unit.layers
-    )
-    return tuple(Change("remove", name) for name in names)
-
-
-def moved(run: Comparison, unit: Unit, other: Unit) -> tuple[Change, ...]:
-    """Moves a Keras layer to where the reference has its like."""
-    where, before = _place(run, unit)
-    if before or not where or path(run, other).endswith(":activation"):
-        made = _layer(unit.kind)
-        if made is None or unit.params:
-            return ()
-        return (Change("remove", path(run, other)), Change("insert", where, {**made, "before": before}))
-    return (Change("rewire", path(run, other), {"behind": where}),)
-
-
-def reordered(run: Comparison, pair: Pair) -> tuple[Change, ...]:
-    """Lets a layer read the partners of what its own partner reads, in that order."""
-    inputs = _partners(run, pair.ref)
-    if not all(inputs):
-        return ()
-    return (Change("rewire", path(run, pair.keras), {"inputs": inputs}),)
-
-
-def _partners(run: Comparison, unit: Unit) -> list[str]:
-    """The Keras layers (or inputs) that make what a unit of the reference reads; empty where there is none."""
-    alignment = run.alignment
-    back = {mine: theirs for theirs, mine in alignment.inputs.items()}
-    found: list[str] = []
-    for tensor in run.ref.network.data(unit.inputs):
-        source = alignment.source(tensor, "ref")
-        partner = alignment.by_ref.get(source)
-        found.append(path(run, partner.keras).removesuffix(":activation") if partner else back.get(source, ""))
-    return found
-
-
-# Parameters -----------------------------------------------------------------------------------------------------------
-
-
 def absent(run: Comparison, pair: Pair, role: str, *, lacking: str) -> tuple[Change, ...]:
     """Gives the Keras layer a parameter that only the reference has, or takes away one that only Keras has."""
     argument = {"bias": "use_bias", "beta": "center", "gamma": "scale"}.get(role)
@@ -326,7 +175,7 @@ def absent(run: Comparison, pair: Pair, role: str, *, lacking: str) -> tuple[Cha
     where = path(run, pair.keras)
     if lacking != "Keras":
         return (Change("argument", where, {argument: False}),)
-    trained = [change for change in _trained_alike(run, pair.ref, where) if change.values.get("role") == role]
+    trained = [change for change in trained_alike(run, pair.ref, where) if change.values.get("role") == role]
     changes = (Change("argument", where, {argument: True}), *trained)
     return (*changes, *_own_value(run, pair, role, where)) if run.own else changes
 
@@ -376,14 +225,27 @@ def proposed(run: Comparison, pair: Pair, cause: str, edit: Any) -> tuple[Change
     if cause == "dropout-rate" and isinstance(kind, Dropout):
         return (Change("argument", where, {"rate": kind.rate}),)
     if isinstance(kind, Activation | Softmax):
-        return (Change("replace", where, _made(kind)),)
+        return (Change("replace", where, activation_of(kind)),)
     if isinstance(kind, Pool) and cause in ("pool-method", "pool-avg-count-pad", "pool-pad-value"):
-        return _other_pool(run, pair, kind) if cause == "pool-method" else _padding(where, kind.pad)
-    if isinstance(kind, Concat) and cause == "channel-order":
-        return reordered(run, pair)
+        return _other_pool(run, pair, kind) if cause == "pool-method" else cells(where, kind.pad)
+    if isinstance(kind, Conv | ConvTranspose) and edit.order:
+        return _joined(run, pair, edit.order)
     if isinstance(kind, BatchNorm) and cause == "bn-mode":
         return (Change("trainable", where, {"trainable": True}),)
     return ()
+
+
+def _joined(run: Comparison, pair: Pair, order: tuple[int, ...]) -> tuple[Change, ...]:
+    """The order in which what the groups of a convolution make is joined, put right where it is joined."""
+    last = run.keras.network[pair.keras.layers[-1]]
+    count = len(run.keras.network.data(last.inputs))
+    if not isinstance(last.kind, Concat) or count < 2 or len(order) % count:
+        return ()
+    width = len(order) // count
+    starts = [channel // width for channel in order[::width]]
+    if sorted(starts) != list(range(count)):
+        return ()  # interleaved
+    return (Change("rewire", last.origin or last.name, {"order": [starts.index(i) for i in range(count)]}),)
 
 
 def _pieces(params: Mapping[str, Any]) -> set[str]:
