@@ -22,9 +22,9 @@ from parity.runner import Pass, Runner, Targets
 from parity.structure import compare_inputs, compare_labels, compare_structure, compare_weights
 from parity.tensors import named
 from parity.transfer import Link, links, transferred
-from parity.updates import Course, free_step, isolated_moves
+from parity.updates import Course, Move, free_step, isolated_moves
 
-__all__ = ["run_comparison", "started"]
+__all__ = ["Slots", "begun", "outcome_of", "run_comparison", "same_labels", "started", "unmoved", "update_probe"]
 
 Array = np.ndarray
 Slots = dict[str, dict[str, Array]]
@@ -58,10 +58,8 @@ def run_comparison(
     Raises:
         CannotCompare: nothing of one side has a partner on the other.
     """
-    alignment = align(ref.network, keras.network, mode, mapping, labelled=data.labels_ref is not None)
-    found = links(alignment)
-    run = Comparison(ref, keras, data, mode, own, alignment, found, named(alignment, found), old_values=keras.params())
-    slots = started(ref, keras, found)
+    run, slots = begun(ref, keras, data, mode=mode, own=own, mapping=mapping)
+    alignment = run.alignment
     has_loss = alignment.has_loss
     backward = mode == "train" and has_loss
     total = (2 * steps if backward else 2) + len(alignment.pairs) + (1 if backward else 0)
@@ -72,14 +70,6 @@ def run_comparison(
         progress(what, done, total)
         done += 1
 
-    values = ref.params()
-    run.probes += compare_inputs(alignment, data.ref, data.keras)
-    run.probes += compare_labels(alignment, data.labels_ref, data.labels_keras)
-    run.probes += compare_structure(alignment, run.links, values, training=backward)
-    loaded = transferred(run.links, values)
-    run.probes += compare_weights(run.links, loaded, run.old_values, own=own)
-    if not own:
-        keras.load(loaded)
     _run_freely(run, steps if backward else 0, slots, tick)
     seen_ref = run.course.passes[0]
     ref.load(run.course.weights[0])
@@ -94,7 +84,7 @@ def run_comparison(
         mode=mode,
         backward=backward,
         labels_ref=data.labels_ref if has_loss else None,
-        labels_keras=_same_labels(alignment, data) if has_loss else None,
+        labels_keras=same_labels(alignment, data) if has_loss else None,
         masks=run.free.passes[0].masks,
         limits=limits,
     )
@@ -109,7 +99,33 @@ def run_comparison(
     return run
 
 
-def _same_labels(alignment: Alignment, data: Data) -> Targets | None:
+def begun(
+    ref: Runner, keras: Runner, data: Data, *, mode: str, own: bool = False, mapping: Map | None = None
+) -> tuple[Comparison, Slots]:
+    """A comparison up to where something runs: partners, input, structure, weights; the weights are loaded.
+
+    Args are those of `run_comparison`.
+
+    Returns:
+        The comparison, and the slots to start the Keras optimizer from.
+    """
+    alignment = align(ref.network, keras.network, mode, mapping, labelled=data.labels_ref is not None)
+    found = links(alignment)
+    run = Comparison(ref, keras, data, mode, own, alignment, found, named(alignment, found), old_values=keras.params())
+    slots = started(ref, keras, found)
+    values = ref.params()
+    run.probes += compare_inputs(alignment, data.ref, data.keras)
+    run.probes += compare_labels(alignment, data.labels_ref, data.labels_keras)
+    training = mode == "train" and alignment.has_loss
+    run.probes += compare_structure(alignment, run.links, values, training=training)
+    loaded = transferred(run.links, values)
+    run.probes += compare_weights(run.links, loaded, run.old_values, own=own)
+    if not own:
+        keras.load(loaded)
+    return run, slots
+
+
+def same_labels(alignment: Alignment, data: Data) -> Targets | None:
     """What a Keras loss is held against when it runs alone: the reference's labels, as it is given its inputs."""
     ref, keras = data.labels_ref, data.labels_keras
     if ref is None or keras is None or not compare_labels(alignment, ref, keras):
@@ -148,7 +164,7 @@ def _run_freely(run: Comparison, steps: int, slots: Slots, tick: Callable[[str],
             mine = _look(ref, run.course, data.ref, data.labels_ref if has_loss else None, run.mode, masks=masks)
         if step == 0:
             run.apart = propagated_distances(run, mine, theirs)
-            run.outcome = _outcome(run, mine, theirs)
+            run.outcome = outcome_of(run, mine, theirs)
             theirs.outputs.clear()
             theirs.output_grads.clear()
 
@@ -216,39 +232,43 @@ def _slots(ref: Runner, all_links: tuple[Link, ...]) -> Slots:
 
 def _updates(run: Comparison, slots: Slots) -> None:
     """The update phase, after everything before it is known."""
-    unmoved = _unmoved(run)
-    run.moves = isolated_moves(run.alignment, run.links, run.keras, run.course, run.free, slots=slots, unmoved=unmoved)
+    run.moves = isolated_moves(
+        run.alignment, run.links, run.keras, run.course, run.free, slots=slots, unmoved=unmoved(run)
+    )
     before = any(p.status in ("born", "unpaired", "inherited") for p in run.probes)
     moved_apart = any(m.status == "born" for m in run.moves)
     for move in sorted(run.moves, key=lambda m: m.step):
-        status = move.status
-        far = move.propagated is not None and move.propagated.relative > 1e-4
-        if status == "match" and far and (before or moved_apart):
-            status = "inherited"
-        pair, apart = move.link.pair, move.propagated or move.isolated
-        x_floor = None
-        if move.propagated is not None and move.floor > 0:
-            x_floor = move.propagated.rms / move.floor
-        run.probes.append(
-            Probe(
-                layer=pair.ref.name,
-                keras_layer=pair.keras.origin,
-                phase="update",
-                tensor=move.link.role,
-                step=move.step,
-                shape=move.shape,
-                status=status,
-                max_abs=apart.max_abs if apart else None,
-                rms_rel=apart.relative if apart else None,
-                floor=move.floor or None,
-                isolated_x_floor=move.x_floor,
-                propagated_x_floor=x_floor,
-                note=move.note,
-            )
-        )
+        run.probes.append(update_probe(move, before=before or moved_apart))
 
 
-def _unmoved(run: Comparison) -> dict[str, str]:
+def update_probe(move: Move, *, before: bool) -> Probe:
+    """The probe of one parameter's move; `before`: whether a fault came before it that it may have inherited."""
+    status = move.status
+    far = move.propagated is not None and move.propagated.relative > 1e-4
+    if status == "match" and far and before:
+        status = "inherited"
+    pair, apart = move.link.pair, move.propagated or move.isolated
+    x_floor = None
+    if move.propagated is not None and move.floor > 0:
+        x_floor = move.propagated.rms / move.floor
+    return Probe(
+        layer=pair.ref.name,
+        keras_layer=pair.keras.origin,
+        phase="update",
+        tensor=move.link.role,
+        step=move.step,
+        shape=move.shape,
+        status=status,
+        max_abs=apart.max_abs if apart else None,
+        rms_rel=apart.relative if apart else None,
+        floor=move.floor or None,
+        isolated_x_floor=move.x_floor,
+        propagated_x_floor=x_floor,
+        note=move.note,
+    )
+
+
+def unmoved(run: Comparison) -> dict[str, str]:
     """Parameter of the reference → why nothing can be said of its update."""
     network, first = run.ref.network, run.course.passes[0]
     code = any(isinstance(n.kind, Opaque) and n.kind.runs_code and n.output not in first.outputs for n in network)
@@ -264,7 +284,7 @@ def _unmoved(run: Comparison) -> dict[str, str]:
     return made
 
 
-def _outcome(run: Comparison, ref: Pass, keras: Pass) -> Outcome | None:
+def outcome_of(run: Comparison, ref: Pass, keras: Pass) -> Outcome | None:
     """How many top-1 predictions differ; None where the outputs are not one score vector per image."""
     mine, theirs = _scores(run, ref, keras)
     if mine is None or theirs is None or mine.size != theirs.size or mine.size // mine.shape[0] != mine.shape[-1]:

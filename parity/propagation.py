@@ -17,7 +17,7 @@ from parity.runner import Pass
 from parity.tensors import Named, shaped
 from parity.tolerance import CLEAN, Distance, distance
 
-__all__ = ["propagated_distances", "propagated_probes"]
+__all__ = ["Propagation", "propagated_distances", "propagated_probes", "seen_tensor"]
 
 Array = np.ndarray
 
@@ -34,7 +34,7 @@ def propagated_distances(run: Comparison, ref: Pass, keras: Pass) -> dict[tuple[
 
     def measured(item: tuple[Named, str]) -> Distance | None:
         named, name = item
-        expected, actual = _seen(named, name, ref, "ref"), _seen(named, name, keras, "keras")
+        expected, actual = seen_tensor(named, name, ref, "ref"), seen_tensor(named, name, keras, "keras")
         if expected is None or actual is None:
             return None
         fits = shaped(actual, expected.shape)
@@ -49,18 +49,22 @@ def propagated_distances(run: Comparison, ref: Pass, keras: Pass) -> dict[tuple[
 
 def propagated_probes(run: Comparison) -> list[Probe]:
     """The probes of forward, loss and backward, with their statuses; needs the verdicts and both first passes."""
-    return _Propagation(run).probes()
+    return Propagation(run).probes()
 
 
-def _seen(named: Named, name: str, seen: Pass, side: str) -> Array | None:
+def seen_tensor(named: Named, name: str, seen: Pass, side: str) -> Array | None:
     """One end-to-end tensor of a pair."""
     if name in named.sources:
         return seen.output_grads.get(named.sources[name][0 if side == "ref" else 1])
     return named.of(seen, side, name)
 
 
-class _Propagation:
-    """End-to-end errors beside the isolated ones, and the status of each probe."""
+class Propagation:
+    """End-to-end errors beside the isolated ones, and the status of each probe.
+
+    Args:
+        run: its verdicts, distances and passes; what is not known yet is left out.
+    """
 
     def __init__(self, run: Comparison) -> None:
         self.run, self.ref = run, run.course.passes[0]
@@ -70,6 +74,7 @@ class _Propagation:
         self.rows_noted = any("ties" in v.note for found in run.verdicts.values() for v in found)
 
     def probes(self) -> list[Probe]:
+        """Every probe, with what its status needs measured first."""
         run = self.run
         faulty = any(p.status in ("born", "unpaired") for p in run.probes)
         faulty |= any(v.status == "born" for found in run.verdicts.values() for v in found)
@@ -77,25 +82,28 @@ class _Propagation:
             self._measure_noise()
         self.x_floors = self._in_floors()
         forward, loss, backward = [], [], []
-        tainted = self._tainted()
+        tainted = self.tainted()
         for pair in run.alignment.pairs:
             for verdict in run.verdicts[pair.ref.name]:
                 if verdict.phase == "forward":
-                    forward.append(self._probe(pair, verdict, pair.ref.name in tainted))
+                    forward.append(self.probe(pair, verdict, pair.ref.name in tainted))
                 elif verdict.phase == "loss":
-                    loss.append(self._probe(pair, verdict, pair.ref.name in tainted))
+                    loss.append(self.probe(pair, verdict, pair.ref.name in tainted))
         before = any(p.status in ("born", "unpaired", "inherited") for p in (*run.probes, *forward, *loss))
         for pair in reversed(run.alignment.pairs):
             here = [v for v in run.verdicts[pair.ref.name] if v.phase == "backward"]
-            backward += [self._probe(pair, v, before) for v in here]
+            backward += [self.probe(pair, v, before) for v in here]
             before |= any(v.status == "born" for v in here)
         return forward + loss + backward
 
     def _strays(self) -> bool:
         """Whether end-to-end values differ by more than clean layers usually pile up."""
-        far = {key for key, x_floor in self._in_floors().items() if x_floor > _CHAOS}
         phases = {(name, v.tensor): v.phase for name, found in self.run.verdicts.items() for v in found}
-        return any(self.distances[key].relative > _PLAIN[phases[key]] for key in far)
+        return any(self.strays(key, phases[key], x_floor) for key, x_floor in self._in_floors().items())
+
+    def strays(self, key: tuple[str, str], phase: str, x_floor: float) -> bool:
+        """Whether an end-to-end value differs by more than clean layers usually pile up."""
+        return x_floor > _CHAOS and self.distances[key].relative > _PLAIN[phase]
 
     # ---- distances
 
@@ -105,16 +113,22 @@ class _Propagation:
         for pair in self.run.alignment.pairs:
             for verdict in self.run.verdicts[pair.ref.name]:
                 key = (pair.ref.name, verdict.tensor)
-                apart, noise = self.distances.get(key), self.noise.get(key)
-                if apart is None:
-                    continue
-                floor = np.asarray(verdict.floor, dtype=np.float64)
-                if noise is not None and noise.channel_rms.shape in (floor.shape, ()):
-                    floor = np.maximum(floor, noise.channel_rms)
-                elif noise is not None:
-                    floor = np.maximum(floor, noise.rms)
-                made[key] = apart.x_floor(floor)
+                x_floor = self.in_floors(key, verdict)
+                if x_floor is not None:
+                    made[key] = x_floor
         return made
+
+    def in_floors(self, key: tuple[str, str], verdict: Verdict) -> float | None:
+        """One propagated distance in floors; None where it is not known."""
+        apart, noise = self.distances.get(key), self.noise.get(key)
+        if apart is None:
+            return None
+        floor = np.asarray(verdict.floor, dtype=np.float64)
+        if noise is not None and noise.channel_rms.shape in (floor.shape, ()):
+            floor = np.maximum(floor, noise.channel_rms)
+        elif noise is not None:
+            floor = np.maximum(floor, noise.rms)
+        return apart.x_floor(floor)
 
     def _measure_noise(self) -> None:
         """What half an ulp in every input and weight makes of every tensor: the whole net's own amplification."""
@@ -140,7 +154,10 @@ class _Propagation:
                 for layer, named in run.named.items():
                     for name in named.names:
                         key = (layer, name)
-                        expected, moved = _seen(named, name, self.ref, "ref"), _seen(named, name, shaken, "ref")
+                        expected, moved = (
+                            seen_tensor(named, name, self.ref, "ref"),
+                            seen_tensor(named, name, shaken, "ref"),
+                        )
                         if expected is None or moved is None:
                             continue
                         noise, known = distance(moved, expected), self.noise.get(key)
@@ -151,7 +168,7 @@ class _Propagation:
 
     # ---- statuses
 
-    def _tainted(self) -> set[str]:
+    def tainted(self) -> set[str]:
         """Pairs whose end-to-end value may differ by a fault above them (or in their own structure or weights)."""
         run, alignment = self.run, self.run.alignment
         own = {p.layer for p in run.probes if p.phase in ("structure", "weights") and p.status == "born"}
@@ -166,7 +183,7 @@ class _Propagation:
                 paired = (alignment.by_ref if side == "ref" else alignment.by_keras).get(tensor)
                 if paired is not None:
                     name = paired.ref.name
-                    born = any(v.status == "born" and v.phase == "forward" for v in run.verdicts[name])
+                    born = any(v.status == "born" and v.phase == "forward" for v in run.verdicts.get(name, ()))
                     return born or name in tainted
                 unit = (alignment.ref_makers if side == "ref" else alignment.keras_makers).get(tensor)
                 if unit is None or not unit.inputs:
@@ -179,7 +196,8 @@ class _Propagation:
                 tainted.add(pair.ref.name)
         return tainted
 
-    def _probe(self, pair: Pair, verdict: Verdict, tainted: bool) -> Probe:
+    def probe(self, pair: Pair, verdict: Verdict, tainted: bool) -> Probe:
+        """The probe of one verdict; `tainted`: whether its end-to-end value may differ by a fault before it."""
         key = (pair.ref.name, verdict.tensor)
         apart, x_floor = self.distances.get(key), self.x_floors.get(key)
         status, note = verdict.status, verdict.note
@@ -252,5 +270,5 @@ class _Propagation:
     def _shape(self, pair: Pair, verdict: Verdict) -> tuple[int, ...]:
         if verdict.tensor == "loss":
             return ()
-        expected = _seen(self.run.named[pair.ref.name], verdict.tensor, self.ref, "ref")
+        expected = seen_tensor(self.run.named[pair.ref.name], verdict.tensor, self.ref, "ref")
         return () if expected is None else tuple(expected.shape)

@@ -18,11 +18,11 @@ from parity.runner import Pass, Runner, Targets
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance, rms
 from parity.transfer import Link, transferred
 
-__all__ = ["Course", "Move", "free_step", "isolated_moves"]
+__all__ = ["SCALARS", "Course", "Move", "free_step", "isolated_moves", "isolated_step", "spread", "step_moves"]
 
 Array = np.ndarray
 
-_SCALARS = 2.5e-5
+SCALARS = 2.5e-5
 """Relative error of a step that float32 scalars cause, taken as Keras holds them.
 
 Half of what Keras' 1 - beta2^t in Adam is off by: beta2 = 0.999 itself is rounded by 1.3e-8 (1.3e-5 of it), and the
@@ -122,22 +122,42 @@ def isolated_moves(
     """
     keras.reset(slots)
     moves: list[Move] = []
-    origin = transferred(links, course.weights[0])
-    for step, observed in enumerate(course.passes, start=1):
-        before, after = course.weights[step - 1], course.weights[step]
-        start = transferred(links, before)
-        goal = transferred(links, after)
-        keras.load(start)
-        keras.update(_gradients(links, observed, start), _statistics(alignment, observed))
-        reached = keras.params()
-        for link in links:
-            if not link.keras or link.keras not in start or not link.ref:
-                continue
-            why = next((unmoved[key] for key in link.ref if key in unmoved), "") if unmoved else ""
-            if why:
-                moves.append(Move(link, step, "unverified", None, 0.0, None, None, note=why))
-                continue
-            moves.append(_move(link, step, start, goal, reached, origin, course, free))
+    for step in range(1, len(course.passes) + 1):
+        reached = isolated_step(alignment, links, keras, course, step)
+        moves += step_moves(links, course, free, reached, step, unmoved)
+    return moves
+
+
+def isolated_step(
+    alignment: Alignment, links: tuple[Link, ...], keras: Runner, course: Course, step: int
+) -> dict[str, Array]:
+    """The Keras parameters after a step from the reference's weights by its gradients; the optimizer goes on."""
+    observed = course.passes[step - 1]
+    start = transferred(links, course.weights[step - 1])
+    keras.load(start)
+    keras.update(_gradients(links, observed, start), _statistics(alignment, observed))
+    return keras.params()
+
+
+def step_moves(
+    links: tuple[Link, ...],
+    course: Course,
+    free: Course,
+    reached: Mapping[str, Array],
+    step: int,
+    unmoved: Mapping[str, str] | None = None,
+) -> list[Move]:
+    """Every parameter's move in one step; `reached` is what `isolated_step` gave, the rest as in `isolated_moves`."""
+    origin, start, goal = (transferred(links, course.weights[at]) for at in (0, step - 1, step))
+    moves: list[Move] = []
+    for link in links:
+        if not link.keras or link.keras not in start or not link.ref:
+            continue
+        why = next((unmoved[key] for key in link.ref if key in unmoved), "") if unmoved else ""
+        if why:
+            moves.append(Move(link, step, "unverified", None, 0.0, None, None, note=why))
+            continue
+        moves.append(_move(link, step, start, goal, reached, origin, course, free))
     return moves
 
 
@@ -174,7 +194,7 @@ def _move(
 ) -> Move:
     key = link.keras
     expected, actual = goal[key] - start[key], reached[key] - start[key]
-    floor = ROUNDOFF * channel_rms(start[key]) + (8 * ROUNDOFF + _SCALARS / CLEAN) * rms(expected)
+    floor = ROUNDOFF * channel_rms(start[key]) + (8 * ROUNDOFF + SCALARS / CLEAN) * rms(expected)
     travelled: Distance | None = None
     if link.linear:
         travelled = distance(free.weights[step][key] - free.weights[0][key], goal[key] - origin[key])
@@ -182,11 +202,11 @@ def _move(
     x_floor = apart.x_floor(floor)
     status = "match" if x_floor <= CLEAN else "born"
     if status == "born" and link.role in ("variance", "deviation") and isinstance(link.pair.ref.kind, BatchNorm):
-        return _spread(link, step, start, reached, course, apart)
+        return spread(link, step, start, reached, course, apart)
     return Move(link, step, status, x_floor, float(np.mean(floor)), apart, travelled, expected.shape)
 
 
-def _spread(
+def spread(
     link: Link,
     step: int,
     start: Mapping[str, Array],

@@ -45,7 +45,7 @@ ORDER = (
     ),
     ("rules", "causes"),
     ("diagnose", "findings"),
-    ("options", "identity", "joined", "sides", "summary", "fixes", "traces", "session"),
+    ("options", "identity", "joined", "sides", "summary", "fixes", "traces", "setup", "session"),
     ("receptive", "inspection", "reports"),
     ("debugger", "gate"),
     ("commands", "pytest_plugin"),

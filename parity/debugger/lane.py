@@ -1,0 +1,446 @@
+"""One side's run, layer by layer and only as far as somebody looks: what a side does while one steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from parity.errors import ParityError
+from parity.layers import Dropout, Loss
+from parity.network import Network
+from parity.runner import Local, Pass, Runner, Targets
+from parity.units import Unit
+
+__all__ = ["Blocked", "Lane", "Node", "Seen", "nodes_of"]
+
+Array = np.ndarray
+
+_FAULTS = (ParityError, NotImplementedError, ValueError, KeyError, RuntimeError, TypeError)
+"""What a runner raises for layers that it cannot run alone."""
+
+
+class Blocked(Exception):
+    """A tensor of a side cannot be computed; says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """Layers of one network that run in one go.
+
+    Attributes:
+        name: of the unit that they are.
+        layers: their names, in running order.
+        inputs: the tensors that they read from outside.
+        outputs: every tensor that they make.
+        params: ids of the parameters that they use.
+        is_loss: whether a loss is among them.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: frozenset[str]
+    is_loss: bool
+
+
+def nodes_of(network: Network, units: Iterable[Unit]) -> tuple[Node, ...]:
+    """A network as nodes in running order: its units, and by itself each layer that is in none of them.
+
+    What is counted and not differentiated (a top-1 error) is left out.
+    """
+    made: list[tuple[int, Node]] = []
+    places = {layer.name: i for i, layer in enumerate(network)}
+    groups = [(unit.name, unit.layers) for unit in units]
+    taken = {name for _, layers in groups for name in layers}
+    groups += [(n, (n,)) for n in places if n not in taken and not isinstance(network[n].kind, Loss)]
+    losses = {layer.name for layer in network.losses}
+    for name, members in groups:
+        layers = [network[member] for member in members]
+        outputs = tuple(t for layer in layers for t in layer.outputs)
+        read = dict.fromkeys(t for layer in layers for t in layer.inputs if t not in outputs)
+        params = frozenset(key for layer in layers for key in layer.params.values())
+        node = Node(name, tuple(members), tuple(network.data(read)), outputs, params, not losses.isdisjoint(members))
+        made.append((max(places[member] for member in members), node))
+    return tuple(node for _, node in sorted(made, key=lambda item: item[0]))
+
+
+class Seen(dict[str, Array]):
+    """Tensors of a lane by name, each computed when it is asked for; a name that cannot be computed is not in it."""
+
+    def __init__(self, find: Callable[[str], Array | None]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, key: str) -> Array:
+        """The tensor; raises KeyError where it cannot be computed."""
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(str(key)) is not None
+
+    def get(self, key: str, default: Array | None = None) -> Array | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The tensor, or the default where it cannot be computed."""
+        try:
+            value = self._find(key)
+        except Blocked:
+            return default
+        return default if value is None else value
+
+
+class Lane:
+    """One side on one batch with given weights: tensors and their gradients, computed when they are asked for.
+
+    Args:
+        runner: of the side; nothing of its state is read or changed, but for a whole run where layers cannot run alone.
+        nodes: of its network.
+        inputs: name → n h w c.
+        labels: what its losses are held against; None leaves them out.
+        weights: param id → value.
+        mode: `"train"` or `"eval"`.
+        mask: dropout layer → its 0/1 mask, or None.
+        memory: bytes of tensors that are kept; what goes over it is computed again when it is asked for.
+
+    Attributes:
+        statistics: layer → batch statistics, of what ran so far.
+        losses: loss layer → its share of the objective, of what ran so far.
+        runs: how many nodes were run, forward and backward.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        nodes: Sequence[Node],
+        inputs: Mapping[str, Array],
+        labels: Targets | None,
+        weights: Mapping[str, Array],
+        *,
+        mode: str,
+        mask: Callable[[str], Array | None] = lambda _: None,
+        memory: int = 1 << 31,
+    ) -> None:
+        self.runner, self.nodes, self.labels, self.mode = runner, tuple(nodes), labels, mode
+        self.weights = dict(weights)
+        self.statistics: dict[str, dict[str, Array]] = {}
+        self.losses: dict[str, float] = {}
+        self.runs = 0
+        self._inputs, self._mask, self._memory = dict(inputs), mask, memory
+        self._values: dict[str, Array] = {}
+        self._put: dict[str, Array] = {}
+        self._put_gradients: dict[str, Array] = {}
+        self._flows: dict[str, dict[str, Array]] = {}
+        self._backed: dict[str, Local] = {}
+        self._places = {node.name: i for i, node in enumerate(self.nodes)}
+        self._makers = {tensor: node for node in self.nodes for tensor in node.outputs}
+        self._readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for tensor in node.inputs:
+                self._readers.setdefault(tensor, []).append(node)
+
+    # ---- forward
+
+    def value(self, tensor: str) -> Array:
+        """A tensor; what is needed for it and not at hand is run.
+
+        Raises:
+            Blocked: it cannot be computed.
+        """
+        known = self._known(tensor)
+        if known is not None:
+            return known
+        needed = self._missing(tensor)
+        left = {t: sum(t in node.inputs for node in needed) for t in {t for node in needed for t in node.inputs}}
+        for node in needed:
+            self._run(node)
+            for read in node.inputs:
+                left[read] -= 1
+            self._trim({t for t, count in left.items() if count} | {tensor})
+        known = self._known(tensor)
+        if known is None:
+            raise Blocked(f"{tensor} was not made")
+        return known
+
+    def at_hand(self, tensor: str) -> bool:
+        """Whether the tensor is there without running anything."""
+        return self._known(tensor) is not None
+
+    @property
+    def outputs(self) -> Seen:
+        """Every tensor by name."""
+        return Seen(self.value)
+
+    def _known(self, tensor: str) -> Array | None:
+        for held in (self._put, self._inputs):
+            if tensor in held:
+                return held[tensor]
+        value = self._values.get(tensor)
+        if value is not None:  # the most recently used stands last
+            self._values[tensor] = self._values.pop(tensor)
+        return value
+
+    def _missing(self, tensor: str) -> list[Node]:
+        """The nodes that must run for a tensor, in running order."""
+        found: set[str] = set()
+        waiting = [tensor]
+        while waiting:
+            name = waiting.pop()
+            if name in self._put or name in self._inputs or name in self._values:
+                continue
+            node = self._makers.get(name)
+            if node is None:
+                raise Blocked(f"nothing makes {name}")
+            if node.name not in found:
+                found.add(node.name)
+                waiting += node.inputs
+        return [self.nodes[place] for place in sorted(self._places[name] for name in found)]
+
+    def _run(self, node: Node) -> None:
+        try:
+            local = self._isolated(node, None)
+            made = local.outputs
+        except _FAULTS as problem:
+            whole = self._whole
+            if whole is None or not any(tensor in whole.outputs for tensor in node.outputs):
+                raise Blocked(" ".join(str(problem).split())) from problem
+            local, made = Local(statistics=whole.statistics, losses=whole.losses), whole.outputs
+        self.statistics.update({k: v for k, v in local.statistics.items() if k in node.layers})
+        self.losses.update({k: v for k, v in local.losses.items() if k in node.layers})
+        for tensor in node.outputs:
+            if tensor in made and tensor not in self._put:
+                self._values[tensor] = made[tensor]
+
+    def _isolated(self, node: Node, upstream: Mapping[str, Array] | None) -> Local:
+        self.runs += 1
+        masks = {name: self.mask(name) for name in node.layers if isinstance(self.network[name].kind, Dropout)}
+        return self.runner.isolate(
+            node.layers,
+            {tensor: self.value(tensor) for tensor in node.inputs},
+            labels=self.labels,
+            upstream=upstream,
+            mode=self.mode,
+            masks={name: mask for name, mask in masks.items() if mask is not None},
+            params={key: self.weights[key] for key in node.params if key in self.weights},
+        )
+
+    @property
+    def network(self) -> Network:
+        """What the side's runner runs."""
+        return self.runner.network
+
+    def mask(self, layer: str) -> Array | None:
+        """The 0/1 mask of a dropout layer in train mode; None where it keeps all."""
+        return self._mask(layer) if self.mode == "train" else None
+
+    @cached_property
+    def _whole(self) -> Pass | None:
+        """A run of the whole side, where layers cannot run alone (a recorded run, code outside of layers)."""
+        if self._put or self._put_gradients:
+            return None
+        before = self.runner.params()
+        try:
+            self.runner.load(self.weights)
+            masks = {n.name: self.mask(n.name) for n in self.network if isinstance(n.kind, Dropout)}
+            given = {name: mask for name, mask in masks.items() if mask is not None}
+            backward = self.mode == "train" and self.labels is not None and bool(self.network.losses)
+            return self.runner.run(self._inputs, self.labels, mode=self.mode, backward=backward, masks=given)
+        except _FAULTS:
+            return None
+        finally:
+            self.runner.load(before)
+
+    # ---- backward
+
+    def gradient(self, tensor: str) -> Array | None:
+        """The derivative of the objective with respect to a tensor; None where none flows.
+
+        Raises:
+            Blocked: it cannot be computed.
+        """
+        if tensor in self._put_gradients:
+            return self._put_gradients[tensor]
+        for node in self._unbacked(tensor):
+            self._back(node)
+        return self._sum(tensor)
+
+    @property
+    def gradients(self) -> Seen:
+        """The gradient of every tensor by the tensor's name."""
+        return Seen(self.gradient)
+
+    def local(self, node_name: str) -> Local:
+        """What a node's own backward run showed.
+
+        Raises:
+            Blocked: it cannot be run.
+        """
+        node = self.nodes[self._places[node_name]]
+        if node.name not in self._backed:
+            for tensor in node.outputs:
+                self.gradient(tensor)
+            self._back(node)
+        return self._backed[node.name]
+
+    def param_gradients(self, only: Iterable[str] | None = None) -> dict[str, Array]:
+        """Param id → gradient of the objective.
+
+        Args:
+            only: of these alone; None finishes the backward run and gives all.
+
+        Raises:
+            Blocked: one cannot be computed.
+        """
+        wanted = None if only is None else set(only)
+        found: dict[str, Array] = {}
+        for node in reversed(self.nodes):
+            users = node.params if wanted is None else node.params & wanted
+            if wanted is not None and not users:
+                continue
+            grads = self.local(node.name).param_grads
+            for key in users:
+                if key in grads:
+                    found[key] = found[key] + grads[key] if key in found else grads[key]
+        return found
+
+    def _unbacked(self, tensor: str) -> list[Node]:
+        """The nodes behind a tensor whose backward run is missing, the last one first."""
+        found: set[str] = set()
+        waiting = [tensor]
+        while waiting:
+            name = waiting.pop()
+            if name in self._put_gradients:
+                continue
+            for node in self._readers.get(name, ()):
+                if node.name in found or node.name in self._backed:
+                    continue
+                found.add(node.name)
+                waiting += node.outputs
+        return [self.nodes[place] for place in sorted((self._places[name] for name in found), reverse=True)]
+
+    def _sum(self, tensor: str) -> Array | None:
+        if tensor in self._put_gradients:
+            return self._put_gradients[tensor]
+        parts = self._flows.get(tensor, {})
+        ordered = [parts[name] for name in sorted(parts, key=lambda n: self._places[n])]
+        return sum(ordered[1:], ordered[0]) if ordered else None
+
+    def _back(self, node: Node) -> None:
+        """One node's backward run, from the gradients of what it makes."""
+        given = {tensor: self._sum(tensor) for tensor in node.outputs}
+        upstream = {tensor: value for tensor, value in given.items() if value is not None}
+        if not upstream and not (node.is_loss and self.labels is not None):
+            self._backed[node.name] = Local()
+            return
+        try:
+            local = self._isolated(node, upstream)
+        except _FAULTS as problem:
+            local = self._from_whole(node, problem)
+        self._backed[node.name] = Local(param_grads=local.param_grads, losses=local.losses, loss=local.loss)
+        for tensor in node.inputs:
+            if tensor in local.input_grads:
+                self._flows.setdefault(tensor, {})[node.name] = local.input_grads[tensor]
+        self._trim(set(node.inputs))
+
+    def _from_whole(self, node: Node, problem: Exception) -> Local:
+        """A node's share of a whole run's gradients, where it is the only one that adds to them."""
+        whole = self._whole
+        if whole is None or not whole.output_grads:
+            raise Blocked(" ".join(str(problem).split())) from problem
+        local = Local(param_grads={key: whole.param_grads[key] for key in node.params if key in whole.param_grads})
+        for tensor in node.inputs:
+            # The last reader to run backward carries the whole of the gradient.
+            if tensor in whole.output_grads and self._readers[tensor][0] is node:
+                self._flows[tensor] = {}
+                local.input_grads[tensor] = whole.output_grads[tensor]
+        return local
+
+    # ---- experiments
+
+    def put(self, tensor: str, value: Array | None) -> None:
+        """Hold a tensor at a value from now on (None: as it is made); what is behind it is computed anew."""
+        if value is None:
+            self._put.pop(tensor, None)
+        else:
+            self._put[tensor] = value
+        self.__dict__.pop("_whole", None)
+        self._values.pop(tensor, None)
+        self._forget(self._readers.get(tensor, ()))
+
+    def put_gradient(self, tensor: str, value: Array | None) -> None:
+        """Hold a tensor's gradient at a value from now on (None: as it flows); what is before it is computed anew."""
+        if value is None:
+            self._put_gradients.pop(tensor, None)
+        else:
+            self._put_gradients[tensor] = value
+        self.__dict__.pop("_whole", None)
+        self._forget_gradients()
+
+    def set_weight(self, key: str, value: Array) -> None:
+        """Give a parameter another value; what depends on it is computed anew."""
+        self.weights[key] = value
+        self.__dict__.pop("_whole", None)
+        self._forget([node for node in self.nodes if key in node.params])
+
+    def use(self, runner: Runner, layers: Sequence[str]) -> None:
+        """Run on with another runner whose network has the same layers, of which these compute something else."""
+        self.runner = runner
+        self.__dict__.pop("_whole", None)
+        self._forget([node for node in self.nodes if set(layers) & set(node.layers)])
+
+    def _forget(self, nodes: Iterable[Node]) -> None:
+        """Drop what these nodes and all behind them made."""
+        waiting, seen = list(nodes), set[str]()
+        while waiting:
+            node = waiting.pop()
+            if node.name in seen:
+                continue
+            seen.add(node.name)
+            for tensor in node.outputs:
+                self._values.pop(tensor, None)
+                waiting += self._readers.get(tensor, ())
+        self._forget_gradients()
+
+    def _forget_gradients(self) -> None:
+        self._flows.clear()
+        self._backed.clear()
+
+    # ---- memory
+
+    @property
+    def held(self) -> int:
+        """Bytes of tensors and gradients that are at hand, beyond the inputs and what was put in."""
+        return sum(value.nbytes for value in self._held())
+
+    def _held(self) -> Iterator[Array]:
+        yield from self._values.values()
+        for parts in self._flows.values():
+            yield from parts.values()
+
+    def _trim(self, needed: set[str]) -> None:
+        """Let go of what was used longest ago, as far as the memory demands it."""
+        held = self.held
+        if held <= self._memory:
+            return
+        for tensor in list(self._values):
+            if held <= self._memory:
+                return
+            if tensor not in needed:
+                held -= self._values.pop(tensor).nbytes
+        for tensor in list(self._flows):
+            if held <= self._memory:
+                return
+            if tensor in needed or not self._passed(tensor):
+                continue
+            held -= sum(part.nbytes for part in self._flows.pop(tensor).values())
+            for node in self._readers.get(tensor, ()):
+                self._backed.pop(node.name, None)
+
+    def _passed(self, tensor: str) -> bool:
+        """Whether a gradient has been carried on to what is before it."""
+        maker = self._makers.get(tensor)
+        return maker is None or maker.name in self._backed

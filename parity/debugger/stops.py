@@ -1,0 +1,92 @@
+"""Where one can stand: the places of a run at which the two sides are held against each other, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from parity.align import Alignment, Pair
+from parity.layers import Loss
+from parity.report import Probe
+
+__all__ = ["Stop", "stops_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Stop:
+    """One place of a run.
+
+    Attributes:
+        index: its place among all stops, from 0.
+        phase: `input`, `structure`, `weights`, `forward`, `loss`, `backward` or `update`.
+        step: the training step, from 1.
+        layer: the reference's layer; empty where only Keras has it, and at the start.
+        keras_layer: the Keras layer.
+        pair: whose tensors are compared; None in the phases in which nothing runs.
+        group: the submodels that the Keras layer stands in, from the outermost on.
+        fixed: what is compared in the phases in which nothing runs.
+    """
+
+    index: int
+    phase: str
+    step: int
+    layer: str
+    keras_layer: str
+    pair: Pair | None = None
+    group: tuple[str, ...] = ()
+    fixed: tuple[Probe, ...] = field(default=(), repr=False)
+
+    @property
+    def words(self) -> str:
+        """Where it is, e.g. `forward of ip1 (Keras conv2d_5), step 2`."""
+        if not self.layer and not self.keras_layer:
+            return "the start: what both sides are fed"
+        name = self.layer or f"Keras {self.keras_layer}"
+        partner = f" (Keras {self.keras_layer})" if self.layer and self.keras_layer not in ("", self.layer) else ""
+        step = f", step {self.step}" if self.step > 1 or self.phase == "update" else ""
+        return f"{self.phase} of {name}{partner}{step}"
+
+
+def stops_of(
+    alignment: Alignment, fixed: Sequence[Probe], *, steps: int, backward: bool, recorded: bool = False
+) -> tuple[Stop, ...]:
+    """Every stop in order: the start, what differs in structure and weights, then each training step.
+
+    Args:
+        alignment: who is whose partner.
+        fixed: the probes of the phases in which nothing runs.
+        steps: training steps.
+        backward: False stops behind the loss of the first step.
+        recorded: whether a side only plays back what was recorded: of its later steps there are the updates alone.
+    """
+    made: list[Stop] = []
+
+    def add(
+        phase: str, step: int, pair: Pair | None, probes: Iterable[Probe] = (), names: tuple[str, str] = ("", "")
+    ) -> None:
+        layer, keras = (pair.ref.name, pair.keras.origin) if pair else names
+        group = tuple(keras.split("/")[:-1]) if phase in ("forward", "backward", "update") else ()
+        made.append(Stop(len(made), phase, step, layer, keras, pair, group, tuple(probes)))
+
+    add("input", 1, None, [p for p in fixed if p.phase == "input"])
+    for phase in ("structure", "weights"):
+        names = dict.fromkeys((p.layer, p.keras_layer) for p in fixed if p.phase == phase and p.status != "match")
+        for layer, keras in names:
+            here = [p for p in fixed if p.phase == phase and (p.layer, p.keras_layer) == (layer, keras)]
+            add(phase, 1, None, here, (layer, keras))
+    losses = [pair for pair in alignment.pairs if isinstance(pair.ref.kind, Loss)]
+    others = [pair for pair in alignment.pairs if pair not in losses]
+    with_params = [pair for pair in alignment.pairs if pair.ref.params or pair.keras.params]
+    for step in range(1, (steps if backward else 1) + 1):
+        if step == 1 or not recorded:
+            for pair in others:
+                add("forward", step, pair)
+            for pair in losses:
+                add("loss", step, pair)
+            if backward:
+                for pair in reversed(alignment.pairs):
+                    add("backward", step, pair)
+        if backward:
+            for pair in with_params:
+                add("update", step, pair)
+    return tuple(made)
