@@ -8,7 +8,7 @@ from tests import recording
 @pytest.fixture(autouse=True)
 def as_a_user(monkeypatch):
     """No switch of the developer's own environment may change what a user is told."""
-    for name in ("PARITY_DEBUG", "NO_COLOR", "FORCE_COLOR"):
+    for name in ("PARITY_DEBUG", "NO_COLOR", "FORCE_COLOR", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -19,6 +19,10 @@ __all__ = ["compare"]
 def compare(
     selection: Selection,
     json: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also write the report as JSON.")] = None,
+    junit: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="Also write JUnit XML: a case for each layer and phase.")
+    ] = None,
+    markdown: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also write Markdown.")] = None,
     fix: Annotated[
         Optional[Path], typer.Option(metavar="OUT.keras", help="Write a repaired copy of the Keras model.")
     ] = None,
@@ -31,8 +35,9 @@ def compare(
     from parity.reports.output import check_target, progress_on, show, write
 
     options = selection.keywords()
-    if json is not None:
-        check_target(json, "--json")
+    for target, option in ((json, "--json"), (junit, "--junit"), (markdown, "--markdown")):
+        if target is not None:
+            check_target(target, option)
     check_fix(fix, fix_script, selection.files)
     from parity.session import check_and_fix
 
@@ -42,6 +47,7 @@ def compare(
     if json is not None:
         write(json, report.to_json(), "--json")
     show(report)
+    _tell_ci(report, junit, markdown)
     if fix is not None or fix_script is not None:
         show(FixView(repair))
         keras, custom_objects = Path(selection.keras), selection.custom_objects
@@ -53,6 +59,24 @@ def compare(
 
         complain(verdict_line(report) + _remedy(report))
     return report.exit_code
+
+
+def _tell_ci(report: Report, junit: Path | None, markdown: Path | None) -> None:
+    """The files that CI servers show, and what GitHub's runner reads where there is one."""
+    from parity.reports.cases import suite_of
+    from parity.reports.github import tell_github
+
+    suites = [suite_of(report)]
+    if junit is not None:
+        from parity.reports.junit import write_junit
+
+        write_junit(junit, suites)
+    if markdown is not None:
+        from parity.reports.markdown import write_markdown
+
+        write_markdown(markdown, suites)
+    for annotation in tell_github(suites):
+        typer.echo(annotation)
 
 
 def _remedy(report: Report) -> str:

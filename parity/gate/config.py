@@ -263,10 +263,10 @@ class _Reader:
             raise BadFile(self.path, f"{where}: the status is one of {', '.join(_ALLOWABLE)}")
         if words["status"] and not words["layer"]:
             raise BadFile(self.path, f"{where}: a status is allowed at a layer", 'e.g. layer = "aug_*"')
-        dates = {key: self._date(where, key, given.get(key)) for key in ("since", "until")}
-        if not any(dates.values()):
+        since, until = (self._date(where, key, given.get(key)) for key in ("since", "until"))
+        if since is None and until is None:
             raise BadFile(self.path, f"{where} needs a date", "since = the day it was granted, or until = its last day")
-        return Exemption(**words, **dates, line=line)
+        return Exemption(**words, since=since, until=until, line=line)
 
     def _date(self, where: str, key: str, value: Any) -> datetime.date | None:
         if value is None or (isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)):

@@ -4,8 +4,8 @@ A baseline holds *budgets*, not measurements. Rounding is another on another pro
 or another convolution algorithm, so a pair is measured under several of them (`CLIMATES`), the worst counts, it gets
 headroom, and is rounded up to 1, 2 or 5 times a power of ten: a baseline made elsewhere is then the same file.
 
-- run alone: units of the noise floor. 4 times the worst, and at least `_LEAST_ALONE`: so far a clean float32 library may
-  go, as float64 has proven. What was proven to be rounding at 500 floors may go to 2000, and no further.
+- run alone: units of the noise floor. 4 times the worst, and at least `_LEAST_ALONE`: as far as clean libraries go.
+  What float64 proved to be rounding at 500 floors may go to 2000, and no further.
 - end to end: relative error. 4 times the worst, and at least `_LEAST_END`; gradients may jump by a hundredth where
   rounding lets another maximum win or switches a relu.
 - what diverges and is allowed: half as much again as it did. It is no noise, but it may not get worse.

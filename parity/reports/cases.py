@@ -58,7 +58,9 @@ class Suite:
         findings: the causes of divergences, those that are put up with left out.
         files: the paths of both sides; empty where one is in memory.
         seconds: how long it took; None where that is not told.
+        allowed: what is put up with, and why.
         remarks: what else a reader should know.
+        warnings: what somebody should look at, though it is no fault.
         config: the file that asks for the comparison, and the line there; empty and 0 where there is none.
     """
 
@@ -69,7 +71,9 @@ class Suite:
     findings: tuple[Finding, ...] = ()
     files: tuple[str, str] = ("", "")
     seconds: float | None = None
+    allowed: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     config: tuple[str, int] = ("", 0)
 
 
@@ -78,11 +82,13 @@ def suite_of(report: Report, name: str = "") -> Suite:
     from parity.reports.console import verdict_line
 
     files = tuple(str(report.inputs.get(side, {}).get("path", "")) for side in ("ref", "keras"))
+    found = cases(report)
     return Suite(
         name=name or " ↔ ".join(file or "in memory" for file in files),
         verdict=report.verdict,
         sentence=verdict_line(report),
-        cases=cases(report),
+        cases=found,
+        allowed=tuple(dict.fromkeys(f"{case.name}: {case.sentence}" for case in found if case.outcome == "allowed")),
         findings=tuple(f for f in report.findings if f.severity == "divergence"),
         files=(files[0], files[1]),
         remarks=report.notes,
@@ -134,7 +140,7 @@ def _by_option(report: Report) -> Excuse:
         for status, pattern in allowed:
             names = [name for name in (probe.layer, probe.keras_layer) if name]
             if probe.status == status and any(fnmatchcase(name, pattern) for name in names):
-                return f"allowed as {status}:{pattern}"
+                return f"as {status}:{pattern}"
         return ""
 
     return excuse
@@ -159,8 +165,8 @@ def _case(report: Report, probes: Sequence[Probe], excuse: Excuse, strict: bool)
     if open_ones:
         return case("unverified", _probe_line(open_ones[0]), list(map(_probe_line, open_ones)), "unverified")
     if faults or dark:
-        why = " ".join(dict.fromkeys(reasons[id(p)] for p in (*faults, *dark)))
-        return case("allowed", why, list(map(_probe_line, (*faults, *dark))), (faults or dark)[0].status)
+        why = "; ".join(dict.fromkeys(part for p in (*faults, *dark) for part in reasons[id(p)].split("; ")))
+        return case("allowed", f"allowed, {why}", list(map(_probe_line, (*faults, *dark))), (faults or dark)[0].status)
     inherited = [p for p in probes if p.status == "inherited"]
     if inherited:
         return case("inherited", "inherited: only its inputs differ", list(map(_probe_line, inherited)), "inherited")
