@@ -25,13 +25,14 @@ def diagnose(run: Comparison) -> tuple[Finding, ...]:
 
 
 def first_divergence(
-    probes: list[Probe], findings: tuple[Finding, ...], *, strict: bool = False
+    probes: list[Probe], findings: tuple[Finding, ...], *, strict: bool = False, alone: bool = True
 ) -> FirstDivergence | None:
     """The earliest phase and probe with a fault born there (probes come in the order in which they are judged).
 
-    With `strict`, faults count that this batch does not show.
+    With `strict`, faults count that this batch does not show. Where layers could not be run alone (two traces) it is
+    the earliest probe above noise, wherever its fault was born.
     """
-    statuses = ("born", "unpaired", "masked") if strict else ("born", "unpaired")
+    statuses = ("born", "unpaired", *(("masked",) if strict else ()), *(() if alone else ("inherited",)))
     faults = [p for p in probes if p.status in statuses]
     if not faults:
         return None

@@ -23,6 +23,7 @@ from parity.report import PHASES, Finding, Probe, Report
 from parity.runner import Runner
 from parity.setup import set_up
 from parity.summary import layer_rows, recipe_rows
+from parity.traces.between import recorded_pair
 
 __all__ = ["check", "check_and_fix"]
 
@@ -108,21 +109,24 @@ def check_and_fix(
         custom_objects=custom_objects, rtol=rtol, atol=atol, seed=seed, allow=allow, keras_engine=keras_engine,
         keras_arch=keras_arch, backend=backend, trust=trust, ref_recipe=ref_recipe, ref_version=ref_version,
     )  # fmt: skip
-    sides, limits, allowed, mapping = setup.sides, setup.limits, setup.allowed, setup.mapping
-    used, notes = sides.batch, [*sides.notes]
-    run = run_comparison(
-        sides.ref,
-        sides.keras,
-        sides.data,
-        mode=mode,
-        own=weights == "own",
-        steps=steps,
-        mapping=mapping,
-        limits=limits,
-        progress=tell,
-    )
-    notes += _remarks(run)
-    findings = diagnose(run)
+    allowed, recorded = setup.allowed, recorded_pair(setup, steps=steps, progress=tell)
+    if recorded is not None:
+        sides, run, findings = recorded
+    else:
+        sides = setup.sides
+        run = run_comparison(
+            sides.ref,
+            sides.keras,
+            sides.data,
+            mode=mode,
+            own=weights == "own",
+            steps=steps,
+            mapping=setup.mapping,
+            limits=setup.limits,
+            progress=tell,
+        )
+        findings = diagnose(run)
+    used, notes = sides.batch, [*sides.notes, *_remarks(run)]
     probes = tuple(p for p in run.probes if only is None or p.phase == "input" or _fits(p, only))
     if only is not None:
         findings = tuple(f for f in findings if not f.layer or fnmatchcase(f.layer, only))
@@ -133,7 +137,7 @@ def check_and_fix(
     notes += _permitted(probes, allowed)
     findings = tuple(_softened(f, probes, allowed) for f in findings)
     findings = tuple(sorted(findings, key=lambda f: f.severity == "note"))
-    first = first_divergence(judged, findings, strict=strict)
+    first = first_divergence(judged, findings, strict=strict, alone=recorded is None)
     verdict = "diverged" if first else "unverified" if any(p.status == "unverified" for p in judged) else "match"
     if verdict == "match" and not any(p.phase in ("forward", "loss", "backward", "update") for p in judged):
         raise CannotCompare("nothing of the two models could be compared beyond their structure")
@@ -154,7 +158,7 @@ def check_and_fix(
         },
         options={
             "mode": mode,
-            "weights": weights,
+            "weights": "own" if recorded is not None else weights,
             "steps": steps if mode == "train" else 0,
             "seed": seed,
             "rtol": rtol,

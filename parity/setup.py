@@ -1,9 +1,10 @@
-"""From the options of a comparison to both sides, opened, and how they are to be compared."""
+"""From the options of a comparison to what is compared and how, and to both sides, opened."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,33 @@ __all__ = ["Setup", "set_up"]
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """Both sides, opened, and how they are compared.
+    """What is compared and how; the sides are opened when they are asked for.
 
     Attributes:
-        sides: the runners and the batch.
+        ref, keras: paths, models or runners.
+        given: the batch, if one was named.
+        how: files are opened.
+        seed: of the probe batch and of dropout.
+        mode: `"train"` or `"eval"`.
         limits: (rtol, atol) in place of measured floors, or None.
         allowed: (status, pattern) of what is permitted by name.
         mapping: pairs that the user fixes, or None.
     """
 
-    sides: Sides
+    ref: Any
+    keras: Any
+    given: batches.Batch | None
+    how: Opening
+    seed: int
+    mode: str
     limits: tuple[float, float] | None
     allowed: tuple[tuple[str, str], ...]
     mapping: Map | None
+
+    @cached_property
+    def sides(self) -> Sides:
+        """The runners and the batch; raises ParityError where a file cannot be read or does not fit."""
+        return open_sides(self.ref, self.keras, self.given, self.how, self.seed, self.mode)
 
 
 def set_up(
@@ -56,10 +71,10 @@ def set_up(
     ref_recipe: str | PathLike[str] | None = None,
     ref_version: str = "",
 ) -> Setup:
-    """Check the options and open both sides; `parity.session.check_and_fix` says what each option is.
+    """Check the options and read the batch; `parity.session.check_and_fix` says what each option is.
 
     Raises:
-        ParityError: options do not go together, or a file cannot be read.
+        ParityError: options do not go together, or the batch cannot be read.
     """
     how = Opening(
         custom_objects=None if custom_objects is None else fspath(custom_objects),
@@ -74,7 +89,7 @@ def set_up(
     allowed = tuple(allowance(item) for item in allow)
     mapping = _mapping(map)
     given = batches.load(batch) if batch is not None else None
-    return Setup(open_sides(ref, keras, given, how, seed, mode), limits, allowed, mapping)
+    return Setup(ref, keras, given, how, seed, mode, limits, allowed, mapping)
 
 
 def _checked(mode: str, weights: str, steps: int, rtol: float | None, atol: float | None) -> tuple[float, float] | None:

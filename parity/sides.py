@@ -97,6 +97,8 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
 
         use_backend(how.backend)
     mine, theirs = _Unopened(ref, _REF, how), _Unopened(keras, _KERAS, how)
+    if theirs.framework == "trace":
+        raise CannotCompare(f"{theirs.path}: layers of a recorded Keras model cannot be run alone; name the model")
     given = _as_recorded(given, mine, mode)
     keras_to_ref = matched_inputs(mine.inputs, theirs.inputs)
     ref_to_keras = {b: a for a, b in keras_to_ref.items()}
