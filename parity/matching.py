@@ -101,8 +101,11 @@ def _kinship(a: Unit, b: Unit) -> float | None:
 def stands_in(a: Unit, b: Unit) -> bool:
     """Whether one of two units is a layer that the vocabulary does not know, and may be the other one all the same.
 
-    An LRN written as a custom layer. One without parameters must not swallow a layer that has some.
+    An LRN written as a custom layer. One without parameters must not swallow a layer that has some; but of a layer of
+    the reference whose code is elsewhere nobody knows which it has.
     """
+    if a.unseen and not isinstance(b.kind, _NEVER_OPAQUE):
+        return True
     for known, other in ((a, b), (b, a)):
         if not isinstance(other.kind, Opaque) or isinstance(known.kind, _NEVER_OPAQUE):
             continue

@@ -152,6 +152,8 @@ def _fit(alignment: Alignment, link: Link, values: Mapping[str, Array], status: 
     """The status of a parameter that has no exact counterpart."""
     if link.ref and link.keras:
         return status
+    if link.pair.ref.unseen:
+        return "unverified"
     neutral = _constant(link)
     silent = not link.ref or all(np.allclose(values[key].ravel(), neutral, rtol=1e-6, atol=0) for key in link.ref)
     fixed = bool(link.ref) and all(alignment.ref.params[key].rate_multiplier == 0 for key in link.ref)

@@ -221,7 +221,10 @@ def _blocks(
 
 
 def _only_keras(pair: Pair, role: str, key: str, param: Param) -> Link:
-    """A parameter that only Keras has: it gets the value that changes nothing."""
+    """A parameter that only Keras has: it gets the value that changes nothing, where that is known to be right."""
+    if pair.ref.unseen:
+        unknown = f"which {role} the reference has in its place is not known"
+        return Link(pair, role, (), key, None, linear=False, problem=unknown)
     neutral = {"bias": 0.0, "beta": 0.0, "gamma": 1.0, "mean": 0.0, "variance": 1.0}.get(role)
     fill = None if neutral is None else (lambda values: np.full(param.shape, neutral, np.float32))
     return Link(pair, role, (), key, fill, linear=False, problem=f"the reference has no {role}, Keras has one")

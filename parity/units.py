@@ -25,6 +25,7 @@ from parity.layers import (
     Kind,
     Loss,
     Merge,
+    Opaque,
     Pad,
     Pool,
     Rescale,
@@ -73,6 +74,11 @@ class Unit:
     def core(self) -> str:
         """What family of operations it belongs to: only units of one family are paired."""
         return family(self.kind)
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it runs code that is not in the file, so that nobody knows which of the file's arrays it reads."""
+        return isinstance(self.kind, Opaque) and self.kind.runs_code and not self.params
 
 
 def units(

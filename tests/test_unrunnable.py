@@ -91,12 +91,26 @@ def test_a_layer_that_keras_does_not_have(tmp_path: Path) -> None:
 
 
 def test_a_class_of_the_author_in_a_dagnn(tmp_path: Path) -> None:
+    """It is the partner of the plain Keras layer at its place, whose parameters it may well have."""
     dag = twins_dag.inception(1)
     next(row for row in dag.rows if row["name"] == "scale")["type"] = "dagnn.Mine"
     model = twins_dag.twin(twins_dag.inception(1))
     report = parity.compare(ref=twins_dag.save(tmp_path / "net.mat", dag), keras=model, batch=twins_dag.batch(dag))
-    assert report.verdict != "match"
+    assert report.verdict == "unverified"
+    assert report.findings == ()
+    assert {probe.status for probe in report.probes} == {"match", "unverified"}
     forward = statuses(report, "forward")
     assert forward["concat"] == {"match"}
-    assert "match" not in forward["conv2"] | forward["up"]
-    assert not any(probe.status == "born" for probe in report.probes)
+    assert forward["scale"] == forward["conv2"] == forward["up"] == {"unverified"}
+    assert statuses(report, "structure")["scale"] == {"unverified"}
+
+
+def test_a_fault_before_a_class_of_the_author_is_found(tmp_path: Path) -> None:
+    dag = twins_dag.inception(1)
+    next(row for row in dag.rows if row["name"] == "scale")["type"] = "dagnn.Mine"
+    model = twins_dag.twin(twins_dag.inception(1), edits={"relu1": {"leak": 0.3}})
+    report = parity.compare(ref=twins_dag.save(tmp_path / "net.mat", dag), keras=model, batch=twins_dag.batch(dag))
+    first = report.first_divergence
+    assert first is not None
+    assert (first.phase, first.layer) == ("forward", "relu1")
+    assert [finding.cause for finding in report.findings] == ["activation-slope"]

@@ -26,7 +26,7 @@ def find(run: Comparison) -> Iterable[Finding]:
             (p for p in run.probes if p.phase == "structure" and p.layer == pair.ref.name and p.tensor == link.role),
             None,
         )
-        if probe is None or probe.status == "inherited":
+        if probe is None or probe.status in ("inherited", "unverified"):
             continue
         severity = "divergence" if probe.status == "born" else "note"
         if not link.keras or not link.ref:
