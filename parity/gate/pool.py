@@ -84,11 +84,16 @@ def run_all(tasks: Sequence[Task], jobs: int, progress: Progress | None = None) 
 
     Args:
         tasks: what to run.
-        jobs: how many processes at most.
+        jobs: how many processes at most; 0 runs them here, one after the other, without their rooms.
         progress: called as progress(what, done, total).
     """
+    tell = progress or (lambda *_: None)
+    if jobs == 0:
+        for number, task in enumerate(tasks):
+            yield number, _compare(task, tell)
+        return
     threads = max(1, processors() // max(1, min(jobs, len(tasks))))
-    crew = _Crew(tasks, jobs, threads, progress or (lambda *_: None))
+    crew = _Crew(tasks, jobs, threads, tell)
     try:
         yield from crew.results()
     finally:
@@ -211,14 +216,12 @@ def _work(line: Connection, room: Room, threads: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with contextlib.suppress(EOFError, OSError):
         while (task := line.recv()) is not None:
-            line.send(_compare(task, line))
+            line.send(_compare(task, _sender(line)))
+            _forget()
 
 
-def _compare(task: Task, line: Connection) -> Done:
-    import warnings
-
-    from parity.session import check
-
+def _sender(line: Connection) -> Progress:
+    """Tells the parent how far a comparison is, a few times a second."""
     last = [0.0]
 
     def progress(what: str, done: int, total: int) -> None:
@@ -226,6 +229,14 @@ def _compare(task: Task, line: Connection) -> Done:
         if now - last[0] > 0.1:
             last[0] = now
             line.send((what, min(0.99, done / total if total else 0.0)))
+
+    return progress
+
+
+def _compare(task: Task, progress: Progress) -> Done:
+    import warnings
+
+    from parity.session import check
 
     begun = time.monotonic()
     try:
@@ -240,8 +251,6 @@ def _compare(task: Task, line: Connection) -> Done:
     except Exception as error:
         where = " ".join(f"{type(error).__name__}: {error}".split())
         return Done(None, f"an error inside parity, please report it ({where})", time.monotonic() - begun)
-    finally:
-        _forget()
 
 
 def _forget() -> None:

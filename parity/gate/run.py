@@ -71,7 +71,7 @@ def run_gate(
 
     Args:
         config: what to compare, and what is allowed.
-        jobs: how many processes at most.
+        jobs: how many processes at most; 0 runs all here.
         update: make the baselines anew of all pairs that hold but for their baseline.
         today: decides which exceptions hold; by default the day that it is (UTC).
         progress: called as progress(what, done, total).

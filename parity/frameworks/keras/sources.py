@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from parity.errors import BadFile
+from parity.frameworks.keras.engine import tensorflow
 
 __all__ = ["build", "is_source"]
 
@@ -48,6 +50,7 @@ def build(spec: str) -> Any:
 
 def _module(spec: str, head: str) -> ModuleType:
     if not head.endswith(".py"):
+        _import_quietly()
         try:
             return importlib.import_module(head)
         except Exception as error:
@@ -55,6 +58,7 @@ def _module(spec: str, head: str) -> ModuleType:
     path = Path(head)
     if not path.is_file():
         raise BadFile(head, "does not exist", "name a Python file and a function in it: module.py:build")
+    _import_quietly()
     if str(path.parent.resolve()) not in sys.path:
         sys.path.insert(0, str(path.parent.resolve()))
     described = importlib.util.spec_from_file_location(path.stem, path)
@@ -67,6 +71,12 @@ def _module(spec: str, head: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise _failed(spec, error) from error
     return module
+
+
+def _import_quietly() -> None:
+    """Import tensorflow before the user's code does, which would let its start-up notes through."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        tensorflow()
 
 
 def _failed(spec: str, error: BaseException) -> BadFile:
