@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,8 +86,9 @@ def record_run(
             sink.put("labels", name, value)
         for name, value in labels.weights.items():
             sink.put("label_weights", name, value)
+    started = slots if slots is not None else runner.recipe.slots
     if trained:
-        runner.reset(slots if slots is not None else runner.recipe.slots or None)
+        runner.reset(started or None)
     masks = _masks(runner, len(next(iter(inputs.values()))), seed) if mode == "train" else None
     before = runner.params()
     for name, value in before.items():
@@ -113,7 +115,7 @@ def record_run(
         "engine": _plain(runner.engine), "environment": _environment(), "source": {}, **(facts or {}),
         "remarks": [str(r) for r in getattr(runner, "remarks", [])],
     }  # fmt: skip
-    sink.info(held, network, runner.recipe)
+    sink.info(held, network, replace(runner.recipe, slots=dict(started)) if trained else runner.recipe)
     progress("done", total, total)
 
 

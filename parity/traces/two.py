@@ -391,7 +391,7 @@ def _update_probes(run: Comparison) -> list[Probe]:
                 max_abs=apart.max_abs if apart else None,
                 rms_rel=apart.relative if apart else None,
                 floor=move.floor or None,
-                propagated_x_floor=apart.rms / move.floor if apart and move.floor else None,
+                propagated_x_floor=apart.rms / move.floor if apart and move.floor and not move.note else None,
                 note=move.note,
             )
         )
