@@ -237,7 +237,9 @@ def change_words(change: Change) -> str:
         case "replace":
             return f"{name}: {made} in its place"
         case "insert":
-            return f"{made} {'before' if values.get('before') else 'behind'} {name or 'the input'}"
+            where = "before" if values.get("before") else "beside what reads" if values.get("aside") else "behind"
+            read = f"({', '.join(clean(part) for part in values['inputs'])})" if values.get("inputs") else ""
+            return f"{made}{read} {where} {name or 'the input'}"
         case "remove":
             return f"without {name}"
         case "rewire" if "behind" in values:

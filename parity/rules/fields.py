@@ -16,6 +16,7 @@ from parity.report import Finding
 from parity.rules import repairs
 from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
+from parity.rules.lines import lines
 
 __all__ = ["find"]
 
@@ -52,15 +53,17 @@ def _finding(run: Comparison, pair: Pair, difference: Difference, acted: bool) -
     evidence = _evidence(pair, difference) + hidden
     found = explanation(run, pair) if severity == "divergence" and difference.phase != "update" else None
     confirmed = found is not None and difference.field in found.fields
+    changes = repairs.field(run, pair, difference)
+    fix = "" if isinstance(pair.ref.kind, Activation | Softmax | Loss) else lines(run, changes)
     return finding(
         difference.cause,
         severity,
         phase,
         evidence,
         pair=pair,
-        fix=_fix(run, pair, difference),
+        fix=fix or _fix(run, pair, difference),
         confirmed=confirmed,
-        changes=repairs.field(run, pair, difference),
+        changes=changes,
     )
 
 

@@ -6,12 +6,15 @@ from collections.abc import Iterable
 
 from parity.case import Comparison
 from parity.changes import Change
-from parity.layers import Activation, Concat, Dropout, Loss, Pad, Softmax
+from parity.layers import LRN, Activation, Concat, Dropout, Loss, Softmax
 from parity.report import Finding
 from parity.rules import grafts
-from parity.rules.base import finding, shown
+from parity.rules.base import finding
 from parity.rules.explained import explanation
+from parity.rules.lines import lines
+from parity.rules.making import constructor, layer_of
 from parity.units import Unit
+from parity.wording import kind_words
 
 __all__ = ["find"]
 
@@ -20,14 +23,15 @@ def find(run: Comparison) -> Iterable[Finding]:
     """Findings for units without a partner, swapped neighbours, and wiring."""
     alignment = run.alignment
     for unit, other in alignment.moved:
+        changes = grafts.moved(run, unit, other)
         yield _at(
             "layer-order",
             unit,
             other.origin,
             f"Both sides have {unit.kind.name.lower()} {unit.name} / {other.origin}, but at another place: in the "
             f"reference it follows {_before(run, unit, 'ref')}, in Keras {_before(run, other, 'keras')}.",
-            f"move {other.origin} behind {_partner(run, unit)}",
-            grafts.moved(run, unit, other),
+            lines(run, changes) or f"move {other.origin} behind {_partner(run, unit)}",
+            changes,
         )
     for unit in alignment.ref_only:
         if all(unit is not mine for mine, _ in alignment.moved):
@@ -44,8 +48,8 @@ def find(run: Comparison) -> Iterable[Finding]:
             words = f"{probe.layer} {probe.note}."
             tried = explanation(run, pair) if permuted else None
             sure = tried is not None and any(p.cause == cause for p in tried.proposals)
-            fix = f"rewire {probe.keras_layer}"
             changes = grafts.reordered(run, pair)
+            fix = lines(run, changes) or f"call {probe.keras_layer} on the partners of what {probe.layer} reads"
             yield finding(cause, "divergence", "structure", words, pair=pair, fix=fix, confirmed=sure, changes=changes)
 
 
@@ -58,8 +62,9 @@ def _missing(run: Comparison, unit: Unit) -> Finding:
     elif isinstance(unit.kind, Softmax):
         cause = "softmax-missing"
     evidence = f"The reference has {what} {unit.name} behind {_before(run, unit, 'ref')}; nothing in Keras does that."
-    fix = f"add {_keras_words(unit)} behind {_partner(run, unit)}"
-    return _at(cause, unit, "", evidence, fix, grafts.missing(run, unit))
+    changes = grafts.missing(run, unit)
+    fix = lines(run, changes) or f"add {_keras_words(unit)} behind {_partner(run, unit)}"
+    return _at(cause, unit, "", evidence, fix, changes)
 
 
 def _extra(run: Comparison, unit: Unit) -> Finding:
@@ -71,7 +76,8 @@ def _extra(run: Comparison, unit: Unit) -> Finding:
     evidence = (
         f"Keras has {what} {unit.origin} behind {_before(run, unit, 'keras')}; the reference has nothing like it."
     )
-    fix, changes = f"remove {unit.origin}", grafts.surplus(run, unit)
+    changes = grafts.surplus(run, unit)
+    fix = lines(run, changes)
     return Finding(cause, "divergence", "", unit.origin, "structure", evidence, fix, changes=changes)
 
 
@@ -106,18 +112,13 @@ def _partner(run: Comparison, unit: Unit) -> str:
 
 
 def _keras_words(unit: Unit) -> str:
+    """The Keras layer that a unit is, for one that parity does not put in by itself."""
     kind = unit.kind
-    if isinstance(kind, Activation):
-        if kind.function == "relu" and kind.slope:
-            return f"LeakyReLU(negative_slope={kind.slope:g})"
-        return f"Activation({kind.function!r})"
-    if isinstance(kind, Dropout):
-        return f"Dropout({kind.rate:g})"
-    if isinstance(kind, Pad):
-        return f"ZeroPadding2D({shown(kind.pad)})"
-    return {"BatchNorm": "BatchNormalization()", "Pool": "the pooling", "Softmax": "Softmax()"}.get(
-        kind.name, kind.name
-    )
+    if isinstance(kind, LRN) and kind.size % 2:
+        given = f"depth_radius={kind.size // 2}, bias={kind.kappa:g}, alpha={kind.alpha:g}, beta={kind.beta:g}"
+        return f"Lambda(lambda x: tf.nn.local_response_normalization(x, {given}))"
+    made = layer_of(kind)
+    return constructor(made["class_name"], made["config"]) if made else f"a layer that does {kind_words(kind)}"
 
 
 def _same_sources(run: Comparison, ref: Unit, keras: Unit) -> bool:

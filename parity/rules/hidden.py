@@ -10,6 +10,7 @@ from parity.report import Finding
 from parity.rules import grafts, repairs
 from parity.rules.base import finding
 from parity.rules.explained import explanation
+from parity.rules.lines import lines
 
 __all__ = ["find"]
 
@@ -26,11 +27,11 @@ def find(run: Comparison) -> Iterable[Finding]:
                 continue  # said where the parameters are compared
             phase = next(phase for phase in ("forward", "loss", "backward") if run.diverged(pair, phase))
             words = f"{pair.keras.origin} {proposal.words}: so edited, the reference makes the same tensors."
-            fix = f"{pair.keras.origin}: {proposal.fix}" if proposal.fix else ""
             if proposal.cause == "channel-order" and isinstance(pair.ref.kind, Concat):
                 changes = grafts.reordered(run, pair)
             else:
                 changes = repairs.proposed(run, pair, proposal.cause, proposal.edit)
+            fix = f"{pair.keras.origin}: {proposal.fix}" if proposal.fix else lines(run, changes)
             yield finding(
                 proposal.cause, "divergence", phase, words, pair=pair, fix=fix, confirmed=True, changes=changes
             )

@@ -22,7 +22,7 @@ from parity.layers import (
     Softmax,
 )
 
-__all__ = ["activation_of", "constructor", "layer_of", "listed", "padding_words", "pool_of", "spelled"]
+__all__ = ["activation_of", "constructor", "layer_of", "listed", "pool_of", "spelled"]
 
 
 def layer_of(kind: Kind) -> dict[str, Any] | None:
@@ -115,11 +115,3 @@ def spelled(value: Any) -> str:
     if isinstance(value, float):
         return repr(float(f"{value:.7g}"))
     return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
-def padding_words(pad: tuple[int, ...] | list[int]) -> str:
-    """How a layer comes to this padding: `padding="valid"` behind a zero padding that is called in front of it."""
-    if not any(pad):
-        return 'padding="valid"'
-    sides = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
-    return f'padding="valid", behind ZeroPadding{len(sides)}D({spelled(sides[0] if len(sides) == 1 else sides)})'
