@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.errors import BadFile, BadUsage, CannotCompare, ParityError, Refused
 from parity.report import Finding, FirstDivergence, Report
+from parity.testing import NotInParity, assert_parity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,10 +30,12 @@ __all__ = [
     "Finding",
     "FirstDivergence",
     "Inspection",
+    "NotInParity",
     "ParityError",
     "Refused",
     "Report",
     "__version__",
+    "assert_parity",
     "compare",
     "inspect",
     "record",

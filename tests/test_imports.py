@@ -48,7 +48,7 @@ ORDER = (
     ("options", "identity", "joined", "sides", "summary", "fixes", "traces", "setup", "session"),
     ("receptive", "inspection", "reports"),
     ("debugger", "gate"),
-    ("commands", "pytest_plugin"),
+    ("commands", "testing", "pytest_plugin"),
     ("cli",),
     ("__main__", "__init__"),
 )
