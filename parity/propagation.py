@@ -64,10 +64,11 @@ class Propagation:
 
     Args:
         run: its verdicts, distances and passes; what is not known yet is left out.
+        seen: the reference's pass; by default that of its first step.
     """
 
-    def __init__(self, run: Comparison) -> None:
-        self.run, self.ref = run, run.course.passes[0]
+    def __init__(self, run: Comparison, seen: Pass | None = None) -> None:
+        self.run, self.ref = run, seen or run.course.passes[0]
         self.distances = run.apart
         self.noise: dict[tuple[str, str], Distance] = {}
         self.x_floors: dict[tuple[str, str], float] = {}

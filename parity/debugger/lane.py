@@ -134,6 +134,7 @@ class Lane:
         self._values: dict[str, Array] = {}
         self._put: dict[str, Array] = {}
         self._put_gradients: dict[str, Array] = {}
+        self._put_param_gradients: dict[str, Array] = {}
         self._flows: dict[str, dict[str, Array]] = {}
         self._backed: dict[str, Local] = {}
         self._places = {node.name: i for i, node in enumerate(self.nodes)}
@@ -202,7 +203,7 @@ class Lane:
 
     def _run(self, node: Node) -> None:
         try:
-            local = self._isolated(node, None)
+            local = self.isolate(node, None)
             made = local.outputs
         except _FAULTS as problem:
             whole = self._whole
@@ -215,7 +216,17 @@ class Lane:
             if tensor in made and tensor not in self._put:
                 self._values[tensor] = made[tensor]
 
-    def _isolated(self, node: Node, upstream: Mapping[str, Array] | None) -> Local:
+    def node(self, name: str) -> Node:
+        """The node of a unit."""
+        return self.nodes[self._places[name]]
+
+    def isolate(self, node: Node, upstream: Mapping[str, Array] | None) -> Local:
+        """One run of a node on the lane's own tensors, with these gradients of what it makes (None: forward only).
+
+        Raises:
+            Blocked: what it reads cannot be computed.
+            ParityError, NotImplementedError, ValueError: the node cannot be run alone.
+        """
         self.runs += 1
         masks = {name: self.mask(name) for name in node.layers if isinstance(self.network[name].kind, Dropout)}
         return self.runner.isolate(
@@ -279,7 +290,7 @@ class Lane:
         Raises:
             Blocked: it cannot be run.
         """
-        node = self.nodes[self._places[node_name]]
+        node = self.node(node_name)
         if node.name not in self._backed:
             for tensor in node.outputs:
                 self.gradient(tensor)
@@ -305,7 +316,8 @@ class Lane:
             for key in users:
                 if key in grads:
                     found[key] = found[key] + grads[key] if key in found else grads[key]
-        return found
+        put = self._put_param_gradients
+        return found | {key: value for key, value in put.items() if wanted is None or key in wanted}
 
     def _unbacked(self, tensor: str) -> list[Node]:
         """The nodes behind a tensor whose backward run is missing, the last one first."""
@@ -337,7 +349,7 @@ class Lane:
             self._backed[node.name] = Local()
             return
         try:
-            local = self._isolated(node, upstream)
+            local = self.isolate(node, upstream)
         except _FAULTS as problem:
             local = self._from_whole(node, problem)
         self._backed[node.name] = Local(param_grads=local.param_grads, losses=local.losses, loss=local.loss)
@@ -361,8 +373,13 @@ class Lane:
 
     # ---- experiments
 
-    def put(self, tensor: str, value: Array | None) -> None:
-        """Hold a tensor at a value from now on (None: as it is made); what is behind it is computed anew."""
+    def put(self, tensor: str, value: Array | None) -> Array | None:
+        """Hold a tensor at a value from now on (None: as it is made); what is behind it is computed anew.
+
+        Returns:
+            What it was held at before, or None.
+        """
+        before = self._put.get(tensor)
         if value is None:
             self._put.pop(tensor, None)
         else:
@@ -370,15 +387,31 @@ class Lane:
         self.__dict__.pop("_whole", None)
         self._values.pop(tensor, None)
         self._forget(self._readers.get(tensor, ()))
+        return before
 
-    def put_gradient(self, tensor: str, value: Array | None) -> None:
-        """Hold a tensor's gradient at a value from now on (None: as it flows); what is before it is computed anew."""
+    def put_gradient(self, tensor: str, value: Array | None) -> Array | None:
+        """Hold a tensor's gradient at a value from now on (None: as it flows); what is before it is computed anew.
+
+        Returns:
+            What it was held at before, or None.
+        """
+        before = self._put_gradients.get(tensor)
         if value is None:
             self._put_gradients.pop(tensor, None)
         else:
             self._put_gradients[tensor] = value
         self.__dict__.pop("_whole", None)
         self._forget_gradients()
+        return before
+
+    def put_param_gradient(self, key: str, value: Array | None) -> Array | None:
+        """Hold a parameter's gradient at a value from now on (None: as it flows); gives what it was held at before."""
+        before = self._put_param_gradients.get(key)
+        if value is None:
+            self._put_param_gradients.pop(key, None)
+        else:
+            self._put_param_gradients[key] = value
+        return before
 
     def set_weight(self, key: str, value: Array) -> None:
         """Give a parameter another value; what depends on it is computed anew."""

@@ -56,12 +56,16 @@ class Replay:
         engine: whose model it is.
         graph: its graph.
         labels: (term, targets, prediction) → a loss's arguments: y_true, y_pred, and the sample weights if there are.
+
+    Attributes:
+        counts: node → elements per channel that its batch statistics were last computed from.
     """
 
     def __init__(self, engine: Engine, graph: Graph, labels: Callable[[Any, Any, Any], Any]) -> None:
         self.engine, self.backend, self.graph, self.labels = engine, engine.backend, graph, labels
         self._copies: dict[str, Any] = {}
         self._losses: dict[str, Any] = {}
+        self.counts: dict[str, int] = {}
 
     def run(
         self,
@@ -244,6 +248,7 @@ class Replay:
         with self._without_activation(layer, node.fused), Recorder(self.engine, [place], names) as recorder:
             output = layer(*fill(record.args, inputs), **fill(kwargs, inputs))
         statistics.update(recorder.statistics)
+        self.counts.update(recorder.counts)
         return self._exact(node, self.engine.flatten(output), task)
 
     def _exact(self, node: Node, values: Sequence[Any], task: _Task) -> dict[str, Any]:

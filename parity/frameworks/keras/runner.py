@@ -324,6 +324,7 @@ class KerasRunner:
             layers, feeds, labels=Targets.of(labels, self.network), upstream=upstream, mode=mode, masks=masks or {},
             params=params or {}, precision=precision,
         )  # fmt: skip
+        self._stepper.counts.update(self._replay.counts)
         return Local(
             outputs={name: self._array(t) for name, t in found.tensors.items()},
             input_grads={name: self._array(t) for name, t in found.gradients.items()},

@@ -1,0 +1,364 @@
+"""What can be looked at: both sides' tensors, where and how they differ, and the terms that made one element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parity.align import Pair
+from parity.debugger.lane import Blocked
+from parity.debugger.terms import Terms, terms_of
+from parity.errors import BadUsage
+from parity.report import Probe, RecipeRow
+from parity.summary import recipe_rows
+from parity.tensors import shaped
+from parity.transfer import Link
+from parity.wording import kind_words
+
+if TYPE_CHECKING:
+    from parity.debugger.stepper import Stepper
+
+__all__ = ["Extreme", "Histogram", "LayerLine", "Look"]
+
+Array = np.ndarray
+
+SIDES = ("ref", "keras", "difference")
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """One element at which the sides are far apart: its index, and both values."""
+
+    index: tuple[int, ...]
+    ref: float
+    keras: float
+
+    @property
+    def difference(self) -> float:
+        """Keras less the reference."""
+        return self.keras - self.ref
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """How often values of each bin occur on both sides; `edges` has one entry more than the counts."""
+
+    edges: Array
+    ref: Array
+    keras: Array
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """One line of the list of layers: names, what they are, and phase → status of the stops judged so far."""
+
+    layer: str
+    keras_layer: str
+    kind: str
+    keras_kind: str
+    shape: tuple[int | None, ...]
+    group: tuple[str, ...]
+    statuses: Mapping[str, str]
+
+
+class Look:
+    """What there is at one stop.
+
+    Args:
+        stepper: the run.
+        index: of the stop.
+    """
+
+    def __init__(self, stepper: Stepper, index: int) -> None:
+        self._stepper, self.stop = stepper, stepper.stops[index]
+        self._pair = self.stop.pair
+
+    # ---- tensors
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What `tensor` takes: the compared tensors first, then inputs and parameters."""
+        pair = self._pair
+        if pair is None:
+            return ("x",) if self.stop.phase == "input" else ()
+        named = self._stepper.comparison.named[pair.ref.name]
+        made = [p.tensor for p in (self._state_probes() or ())]
+        inputs = [f"input{n if n > 1 else ''}" for n in range(1, len(self._inputs("ref")) + 1)]
+        output = [] if self.stop.phase == "loss" else ["output"]
+        grads = [*named.sources, *named.gradients] if self.stop.phase == "backward" else []
+        roles = [self._role_name(link) for link in self._links()]
+        return tuple(dict.fromkeys([*made, *output, *inputs, *grads, *roles]))
+
+    def tensor(self, name: str = "", side: str = "ref") -> Array:
+        """A tensor of the stop, n h w c; the Keras one in the reference's shape and layout if it fits.
+
+        Args:
+            name: one of `names`; by default the worst of the compared tensors.
+            side: `"ref"`, `"keras"`, or `"difference"` (Keras less the reference).
+
+        Raises:
+            BadUsage: there is no such tensor, it cannot be computed, or the sides' shapes differ.
+        """
+        name = name or self.default
+        if side not in SIDES:
+            raise BadUsage(f"a tensor is of ref or keras, or their difference, not of {side!r}")
+        if name not in self.names:
+            raise BadUsage(f"there is no tensor {name!r} at {self.stop.words}; there are {', '.join(self.names)}")
+        if side != "difference":
+            value = self._value(name, side)
+            if value is None:
+                raise BadUsage(f"{'the reference' if side == 'ref' else 'Keras'} has no {name} at {self.stop.words}")
+            return value
+        expected, actual = self.tensor(name, "ref"), self.tensor(name, "keras")
+        if expected.shape != actual.shape:
+            raise BadUsage(f"{name} is {_extent(expected)} in the reference and {_extent(actual)} in Keras")
+        return actual.astype(np.float64) - expected
+
+    @property
+    def default(self) -> str:
+        """The compared tensor that is furthest off."""
+        probes = [p for p in (self._state_probes() or ()) if p.tensor in self.names]
+        if not probes:
+            return next(iter(self.names), "")
+        grave = ("match", "masked", "inherited", "unverified", "unpaired", "born")
+        return max(probes, key=lambda p: (grave.index(p.status), p.isolated_x_floor or 0.0)).tensor
+
+    def _state_probes(self) -> tuple[Probe, ...] | None:
+        state = self._stepper.state(self.stop.index)
+        return None if state is None else state.probes
+
+    def _inputs(self, side: str) -> list[str]:
+        assert self._pair is not None
+        named = self._stepper.comparison.named[self._pair.ref.name]
+        if side == "ref":
+            return self._stepper.comparison.ref.network.data(self._pair.ref.inputs)
+        turned = {source: tensor for tensor, source in reversed(list(named.wiring.items()))}
+        return [turned.get(tensor, "") for tensor in self._inputs("ref")]
+
+    def _links(self) -> list[Link]:
+        assert self._pair is not None
+        own = {key for keys in self._pair.keras.params.values() for key in keys}
+        return [k for k in self._stepper.comparison.links if k.pair is self._pair or k.keras in own]
+
+    def _role_name(self, link: Link) -> str:
+        links = [other for other in self._links() if other.role == link.role]
+        return link.role if links[0] is link else f"{link.role}{links.index(link) + 1}"
+
+    def _value(self, name: str, side: str) -> Array | None:
+        stepper, pair = self._stepper, self._pair
+        if pair is None:
+            given = stepper.comparison.data.ref if side == "ref" else stepper.comparison.data.keras
+            return next(iter(given.values()), None)
+        scene = stepper.scene(self.stop.index)
+        lane = scene.ref if side == "ref" else scene.keras
+        try:
+            if name.startswith("input"):
+                place = int(name[5:] or 1) - 1
+                tensor = self._inputs(side)[place]
+                value = lane.value(tensor) if tensor else None
+                return value if side == "ref" or value is None else self._like_ref(value, name)
+            link = next((link for link in self._links() if self._role_name(link) == name), None)
+            if link is not None and name not in ("output", "loss"):
+                return self._parameter(link, side)
+            return scene.tensor(pair, name, side)
+        except Blocked as problem:
+            raise BadUsage(f"{name} of {self.stop.layer}: {problem}") from None
+
+    def _like_ref(self, value: Array, name: str) -> Array:
+        expected = self._value(name, "ref")
+        same = None if expected is None else shaped(value, expected.shape)
+        return value if same is None else same
+
+    def _parameter(self, link: Link, side: str) -> Array | None:
+        """A parameter in the Keras layout, before the step (in the update phase: after it)."""
+        stepper, step = self._stepper, self.stop.step
+        run = stepper.comparison
+        held = run.course if side == "ref" else run.free
+        after = self.stop.phase == "update"
+        if after:
+            stepper.training.update(step)
+        scene = stepper.scene(self.stop.index)
+        values = held.weights[step] if after else (scene.ref if side == "ref" else scene.keras).weights
+        if side == "keras":
+            return values.get(link.keras)
+        known = link.to_keras is not None and all(key in values for key in link.ref)
+        return link.to_keras(values) if known and link.to_keras is not None else None
+
+    # ---- how they differ
+
+    def worst(self, name: str = "", count: int = 10) -> list[Extreme]:
+        """The elements at which the sides are furthest apart, the worst first."""
+        expected, actual = self.tensor(name, "ref"), self.tensor(name, "keras")
+        gap = np.abs(self.tensor(name, "difference"))
+        gap = np.where(np.isnan(gap), np.inf, gap).ravel()
+        count = min(count, gap.size)
+        places = np.argpartition(-gap, count - 1)[:count] if count else np.array([], int)
+        ordered = sorted(places, key=lambda place: -gap[place])
+        return [
+            Extreme(
+                tuple(int(i) for i in np.unravel_index(place, expected.shape)),
+                float(expected.ravel()[place]),
+                float(actual.ravel()[place]),
+            )
+            for place in ordered
+        ]
+
+    def histogram(self, name: str = "", bins: int = 40) -> Histogram:
+        """Both sides' values in common bins; what is not finite is left out."""
+        expected, actual = self.tensor(name, "ref"), self.tensor(name, "keras")
+        finite = [value[np.isfinite(value)].astype(np.float64) for value in (expected, actual)]
+        every = np.concatenate([value.ravel() for value in finite])
+        low, high = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
+        edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
+        return Histogram(edges, *(np.histogram(value, edges)[0] for value in finite))
+
+    def channels(self, name: str = "") -> Array:
+        """Root mean square of the difference in each channel (the last axis)."""
+        gap = self.tensor(name, "difference")
+        flat = gap.reshape(-1, gap.shape[-1]) if gap.ndim else gap.reshape(1, 1)
+        return np.sqrt(np.mean(np.square(flat), axis=0))
+
+    def spatial(self, name: str = "") -> Array:
+        """Root mean square of the difference at each place, over images and channels: (h, w), or () without places.
+
+        Of a kernel h w i o likewise, over its channels.
+        """
+        gap = np.square(self.tensor(name, "difference"))
+        if gap.ndim == 4 and (name or self.default) in self._kernels:
+            return np.sqrt(gap.mean(axis=(2, 3)))
+        if gap.ndim < 3:
+            return np.sqrt(gap.mean())
+        return np.sqrt(gap.mean(axis=(0, -1)))
+
+    @cached_property
+    def _kernels(self) -> frozenset[str]:
+        if self._pair is None:
+            return frozenset()
+        roles = {self._role_name(link) for link in self._links()}
+        return frozenset(roles | {f"d{role}" for role in roles})
+
+    def slice(self, name: str = "", side: str = "difference", index: Sequence[int | None] | None = None) -> Array:
+        """A two-dimensional cut of a tensor.
+
+        Args:
+            name: one of `names`.
+            side: as in `tensor`.
+            index: one entry per axis; the two that are None make the cut. By default height and width of the worst
+                element's image and channel (for a kernel: of its channels), or the two axes of a matrix.
+
+        Raises:
+            BadUsage: the index does not fit.
+        """
+        value = self.tensor(name, side)
+        if value.ndim < 2:
+            return value.reshape(1, -1)
+        if index is None:
+            index = self.cut(name)
+        if len(index) != value.ndim or sum(i is None for i in index) != 2:
+            raise BadUsage(f"a cut of {_extent(value)} takes {value.ndim} entries, two of them free (None or *)")
+        if any(i is not None and not -n <= i < n for i, n in zip(index, value.shape, strict=True)):
+            raise BadUsage(f"{tuple(index)} lies outside of {_extent(value)}")
+        return value[tuple(slice(None) if i is None else i for i in index)]
+
+    def cut(self, name: str = "") -> tuple[int | None, ...]:
+        """The index of the cut that `slice` shows by default: through the worst element."""
+        value = self.tensor(name, "ref")
+        try:
+            at = self.worst(name, 1)[0].index
+        except (BadUsage, IndexError):
+            at = (0,) * value.ndim
+        if value.ndim <= 2:
+            return (None,) * value.ndim
+        free = (0, 1) if (name or self.default) in self._kernels else (value.ndim - 3, value.ndim - 2)
+        return tuple(None if axis in free else at[axis] for axis in range(value.ndim))
+
+    def terms(self, index: Sequence[int], count: int = 10) -> Terms:
+        """The receptive field of one element of the output, and the products that made it on both sides.
+
+        Args:
+            index: of the output, n h w c.
+            count: of the terms that differ most.
+
+        Raises:
+            BadUsage: nothing runs here, or the index lies outside of the output.
+        """
+        if self._pair is None:
+            raise BadUsage(f"there is no output at {self.stop.words}")
+        return terms_of(self._stepper, self.stop, tuple(index), count)
+
+    # ---- lists
+
+    def layers(self) -> list[LayerLine]:
+        """Every pair with the statuses of its stops, in the reference's order."""
+        stepper = self._stepper
+        statuses: dict[Pair | None, dict[str, str]] = {}
+        for stop in stepper.stops:
+            state = stepper.state(stop.index)
+            if stop.pair is not None and state is not None:
+                key = stop.phase if stop.step == 1 else f"{stop.phase} {stop.step}"
+                statuses.setdefault(stop.pair, {})[key] = state.status
+        return [
+            LayerLine(
+                pair.ref.name,
+                pair.keras.origin,
+                kind_words(pair.ref.kind),
+                kind_words(pair.keras.kind),
+                pair.ref.shape or (),
+                tuple(pair.keras.origin.split("/")[:-1]),
+                statuses.get(pair, {}),
+            )
+            for pair in stepper.comparison.alignment.pairs
+        ]
+
+    def recipe(self) -> tuple[RecipeRow, ...]:
+        """How both sides are trained, side by side."""
+        return recipe_rows(self._stepper.comparison)
+
+    # ---- files
+
+    def export(self, path: Path, name: str = "", side: str = "ref") -> Path:
+        """Write a tensor to a `.npy` or `.mat` file (`export` of the commands), whole or not at all.
+
+        A `.mat` holds both sides and their difference, in MATLAB's axes h w c n where there are four.
+
+        Raises:
+            BadUsage: another extension, or the file cannot be written.
+        """
+        from parity.reports.output import check_target, replacing
+
+        name = name or self.default
+        if path.suffix not in (".npy", ".mat"):
+            raise BadUsage(f"export: {path} is neither .npy nor .mat")
+        check_target(path, "export")
+        if path.suffix == ".npy":
+            value = self.tensor(name, side)
+            with replacing(path, "export") as target:
+                np.save(target, value)
+            return path
+        import scipy.io
+
+        arrays = {word: self.tensor(name, word) for word in ("ref", "keras")}
+        if arrays["ref"].shape == arrays["keras"].shape:
+            arrays["difference"] = self.tensor(name, "difference")
+        turned = name in self._kernels
+        held = {k: np.moveaxis(v, 0, -1) if v.ndim == 4 and not turned else v for k, v in arrays.items()}
+        about = {"layer": self.stop.layer, "phase": self.stop.phase, "step": self.stop.step, "tensor": name}
+        with replacing(path, "export") as target:
+            scipy.io.savemat(target, {**held, **about})
+        return path
+
+
+def _extent(value: Array) -> str:
+    return "×".join(map(str, value.shape)) or "a scalar"
+
+
+def finite_rms(value: Array) -> float:
+    """Root mean square of the finite part of an array; NaN where there is none."""
+    finite = value[np.isfinite(value)]
+    return math.sqrt(float(np.mean(np.square(finite.astype(np.float64))))) if finite.size else math.nan

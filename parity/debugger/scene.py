@@ -1,0 +1,344 @@
+"""One training step on both sides: their tensors as far as they were looked at, and the verdict on each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from parity.align import Pair
+from parity.bench import Bench, masks_for_ref
+from parity.case import Comparison
+from parity.comparison import same_labels
+from parity.debugger.lane import Blocked, Lane, Seen, nodes_of
+from parity.differences import differences
+from parity.errors import ParityError
+from parity.judge import Verdict, examine
+from parity.layers import Dropout, Kind
+from parity.propagation import Propagation, seen_tensor
+from parity.report import Probe
+from parity.runner import Pass
+from parity.tensors import shaped
+from parity.tolerance import CLEAN, distance
+
+__all__ = ["How", "Scene"]
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class How:
+    """How both sides are run.
+
+    Attributes:
+        limits: (rtol, atol) in place of measured floors, or None.
+        seed: of dropout.
+        memory: bytes of tensors that each side may keep.
+    """
+
+    limits: tuple[float, float] | None = None
+    seed: int = 0
+    memory: int = 1 << 31
+
+
+class Scene:
+    """Both sides at one training step.
+
+    Args:
+        run: the comparison that it is a part of; the first step's verdicts go into it.
+        step: from 1.
+        weights_ref, weights_keras: parameters at its start, by id.
+        how: both sides are run.
+
+    Attributes:
+        ref, keras: the two lanes.
+        run: what rules and experiments take: at later steps a comparison of that step alone.
+        edited: reference name of a pair → what its unit computes since an experiment changed it.
+        loaded: whether both runners hold this step's weights.
+    """
+
+    def __init__(
+        self,
+        run: Comparison,
+        step: int,
+        weights_ref: Mapping[str, Array],
+        weights_keras: Mapping[str, Array],
+        how: How,
+    ) -> None:
+        self.step, self.how = step, how
+        self.run = run if step == 1 else replace(run, verdicts={}, apart={}, explanations={}, bench=None, probes=[])
+        alignment, data, mode = run.alignment, run.data, run.mode
+        has_loss = alignment.has_loss
+        self._labels = (data.labels_ref if has_loss else None, data.labels_keras if has_loss else None)
+        self._masks: dict[str, Array] = {}
+        self._base = (dict(weights_ref), dict(weights_keras))
+        self.ref = self._lane_of_ref(weights_ref, data.ref)
+        nodes = nodes_of(run.keras.network, alignment.keras_units)
+        self.keras = Lane(
+            run.keras, nodes, data.keras, self._labels[1], weights_keras, mode=mode, mask=self._drawn, memory=how.memory
+        )
+        self.backward = mode == "train" and has_loss
+        self._benches: dict[bool, Bench] = {}
+        self._propagation: Propagation | None = None
+        self.loaded = False
+        self.edited: dict[str, Kind] = {}
+
+    def _lane_of_ref(self, weights: Mapping[str, Array], inputs: Mapping[str, Array]) -> Lane:
+        run = self.run
+        nodes = nodes_of(run.ref.network, run.alignment.ref_units)
+        return Lane(
+            run.ref, nodes, inputs, self._labels[0], weights, mode=run.mode, mask=self._partners_mask,
+            memory=self.how.memory,
+        )  # fmt: skip
+
+    # ---- dropout
+
+    def _drawn(self, layer: str) -> Array | None:
+        """The mask of a Keras dropout layer, drawn once for both sides."""
+        network = self.run.keras.network
+        kind = network[layer].kind
+        if not isinstance(kind, Dropout) or kind.rate == 0:
+            return None
+        if layer not in self._masks:
+            shape = self.keras.value(network[layer].inputs[0]).shape
+            places = [node.name for node in network]
+            rng = np.random.default_rng([self.how.seed, self.step, places.index(layer)])
+            drawn = (shape[0], *(1 for _ in shape[1:-1]), shape[-1]) if kind.spatial else shape
+            kept = rng.uniform(size=drawn) >= kind.rate
+            self._masks[layer] = np.broadcast_to(kept, shape).astype(np.float32)
+        return self._masks[layer]
+
+    def _partners_mask(self, layer: str) -> Array | None:
+        for pair in self.run.alignment.pairs:
+            if layer == pair.ref.layers[-1]:
+                own = self._drawn(pair.keras.layers[-1])
+                return None if own is None else masks_for_ref(self.run.alignment, self._masks).get(layer)
+        return None
+
+    # ---- what both sides show
+
+    @cached_property
+    def seen_ref(self) -> Pass:
+        """The reference's pass; its tensors are computed when they are asked for."""
+        return _pass(self.ref)
+
+    @cached_property
+    def seen_keras(self) -> Pass:
+        """The Keras model's pass; its tensors are computed when they are asked for."""
+        return _pass(self.keras)
+
+    def tensor(self, pair: Pair, name: str, side: str) -> Array | None:
+        """One end-to-end tensor of a pair by its name in reports; the Keras one in the reference's shape if it fits.
+
+        Raises:
+            Blocked: it cannot be computed.
+        """
+        lane, unit = (self.ref, pair.ref) if side == "ref" else (self.keras, pair.keras)
+        named = self.run.named[pair.ref.name]
+        if name in ("output", "loss"):
+            lane.value(unit.output)  # says why where it cannot be
+        elif self.backward:
+            lane.local(unit.name)
+        value = seen_tensor(named, name, self.seen_ref if side == "ref" else self.seen_keras, side)
+        if value is None or side == "ref":
+            return value
+        expected = seen_tensor(named, name, self.seen_ref, "ref")
+        same = None if expected is None else shaped(value, expected.shape)
+        return value if same is None else same
+
+    def bench(self, *, backward: bool) -> Bench:
+        """Where pairs are run alone."""
+        if backward not in self._benches:
+            run = self.run
+            bench = Bench(
+                ref=self.ref.runner,
+                keras=self.keras.runner,
+                alignment=run.alignment,
+                links=run.links,
+                named=run.named,
+                observed=self.seen_ref,
+                mode=run.mode,
+                backward=backward,
+                labels_ref=self._labels[0],
+                labels_keras=same_labels(run.alignment, run.data) if self._labels[0] is not None else None,
+                masks=self._masks,
+                limits=self.how.limits,
+            )
+            self._benches[backward] = bench
+        return self._benches[backward]
+
+    def ready(self) -> None:
+        """See to it that both runners hold this step's weights, as what runs layers alone expects."""
+        if not self.loaded:
+            self.ref.runner.load(self.ref.weights)
+            self.keras.runner.load(self.keras.weights)
+            self.loaded = True
+
+    def changed(self) -> None:
+        """Forget what experiments made untrue: loaded weights, benches and noise."""
+        self.loaded = False
+        self._benches.clear()
+        self._propagation = None
+        self.__dict__.pop("_shaken", None)
+
+    # ---- verdicts
+
+    def judge(self, pair: Pair, phase: str, before: Sequence[Probe]) -> list[Probe]:
+        """The probes of one pair in `forward`, `loss` or `backward`; `before`: those of all earlier stops."""
+        backward = phase == "backward"
+        self.ready()
+        self.run.bench = bench = self.bench(backward=backward)
+        self._set_weights(bench, pair)
+        self._run_both(pair, backward)
+        try:
+            found = examine(bench.trial(pair))
+        except (ParityError, NotImplementedError, Blocked) as problem:
+            name = "dx" if backward else "loss" if phase == "loss" else "output"
+            found = [Verdict(phase, name, "unverified", note=" ".join(str(problem).split()))]
+        here = [verdict for verdict in found if verdict.phase == phase]
+        name = pair.ref.name
+        known = [verdict for verdict in self.run.verdicts.get(name, []) if verdict.phase != phase]
+        self.run.verdicts[name] = known + here
+        for verdict in here:
+            self._measure(pair, verdict.tensor)
+        tainted = self._tainted(pair, phase, before)
+        probes = [self._probe(pair, verdict, tainted) for verdict in here]
+        return [probe if self.step == 1 else replace(probe, step=self.step) for probe in probes]
+
+    def _run_both(self, pair: Pair, backward: bool) -> None:
+        for lane, unit in ((self.ref, pair.ref), (self.keras, pair.keras)):
+            try:
+                if backward:
+                    lane.local(unit.name)
+                else:
+                    lane.value(unit.output)
+            except Blocked:
+                continue  # the judge says so
+
+    def _set_weights(self, bench: Bench, pair: Pair) -> None:
+        """The parameters that both sides are given alone: the reference's, but for those an experiment replaced."""
+        values = self.ref.weights
+        own = _ids(pair.keras.params)
+        links = [link for link in self.run.links if link.pair is pair or link.keras in own]
+        bench.__dict__["ref_values"] = values
+        made: dict[str, Array] = {}
+        mine, theirs = self._base
+        for link in links:
+            if link.keras and link.to_keras is not None and all(key in mine for key in link.ref):
+                made[link.keras] = link.to_keras(mine)
+        for key in own:
+            if key in theirs and self.keras.weights[key] is not theirs[key]:
+                made[key] = self.keras.weights[key]
+        bench.__dict__["keras_values"] = made
+
+    def _measure(self, pair: Pair, name: str) -> None:
+        key = (pair.ref.name, name)
+        self.run.apart.pop(key, None)
+        try:
+            expected, actual = self.tensor(pair, name, "ref"), self.tensor(pair, name, "keras")
+        except Blocked:
+            return
+        if expected is not None and actual is not None and actual.shape == expected.shape:
+            self.run.apart[key] = distance(actual, expected)
+
+    def _tainted(self, pair: Pair, phase: str, before: Sequence[Probe]) -> bool:
+        if self.step > 1 and any(p.status in ("born", "inherited", "unpaired") for p in before):
+            return True
+        if phase == "backward":
+            return any(
+                p.status == "born" or (p.phase != "backward" and p.status in ("unpaired", "inherited")) for p in before
+            )
+        return pair.ref.name in self._judging.tainted()
+
+    @property
+    def _judging(self) -> Propagation:
+        if self._propagation is None:
+            self._propagation = Propagation(self.run, self.seen_ref)
+        return self._propagation
+
+    def _probe(self, pair: Pair, verdict: Verdict, tainted: bool) -> Probe:
+        judging, key = self._judging, (pair.ref.name, verdict.tensor)
+        judging.noise.pop(key, None)
+        judging.x_floors.pop(key, None)
+        x_floor = judging.in_floors(key, verdict)
+        if x_floor is not None and verdict.status == "match":
+            doubtful = tainted and x_floor > 2 * CLEAN
+            if doubtful or judging.strays(key, verdict.phase, x_floor):
+                self._measure_noise(pair, verdict.tensor, judging)
+                x_floor = judging.in_floors(key, verdict)
+        if x_floor is not None:
+            judging.x_floors[key] = x_floor
+        probe = judging.probe(pair, verdict, tainted)
+        if probe.status == "masked" and pair.ref.name in self.edited:
+            now = replace(pair.ref, kind=self.edited[pair.ref.name])
+            if not any(d.phase == verdict.phase for d in differences(Pair(now, pair.keras))):
+                return replace(probe, status="match", note="")
+        return probe
+
+    # ---- noise
+
+    @cached_property
+    def _shaken(self) -> Lane:
+        """The reference with every input and weight moved by half an ulp: what rounding alone does to its tensors."""
+        rng = np.random.default_rng(0)
+
+        def jittered(value: Array) -> Array:
+            return (value * (1 + rng.uniform(-1, 1, value.shape) * 2.0**-24)).astype(value.dtype)
+
+        weights = {key: jittered(value) for key, value in self.ref.weights.items()}
+        inputs = {name: jittered(value) for name, value in self.run.data.ref.items()}
+        return self._lane_of_ref(weights, inputs)
+
+    def _measure_noise(self, pair: Pair, name: str, judging: Propagation) -> None:
+        """How far such a shaken run comes out at this tensor; what is needed for it and no more is run."""
+        named = self.run.named[pair.ref.name]
+        try:
+            if name not in ("output", "loss"):
+                self._shaken.local(pair.ref.name)
+            else:
+                self._shaken.value(pair.ref.output)
+        except Blocked:
+            return
+        expected, moved = (seen_tensor(named, name, seen, "ref") for seen in (self.seen_ref, _pass(self._shaken)))
+        if expected is not None and moved is not None:
+            judging.noise[pair.ref.name, name] = distance(moved, expected)
+
+    # ---- the end of the step
+
+    def finish(self) -> None:
+        """Everything that an update needs; both passes hold it from now on.
+
+        Raises:
+            Blocked: a gradient cannot be computed.
+        """
+        for lane, seen in ((self.ref, self.seen_ref), (self.keras, self.seen_keras)):
+            for node in lane.nodes:
+                if any(name in lane.network and _averages(lane, name) for name in node.layers):
+                    lane.value(node.outputs[-1])
+            seen.param_grads = lane.param_gradients()
+            seen.statistics = lane.statistics
+
+
+def _averages(lane: Lane, name: str) -> bool:
+    return lane.network[name].kind.name == "BatchNorm" and name not in lane.statistics
+
+
+def _ids(params: Mapping[str, tuple[str, ...]]) -> set[str]:
+    return {key for keys in params.values() for key in keys}
+
+
+def _pass(lane: Lane) -> Pass:
+    """What a lane shows, as a pass."""
+
+    def grad(key: str) -> Array | None:
+        return lane.param_gradients([key]).get(key)
+
+    return Pass(
+        outputs=lane.outputs,
+        output_grads=lane.gradients,
+        param_grads=Seen(grad),
+        losses=lane.losses,
+        statistics=lane.statistics,
+    )

@@ -1,0 +1,501 @@
+"""The debugger without a terminal: both sides in lockstep, one stop after the other, and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.case import Comparison
+from parity.comparison import begun
+from parity.debugger.breakpoints import Breakpoint
+from parity.debugger.experiments import Experiments
+from parity.debugger.lane import Blocked
+from parity.debugger.scene import How, Scene
+from parity.debugger.stops import Stop, stops_of
+from parity.debugger.training import Training
+from parity.diagnose import first_divergence
+from parity.errors import BadUsage, ParityError
+from parity.report import FirstDivergence, Probe
+from parity.reports.words import worst
+from parity.setup import Setup, set_up
+
+if TYPE_CHECKING:
+    from parity.debugger.looking import Look
+
+__all__ = ["Arrival", "State", "Stepper"]
+
+Array = np.ndarray
+
+_FAULTS = ("born", "unpaired")
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of a stop.
+
+    Attributes:
+        status: the gravest of its probes; `match` where there is nothing to compare.
+        probes: its compared tensors.
+        seconds: how long it took to run and judge it.
+    """
+
+    status: str
+    probes: tuple[Probe, ...]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """Where a command came to, and why it stopped there.
+
+    Attributes:
+        stop: where one stands.
+        state: what is known of it.
+        reason: `step`, `breakpoint`, `divergence`, `reached`, `start`, or `end`.
+        breakpoint: which one, where that is the reason.
+    """
+
+    stop: Stop
+    state: State
+    reason: str = "step"
+    breakpoint: Breakpoint | None = None
+
+
+class Stepper:
+    """Both sides of a comparison, run in lockstep as far as one steps.
+
+    Args:
+        setup: both sides, opened; `Stepper.open` does that.
+        mode, weights, steps, seed, only, strict: as in `parity.compare`.
+        memory: bytes of tensors that each side keeps; what goes over it is computed again when it is looked at.
+        options: what the sides were opened with, for sessions and scripts.
+
+    Attributes:
+        stops: every place at which the sides are compared, in order.
+        position: the index of the present one.
+        inside: the submodels that one has stepped into; a submodel that one is not inside counts as one step.
+        breakpoints: in the order in which they were set.
+        experiments: what was put in, replaced and fixed, to be undone.
+        comparison: what rules and experiments take; it holds what was seen so far.
+        training: both sides' steps.
+        batch: what both sides are fed.
+
+    Raises:
+        CannotCompare: nothing of one side has a partner on the other.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        mode: str = "train",
+        weights: str = "ref",
+        steps: int = 3,
+        seed: int = 0,
+        only: str | None = None,
+        strict: bool = False,
+        memory: int = 1 << 31,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.setup, self.options = setup, dict(options or {})
+        self.mode, self.steps, self._only, self._strict = mode, steps, only, strict
+        self._own = weights == "own"
+        self._how = How(setup.limits, seed, memory)
+        self.seed, self.batch = seed, setup.sides.batch
+        self.breakpoints: list[Breakpoint] = []
+        self.comparison: Comparison
+        self.training: Training
+        self.stops: tuple[Stop, ...] = ()
+        self._states: dict[int, State] = {}
+        self._file_values = setup.sides.keras.params()
+        self.begin(setup.sides.keras, setup.sides.data)
+        self.experiments: Experiments = Experiments(self)
+
+    @classmethod
+    def open(
+        cls,
+        ref: Any,
+        keras: Any,
+        batch: Any = None,
+        *,
+        mode: str = "train",
+        weights: str = "ref",
+        steps: int = 3,
+        seed: int = 0,
+        only: str | None = None,
+        strict: bool = False,
+        memory: int = 1 << 31,
+        **options: Any,
+    ) -> Stepper:
+        """A stepper at the start of two sides; nothing has run.
+
+        Args:
+            ref: the reference: path of a MatConvNet (or Keras) file or of a trace, a Keras model, or a runner.
+            keras: the Keras side: path of a Keras file or of a trace, a Keras model, or a runner.
+            batch: path of an `.npz` or `imdb.mat`, a mapping with `x` and `y`; None makes a seeded one.
+            mode: `"train"` or `"eval"`.
+            weights: `"ref"` or `"own"`.
+            steps: training steps that one can step over.
+            seed: of the probe batch and of dropout.
+            only: pattern of layers to judge.
+            strict: count what this batch does not show.
+            memory: see `Stepper`.
+            **options: the others of `parity.compare` (map, custom_objects, rtol, atol, allow, keras_engine …).
+
+        Raises:
+            ParityError: a file cannot be read, options do not go together, or nothing can be compared.
+        """
+        setup = set_up(ref=ref, keras=keras, batch=batch, mode=mode, weights=weights, steps=steps, seed=seed, **options)
+        given = {
+            "ref": ref, "keras": keras, "batch": batch, "mode": mode, "weights": weights, "steps": steps, "seed": seed,
+            "only": only, "strict": strict, **options,
+        }  # fmt: skip
+        return cls(
+            setup, mode=mode, weights=weights, steps=steps, seed=seed, only=only, strict=strict, memory=memory,
+            options=given,
+        )  # fmt: skip
+
+    def begin(self, keras: Any, data: Any) -> None:
+        """Start over with this Keras runner and batch; what was judged is forgotten."""
+        ref = self.setup.sides.ref
+        if self.stops:
+            ref.load(self.training.start)
+            self.setup.sides.keras.load(self._file_values)
+        self.comparison, slots = begun(ref, keras, data, mode=self.mode, own=self._own, mapping=self.setup.mapping)
+        backward = self.mode == "train" and self.comparison.alignment.has_loss
+        recorded = any(hasattr(side, "recording") or hasattr(side, "trace") for side in (ref, keras))
+        self.training = Training(self.comparison, slots, self._how)
+        self._fixed = tuple(self.comparison.probes)
+        self.stops = stops_of(
+            self.comparison.alignment, self._fixed, steps=self.steps, backward=backward, recorded=recorded
+        )
+        self._states.clear()
+        self.position, self.inside = 0, ()
+        self._judge_through(0)
+
+    # ---- where one stands
+
+    @property
+    def stop(self) -> Stop:
+        """The present stop."""
+        return self.stops[self.position]
+
+    def state(self, index: int | None = None) -> State | None:
+        """What is known of a stop (the present one by default); None where nobody has been there."""
+        return self._states.get(self.position if index is None else index)
+
+    @property
+    def here(self) -> Arrival:
+        """The present stop and its state."""
+        return Arrival(self.stop, self._judge_through(self.position))
+
+    def scene(self, index: int | None = None) -> Scene:
+        """Both sides at a stop's training step (the present stop by default)."""
+        return self.training.scene(self.stops[self.position if index is None else index].step)
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """Every tensor compared so far, in the order of the stops; those of phases without a run are all there."""
+        seen = [p for index in sorted(self._states) for p in self._states[index].probes if self.stops[index].pair]
+        return (*self._fixed, *seen)
+
+    @property
+    def judged(self) -> list[Probe]:
+        """Of `probes` those that count: what `only` names and nobody allows."""
+        return [p for p in self.probes if self._counts(p)]
+
+    @property
+    def first_divergence(self) -> FirstDivergence | None:
+        """The earliest fault of what was compared so far; None while there is none."""
+        return first_divergence(self.judged, (), strict=self._strict)
+
+    @property
+    def verdict(self) -> str:
+        """`diverged`, `unverified` or `match`, of what was compared so far."""
+        if self.first_divergence is not None:
+            return "diverged"
+        return "unverified" if any(p.status == "unverified" for p in self.judged) else "match"
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stop was judged."""
+        return len(self._states) == len(self.stops)
+
+    def _counts(self, probe: Probe) -> bool:
+        names = [name for name in (probe.layer, probe.keras_layer) if name]
+        if self._only is not None and probe.phase != "input" and not any(fnmatchcase(n, self._only) for n in names):
+            return False
+        return not any(
+            probe.status == status and any(fnmatchcase(name, pattern) for name in names)
+            for status, pattern in self.setup.allowed
+        )
+
+    # ---- going
+
+    def next(self) -> Arrival:
+        """One stop on; a submodel that one is not inside is one step."""
+        if self.position + 1 >= len(self.stops):
+            return Arrival(self.stop, self._judge_through(self.position), "end")
+        target = self.position + 1
+        crossing = self._entered(self.stops[target])
+        if crossing:
+            target = self._end_of(target, crossing)
+        return self._stood(self._proceed(target, "step", passing=target > self.position + 1))
+
+    def previous(self) -> Arrival:
+        """One stop back, which costs nothing."""
+        if self.position == 0:
+            return Arrival(self.stop, self._judge_through(0), "start")
+        target = self.position - 1
+        crossing = self._entered(self.stops[target])
+        if crossing and self.stop.group[: len(crossing)] == crossing:
+            while target > 0 and self.stops[target].group[: len(crossing)] == crossing:
+                target -= 1
+        return self.goto(target)
+
+    def into(self) -> Arrival:
+        """Into the submodel that comes next (or that one stands at the end of), to its first layer.
+
+        Raises:
+            BadUsage: there is none.
+        """
+        for at in (self.position, self.position + 1):
+            crossing = self._entered(self.stops[at]) if at < len(self.stops) else ()
+            if crossing:
+                first = at
+                while first > 0 and self._same_group(first - 1, at, crossing):
+                    first -= 1
+                self.inside = crossing
+                return self.goto(first) if first <= self.position else self._proceed(first, "step")
+        raise BadUsage("into: there is no submodel here; `next` goes on to the next layer")
+
+    def out(self) -> Arrival:
+        """Out of the submodel, to its end.
+
+        Raises:
+            BadUsage: one is in none.
+        """
+        if not self.inside:
+            raise BadUsage("out: this is no submodel")
+        left, self.inside = self.inside, self.inside[:-1]
+        return self._proceed(self._end_of(self.position, left), "step", passing=True)
+
+    def resume(self, progress: Callable[[Stop], None] | None = None) -> Arrival:
+        """On to the next breakpoint, divergence, or the end.
+
+        A divergence that shows at a layer in one step and again in the next stops a run once; so does an optimizer that
+        moves every layer otherwise.
+
+        Args:
+            progress: told of each stop that is passed.
+        """
+        return self._stood(self._proceed(len(self.stops) - 1, "end", passing=True, faults=True, progress=progress))
+
+    def run_to(self, where: str, progress: Callable[[Stop], None] | None = None) -> Arrival:
+        """On to the next stop at a layer; breakpoints on the way stop it.
+
+        Args:
+            where: a layer of either side (or a pattern), a phase, or both: `ip1`, `backward`, `ip1 backward`.
+            progress: told of each stop that is passed.
+
+        Raises:
+            BadUsage: there is no such stop.
+        """
+        found = self.find(where)
+        ahead = [index for index in found if index > self.position]
+        if not ahead:
+            return self.goto(found[0])
+        return self._stood(self._proceed(ahead[0], "reached", passing=True, progress=progress))
+
+    def find(self, where: str) -> list[int]:
+        """The stops at a layer, in a phase, or both (see `run_to`); raises BadUsage where there is none."""
+        words = where.split()
+        phases = [word for word in words if any(stop.phase == word for stop in self.stops)]
+        names = [word for word in words if word not in phases]
+        found = [
+            stop.index
+            for stop in self.stops
+            if (not phases or stop.phase in phases)
+            and all(any(n and fnmatchcase(n, name) for n in (stop.layer, stop.keras_layer)) for name in names)
+        ]
+        if not words or not found:
+            known = dict.fromkeys(stop.layer or stop.keras_layer for stop in self.stops)
+            raise BadUsage(f"run: no stop is {where!r}; the layers are {', '.join(name for name in known if name)}")
+        return found
+
+    def goto(self, index: int) -> Arrival:
+        """Stand at a stop; what lies before it is judged if nobody has been there."""
+        if not 0 <= index < len(self.stops):
+            raise BadUsage(f"there are stops 0 to {len(self.stops) - 1}, not {index}")
+        state = self._judge_through(index)
+        self.position = index
+        self._follow(self.stop)
+        return Arrival(self.stop, state, "start" if index == 0 else "step")
+
+    def restart(self) -> Arrival:
+        """Back to the start; what was judged stays known, and hit counts begin anew."""
+        for item in self.breakpoints:
+            item.hits = 0
+        self.inside = ()
+        return self.goto(0)
+
+    # ---- breakpoints
+
+    def add_breakpoint(self, item: Breakpoint) -> Breakpoint:
+        """Set a breakpoint; it gets the next free number."""
+        item.number = 1 + max((b.number for b in self.breakpoints), default=0)
+        self.breakpoints.append(item)
+        return item
+
+    def remove_breakpoint(self, number: int) -> None:
+        """Take a breakpoint away; raises BadUsage where there is none of that number."""
+        left = [item for item in self.breakpoints if item.number != number]
+        if len(left) == len(self.breakpoints):
+            raise BadUsage(f"there is no breakpoint {number}")
+        self.breakpoints = left
+
+    # ---- looking
+
+    def look(self, index: int | None = None) -> Look:
+        """What can be looked at where one stands (or at another stop)."""
+        from parity.debugger.looking import Look
+
+        return Look(self, self.position if index is None else index)
+
+    # ---- inside
+
+    def forget(self, index: int) -> None:
+        """What was judged from a stop on is not true any more; the present stop is judged anew."""
+        for at in [at for at in self._states if at >= index]:
+            stop = self.stops[at]
+            del self._states[at]
+            if stop.pair is not None and stop.phase != "update":
+                run = self.training.scene(stop.step).run if stop.step <= self.training.reached else None
+                if run is not None:
+                    kept = [v for v in run.verdicts.get(stop.layer, []) if v.phase != stop.phase]
+                    run.verdicts[stop.layer] = kept
+                    run.explanations.pop(stop.layer, None)
+        self._note()
+        self._judge_through(self.position)
+
+    def _proceed(
+        self,
+        target: int,
+        reason: str,
+        *,
+        passing: bool = False,
+        faults: bool = False,
+        progress: Callable[[Stop], None] | None = None,
+    ) -> Arrival:
+        """Stop by stop to a target; with `passing`, breakpoints on the way stop it, with `faults` divergences too."""
+        for index in range(self.position + 1, target + 1):
+            if progress is not None:
+                progress(self.stops[index])
+            state = self._judge_through(index)
+            self.position = index
+            hit = self._hit(self.stops[index], state)
+            if hit is not None and (passing or index == target):
+                return Arrival(self.stop, state, "breakpoint", hit)
+            if faults and self._is_new_fault(index, state):
+                return Arrival(self.stop, state, "divergence")
+        return Arrival(self.stop, self._judge_through(self.position), reason)
+
+    def _hit(self, stop: Stop, state: State) -> Breakpoint | None:
+        """The breakpoint that stops a run here; every one that is met counts it."""
+        met = [item for item in self.breakpoints if item.met(stop, state.probes)]
+        for item in met:
+            item.hits += 1
+        return next((item for item in met if item.hits > item.after), None)
+
+    def _is_new_fault(self, index: int, state: State) -> bool:
+        bad = (*_FAULTS, "masked") if self._strict else _FAULTS
+        stop = self.stops[index]
+        if not any(p.status in bad and self._counts(p) for p in state.probes):
+            return False
+        earlier = [
+            s for s in self.stops[:index] if s.phase == stop.phase and (s.phase == "update" or s.layer == stop.layer)
+        ]
+        return not any(p.status in bad and self._counts(p) for s in earlier for p in self._states[s.index].probes)
+
+    def _judge_through(self, index: int) -> State:
+        """The state of a stop, after every stop before it."""
+        for at in range(index + 1):
+            if at not in self._states:
+                self._states[at] = self._judge(self.stops[at])
+                self._note()
+        return self._states[index]
+
+    def _judge(self, stop: Stop) -> State:
+        began = time.perf_counter()
+        if stop.pair is None:
+            return State(worst(p.status for p in stop.fixed), stop.fixed)
+        before = [*self._fixed]
+        before += [p for at in range(stop.index) if self.stops[at].pair for p in self._states[at].probes]
+        try:
+            if stop.phase == "update":
+                probes = self.training.probes(stop.step, stop.layer, before)
+            else:
+                probes = self.training.scene(stop.step).judge(stop.pair, stop.phase, before)
+        except (Blocked, ParityError) as problem:
+            note = " ".join(str(problem).split())
+            name = {"forward": "output", "loss": "loss", "backward": "dx"}.get(stop.phase, "update")
+            probes = [Probe(stop.layer, stop.keras_layer, stop.phase, name, stop.step, status="unverified", note=note)]
+        if stop.phase == "backward" and any(p.status not in ("match", "masked") for p in probes):
+            self._unmask(stop)
+        return State(worst(p.status for p in probes), tuple(probes), time.perf_counter() - began)
+
+    def _unmask(self, stop: Stop) -> None:
+        """A field that seemed to be hidden by the batch shows in the gradients: then it is not masked."""
+        for at, state in list(self._states.items()):
+            other = self.stops[at]
+            if other.pair is stop.pair and other.step == stop.step and state.status == "masked":
+                probes = tuple(replace(p, status="match", note="") if p.status == "masked" else p for p in state.probes)
+                self._states[at] = replace(state, status=worst(p.status for p in probes), probes=probes)
+
+    def _note(self) -> None:
+        """What rules look at holds what was seen so far."""
+        self.comparison.probes[:] = self.probes
+
+    # ---- submodels
+
+    def _entered(self, stop: Stop) -> tuple[str, ...]:
+        """The submodel just below the present one that a stop stands in; () where it stands in none."""
+        depth = 0
+        for mine, theirs in zip(self.inside, stop.group, strict=False):
+            if mine != theirs:
+                break
+            depth += 1
+        return stop.group[: depth + 1] if len(stop.group) > depth and depth == len(self.inside) else ()
+
+    def _same_group(self, a: int, b: int, group: tuple[str, ...]) -> bool:
+        one, other = self.stops[a], self.stops[b]
+        return (one.phase, one.step) == (other.phase, other.step) and one.group[: len(group)] == group
+
+    def _end_of(self, index: int, group: tuple[str, ...]) -> int:
+        """The last of the stops from `index` on that stand in a submodel."""
+        last = index
+        while last + 1 < len(self.stops) and self._same_group(last + 1, index, group):
+            last += 1
+        return last
+
+    def _stood(self, arrival: Arrival) -> Arrival:
+        """Where a run was stopped in a submodel one is inside it; where it only went on, out of those it left."""
+        if arrival.reason in ("breakpoint", "divergence", "reached"):
+            self.inside = arrival.stop.group
+        else:
+            self._follow(arrival.stop)
+        return arrival
+
+    def _follow(self, stop: Stop) -> None:
+        """Leave the submodels that a stop does not stand in."""
+        depth = 0
+        for mine, theirs in zip(self.inside, stop.group, strict=False):
+            if mine != theirs:
+                break
+            depth += 1
+        self.inside = self.inside[:depth]

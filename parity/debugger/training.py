@@ -1,0 +1,152 @@
+"""The training steps of both sides, one after the other, each only when somebody comes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from parity.case import Comparison
+from parity.comparison import Slots, unmoved, update_probe
+from parity.debugger.scene import How, Scene
+from parity.report import Probe
+from parity.transfer import transferred
+from parity.updates import Move, isolated_step, step_moves
+
+__all__ = ["Training"]
+
+Array = np.ndarray
+
+_BAD = ("born", "unpaired", "inherited")
+
+
+class Training:
+    """Both sides' training steps on one batch.
+
+    Args:
+        run: the comparison, begun: weights are loaded, nothing has run.
+        slots: of the Keras optimizer at the start, by Keras id.
+        how: both sides are run.
+    """
+
+    def __init__(self, run: Comparison, slots: Slots, how: How) -> None:
+        self.run, self._slots, self._how = run, slots, how
+        self._origin = run.ref.params(), run.keras.params()
+        run.course.weights.append(self._origin[0])
+        run.free.weights.append(self._origin[1])
+        self._scenes: list[Scene] = []
+        self._moves: dict[int, list[Move]] = {}
+        self._put: dict[tuple[str, int], dict[str, Array]] = {}
+        self.scene(1)
+
+    @property
+    def start(self) -> dict[str, Array]:
+        """The reference's parameters before the first step."""
+        return self._origin[0]
+
+    @property
+    def reached(self) -> int:
+        """The last step that was come to."""
+        return len(self._scenes)
+
+    def scene(self, step: int) -> Scene:
+        """Both sides at a step; the updates before it are made if nobody has made them.
+
+        Raises:
+            Blocked: a gradient that an earlier update needs cannot be computed.
+            CannotCompare: a side has no update rule that can be run.
+        """
+        while len(self._scenes) < step:
+            done = len(self._scenes)
+            if done:
+                self.update(done)
+            mine, theirs = self.run.course.weights[done], self.run.free.weights[done]
+            scene = Scene(self.run, done + 1, mine, theirs, self._how)
+            self._scenes.append(scene)
+            if done == 0:
+                self.run.course.passes.append(scene.seen_ref)
+                self.run.free.passes.append(scene.seen_keras)
+        wanted = self._scenes[step - 1]
+        if any(scene.loaded for scene in self._scenes if scene is not wanted):
+            for scene in self._scenes:
+                scene.loaded = False
+        return wanted
+
+    def update(self, step: int) -> list[Move]:
+        """The update of a step: both sides' own, and the Keras optimizer's on the reference's weights and gradients."""
+        if step in self._moves:
+            return self._moves[step]
+        run, scene = self.run, self.scene(step)
+        scene.finish()
+        course, free = run.course, run.free
+        for held, seen in ((course, scene.seen_ref), (free, scene.seen_keras)):
+            del held.passes[step - 1 :]
+            held.passes.append(seen)
+            del held.weights[step:]
+        run.ref.reset(run.ref.recipe.slots or None)
+        for at in range(step):  # an optimizer's slots are those of every step before
+            run.ref.load(course.weights[at])
+            run.ref.update(course.passes[at].param_grads, course.passes[at].statistics)
+        course.weights.append({**run.ref.params(), **self._put.get(("ref", step), {})})
+        run.keras.reset(self._slots)
+        for at in range(step):
+            run.keras.load(free.weights[at])
+            run.keras.update(free.passes[at].param_grads, free.passes[at].statistics)
+        free.weights.append({**run.keras.params(), **self._put.get(("keras", step), {})})
+        run.keras.reset(self._slots)
+        reached: dict[str, Array] = {}
+        for at in range(1, step + 1):
+            reached = isolated_step(run.alignment, run.links, run.keras, course, at)
+        self._moves[step] = step_moves(run.links, course, free, reached, step, unmoved(run))
+        run.moves = [move for at in sorted(self._moves) for move in self._moves[at]]
+        for other in self._scenes:
+            other.loaded = False
+        return self._moves[step]
+
+    def probes(self, step: int, layer: str, before: list[Probe]) -> list[Probe]:
+        """The probes of one layer's parameters in an update."""
+        moves = self.update(step)
+        fault = any(p.status in _BAD for p in before) or any(m.status == "born" for m in self.run.moves)
+        return [update_probe(move, before=fault) for move in moves if move.link.pair.ref.name == layer]
+
+    # ---- experiments
+
+    def changed(self, step: int) -> None:
+        """Something of a step was replaced: its update and everything behind it is made anew."""
+        for at in [at for at in self._moves if at >= step]:
+            del self._moves[at]
+        for scene in self._scenes[step:]:
+            scene.loaded = False
+        del self._scenes[step:]
+        for held in (self.run.course, self.run.free):
+            del held.passes[max(step, 1) :]
+            del held.weights[step:]
+        self.run.moves = [move for at in sorted(self._moves) for move in self._moves[at]]
+        self._scenes[step - 1].changed()
+
+    def put(self, side: str, step: int, values: Mapping[str, Array]) -> dict[str, Array]:
+        """Give a side these parameters after a step's update; gives what was put there before, for `unput`."""
+        before = dict(self._put.get((side, step), {}))
+        self._put[side, step] = {**before, **values}
+        self.changed(step)
+        return before
+
+    def unput(self, side: str, step: int, before: Mapping[str, Array]) -> None:
+        """Take back what was put in after a step."""
+        self._put[side, step] = dict(before)
+        self.changed(step)
+
+    def set_weight(self, side: str, step: int, key: str, value: Array) -> Array:
+        """Give a side another parameter at a step's start; gives the one it had."""
+        held = self.run.course if side == "ref" else self.run.free
+        before = held.weights[step - 1][key]
+        held.weights[step - 1] = {**held.weights[step - 1], key: value}
+        scene = self._scenes[step - 1]
+        (scene.ref if side == "ref" else scene.keras).set_weight(key, value)
+        self.changed(step)
+        return before
+
+    def goal(self, step: int) -> dict[str, Array]:
+        """The reference's parameters after a step's update, in the Keras layout."""
+        self.update(step)
+        return transferred(self.run.links, self.run.course.weights[step])
