@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from os import PathLike, fspath
+from os import fspath
 from pathlib import Path
 from typing import Any, cast
 
 from parity.batch import Batch
 from parity.case import Comparison
-from parity.opening import framework_of
 from parity.report import Finding
 from parity.runner import Runner
 from parity.setup import Setup
 from parity.sides import Sides
-from parity.traces.playback import batch_of
+from parity.traces.format import is_trace
 from parity.traces.reader import Trace
 from parity.traces.two import compare_traces, findings_of
 
@@ -38,8 +37,8 @@ def recorded_pair(
         ParityError: a file cannot be read or run, or the two have nothing in common.
     """
     ref, keras, mode = setup.ref, setup.keras, setup.mode
-    mine = Trace(fspath(ref)) if _is_trace(ref) else None
-    theirs = Trace(fspath(keras)) if _is_trace(keras) else None
+    mine = Trace(fspath(ref)) if is_trace(ref) else None
+    theirs = Trace(fspath(keras)) if is_trace(keras) else None
     if theirs is None and (mine is None or mine.network.framework == "matconvnet" or mine.tensors == "all"):
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -62,10 +61,6 @@ def recorded_pair(
         return sides, run, found
 
 
-def _is_trace(given: Any) -> bool:
-    return isinstance(given, str | PathLike) and Path(fspath(given)).is_file() and framework_of(given) == "trace"
-
-
 def _recorded(folder: Path, setup: Setup, mine: Trace | None, other: Trace, progress: Progress) -> Path:
     """The side that is no trace, recorded as the other one was."""
     from parity.traces.capture import record
@@ -73,7 +68,7 @@ def _recorded(folder: Path, setup: Setup, mine: Trace | None, other: Trace, prog
     target = folder / "recorded.h5"
     sides = {"ref": setup.ref} if mine is None else {"ref": setup.ref, "keras": setup.keras}
     return record(
-        target, **sides, batch=batch_of(other), mode=setup.mode, steps=max(1, other.steps), seed=setup.seed,
+        target, **sides, batch=other.path, mode=setup.mode, steps=max(1, other.steps), seed=setup.seed,
         tensors=other.tensors, how=setup.how, progress=progress,
     )  # fmt: skip
 

@@ -9,11 +9,14 @@ from typing import Any
 
 from parity import batch as batches
 from parity.align import align
+from parity.bench import masks_for_ref
 from parity.errors import BadUsage
 from parity.identity import identity
 from parity.runner import Runner, Targets
 from parity.sides import Opening, open_one, open_sides
-from parity.traces.format import TENSORS
+from parity.traces.format import TENSORS, is_trace
+from parity.traces.playback import batch_of
+from parity.traces.reader import Trace
 from parity.traces.recording import record_run
 from parity.traces.writer import writing
 from parity.transfer import links, transferred
@@ -44,7 +47,7 @@ def record(
         ref: the reference to record: a path, a Keras model or a runner.
         keras: the Keras side to record. With `ref` beside it, it takes the reference's weights first, as a comparison
             does, so that its trace can be compared with the reference's.
-        batch: as for `parity.compare`; None makes a seeded one.
+        batch: as for `parity.compare`; None makes a seeded one. A trace lends its batch, and what its dropout kept.
         mode: `"train"` or `"eval"`.
         steps: updates, in train mode.
         seed: of the probe batch and of dropout.
@@ -73,7 +76,8 @@ def record(
     path, how = Path(fspath(output)), how or Opening()
     check_target(path, option)
     progress("reading files", 0, 1)
-    given = batches.load(batch) if batch is not None else None
+    lender = Trace(fspath(batch)) if is_trace(batch) else None
+    given = batch_of(lender) if lender is not None else batches.load(batch) if batch is not None else None
     slots: Mapping[str, Any] | None = None
     if ref is not None and keras is not None:
         runner, inputs, labels, used, notes, slots = _with_weights(ref, keras, given, how, seed, mode)
@@ -87,8 +91,8 @@ def record(
     }  # fmt: skip
     with writing(path, option, parity.__version__) as sink:
         record_run(
-            runner, inputs, labels, sink, mode=mode, steps=steps, seed=seed, tensors=tensors, slots=slots, facts=facts,
-            progress=progress,
+            runner, inputs, labels, sink, mode=mode, steps=steps, seed=seed, tensors=tensors, slots=slots,
+            masks=_lent(runner, lender, mode), facts=facts, progress=progress,
         )  # fmt: skip
     return path
 
@@ -105,3 +109,11 @@ def _with_weights(
     slots = started(sides.ref, sides.keras, found)
     sides.keras.load(transferred(found, sides.ref.params()))
     return sides.keras, sides.data.keras, sides.data.labels_keras, sides.batch, sides.notes, slots
+
+
+def _lent(runner: Runner, lender: Trace | None, mode: str) -> Callable[[int], Mapping[str, Any]] | None:
+    """What dropout kept in the trace that lent its batch, by the layers of this side; None where it drew nothing."""
+    if lender is None or mode != "train" or not lender.seen(1).masks:
+        return None
+    alignment, passes = align(runner.network, lender.network, mode), len(lender.info["passes"])
+    return lambda step: masks_for_ref(alignment, lender.seen(min(step, passes)).masks)

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
@@ -26,6 +27,7 @@ __all__ = [
     "chunk_shape",
     "escaped",
     "header",
+    "is_trace",
     "seal",
     "unescaped",
 ]
@@ -63,6 +65,17 @@ class Header:
     parity: str
     digest: str
     size: int
+
+
+def is_trace(given: object) -> bool:
+    """Whether something is the path of a trace, by its first bytes; whether it is sound is for `check` to say."""
+    if not isinstance(given, str | PathLike):
+        return False
+    try:
+        with Path(fspath(given)).open("rb") as file:
+            return file.read(13) == b"parity-trace/"
+    except OSError:
+        return False
 
 
 def header(path: Path) -> Header:

@@ -54,6 +54,7 @@ def record_run(
     seed: int = 0,
     tensors: str = "all",
     slots: Mapping[str, Mapping[str, Array]] | None = None,
+    masks: Callable[[int], Mapping[str, Array]] | None = None,
     facts: Mapping[str, Any] | None = None,
     progress: Progress = lambda *_: None,
 ) -> None:
@@ -72,6 +73,7 @@ def record_run(
         seed: of dropout where the runner does not draw it itself.
         tensors: how much of activations and their gradients is kept: `"all"`, `"sample"` or `"stats"`.
         slots: of the optimizer to start from, param id → slot → value; None takes those of the recipe.
+        masks: step (from 1) → layer → what dropout keeps, for a side that draws none itself; None draws it.
         facts: more facts of the run, as JSON knows them.
         progress: called as progress(what, done, total).
     """
@@ -89,7 +91,7 @@ def record_run(
     started = slots if slots is not None else runner.recipe.slots
     if trained:
         runner.reset(started or None)
-    masks = _masks(runner, len(next(iter(inputs.values()))), seed) if mode == "train" else None
+    drawn = masks or (lambda step: _masks(runner, len(next(iter(inputs.values()))), seed + step))
     before = runner.params()
     for name, value in before.items():
         sink.put("weights/0", name, value)
@@ -97,7 +99,8 @@ def record_run(
     for step in range(1, max(1, count) + 1):
         progress(f"step {step}", done, total)
         done += 1
-        seen = runner.run(inputs, labels, mode=mode, backward=trained, observe=step == 1, masks=masks)
+        kept = drawn(step) if mode == "train" else None
+        seen = runner.run(inputs, labels, mode=mode, backward=trained, observe=step == 1, masks=kept)
         passes.append(_keep(seen, step, sink, tensors))
         grads, statistics = seen.param_grads, seen.statistics
         if step == 1:
@@ -257,7 +260,7 @@ def _masks(runner: Runner, images: int, seed: int) -> dict[str, Array] | None:
             extents = tuple(int(n or 1) for n in shape)
             drawn = (images, *([1] * (len(extents) - 1) if kind.spatial else extents[:-1]), extents[-1])
             kept = (rng.random(drawn) >= kind.rate).astype(np.float32)
-            made[layer.name] = np.ascontiguousarray(np.broadcast_to(kept, (images, *extents)))
+            made[layer.name] = np.array(np.broadcast_to(kept, (images, *extents)))
     return made
 
 

@@ -21,6 +21,7 @@ from parity.errors import CannotCompare
 from parity.layers import Activation, Dropout, Opaque, Pool
 from parity.report import PHASES, Finding, Probe
 from parity.rules import RULES
+from parity.runner import Pass
 from parity.structure import compare_inputs, compare_labels, compare_structure, compare_weights
 from parity.tensors import Named, named, shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance
@@ -35,6 +36,8 @@ Array = np.ndarray
 
 OPEN = "the first probe above noise; two traces cannot say in which layer it was born"
 """The note of the first probe at which two traces part."""
+
+_DRAWN = "dropout kept other values on the two sides; record the reference with the Keras trace as its --batch"
 
 _ABOVE = 2 * CLEAN
 """Floors above which an end-to-end difference is no noise, in the worst channel."""
@@ -143,7 +146,12 @@ def compare_traces(
             two.backward(pair)
         run.probes += two.made
         progress("updates", total - 1, total)
-        run.moves = recorded_moves(found, ref, keras, min(steps, ref.steps, keras.steps))
+        count = min(steps, ref.steps, keras.steps)
+        run.course.passes = [Pass() for _ in range(count)]  # how many steps there were, for what is said of schedules
+        run.moves = recorded_moves(found, ref, keras, count)
+        if two.masked:
+            moves = ((m, m.status if m.status == "match" else "unverified") for m in run.moves)
+            run.moves = [m if status == m.status else replace(m, status=status, note=_DRAWN) for m, status in moves]
         run.probes += _update_probes(run)
     run.probes = _first_named(run.probes)
     if ref.tensors == keras.tensors == "all":
@@ -308,7 +316,7 @@ class _Two:
         status = "match" if not above else "inherited"
         grown = x_floor <= _GROWN and apart.relative <= _PLAIN[phase]
         if above and self.masked and self.limits is None:
-            status, note = "unverified", "dropout kept other values on the two sides; record them in eval mode"
+            status, note = "unverified", _DRAWN
         elif above and grown and not self.parted and self.limits is None and (self.jumps and phase == "backward"):
             status, note = "unverified", "above noise, but no more than activations that switch by rounding make of it"
         if status == "match" and name in ("output", "loss") and any(d.phase == phase for d in differences(pair)):
