@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from os import fspath
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from parity.batch import Batch
 from parity.case import Comparison
