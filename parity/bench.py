@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -247,6 +247,47 @@ class Trial:
         if not isinstance(self.pair.ref.kind, Pool) or self.pair.ref.kind.method != "max":
             return None
         return self.run_ref(ties="row")
+
+    @cached_property
+    def truth_over_zeros(self) -> Local | None:
+        """A maximum whose padding is zeros that take part in it, ties by rows; None where these change an output.
+
+        Where no value is below zero, zeros around the map may be as large as what is in it: then the gradient goes to
+        one of them, though all outputs are the same.
+        """
+        kind = self.pair.ref.kind
+        if not isinstance(kind, Pool) or kind.method != "max" or not self.backward or len(self.ref_feeds) != 1:
+            return None
+        (source, value) = next(iter(self.ref_feeds.items()))
+        if kind.size is None or len(kind.size) != 2 or np.ndim(value) != 4 or self.upstream_ref is None:
+            return None
+        plain = self.ref_local.outputs[self.pair.ref.output]
+        pad = self._pad(kind, value, plain)
+        if not any(pad):
+            return None
+        import torch
+
+        from parity.frameworks.matconvnet.tensors import from_torch, to_torch
+        from parity.layers import Context
+
+        top, bottom, left, right = pad
+        wide = np.pad(value, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        fed = to_torch(wide, 32, grad=True)
+        made = replace(kind, pad=(0, 0, 0, 0)).forward([fed], {}, Context(mode=self.bench.mode, ties="row"))
+        if not np.array_equal(from_torch(made), plain):
+            return None
+        (gradient,) = torch.autograd.grad(made, fed, to_torch(self.upstream_ref, 32).reshape(made.shape))
+        inside = from_torch(gradient)[:, top : wide.shape[1] - bottom, left : wide.shape[2] - right]
+        return Local(input_grads={source: inside})
+
+    @staticmethod
+    def _pad(kind: Pool, fed: Array, made: Array) -> tuple[int, int, int, int]:
+        """(top, bottom, left, right) of the cells around a map n h w c that windows reach."""
+        from parity.layers.geometry import pads_of
+
+        assert kind.size is not None
+        top, bottom, left, right = pads_of(kind.pad, fed.shape[1:3], kind.size, kind.stride, (1, 1))
+        return top, bottom, left, right
 
     # ---- what they show
 

@@ -146,6 +146,19 @@ class _Judge:
             return Verdict(phase, tensor, "match", x_floor, floor, apart)
         return self._doubt(phase, tensor, floor, fitted, expected, apart, x_floor)
 
+    def _tied(
+        self, phase: str, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance
+    ) -> Verdict | None:
+        """A match where the gradient only goes to another of several equal maxima, in the map or around it."""
+        for where in ("an equal maximum", "a zero around the map"):
+            local = self.trial.truth_by_rows if where == "an equal maximum" else self.trial.truth_over_zeros
+            other = None if local is None else self.trial.tensor(local, "ref", tensor)
+            if other is None or distance(actual, other).x_floor(floor) > CLEAN:
+                continue
+            count = int(np.count_nonzero(expected != other))
+            return Verdict(phase, tensor, "match", 0.0, floor, apart, f"ties ({count} gradients go to {where})")
+        return None
+
     def _by_limits(
         self, phase: str, tensor: str, actual: Array, expected: Array, apart: Distance, floor: Array
     ) -> Verdict:
@@ -168,13 +181,10 @@ class _Judge:
         x_floor: float,
     ) -> Verdict:
         """Tiers two and three: float64 says what is rounding."""
-        if tensor in self.trial.named.sources and self.trial.truth_by_rows is not None:
-            by_rows = self.trial.tensor(self.trial.truth_by_rows, "ref", tensor)
-            if by_rows is not None and distance(actual, by_rows).x_floor(floor) <= CLEAN:
-                count = int(np.count_nonzero(expected != by_rows))
-                return Verdict(
-                    phase, tensor, "match", 0.0, floor, apart, f"ties ({count} gradients go to an equal maximum)"
-                )
+        if tensor in self.trial.named.sources:
+            tied = self._tied(phase, tensor, floor, actual, expected, apart)
+            if tied is not None:
+                return tied
         again = self.trial.tensor(self.trial.keras_again, "keras", tensor)
         repeated = None if again is None else shaped(again, expected.shape)
         if repeated is not None and distance(repeated, actual).x_floor(floor) > CLEAN:
