@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
+    from parity.debugger.stepper import Stepper
     from parity.inspection import Inspection
 
 __all__ = [
@@ -64,6 +65,37 @@ def compare(ref: Any, keras: Any, batch: Any = None, **options: Any) -> Report:
     from parity.session import check
 
     return check(ref=ref, keras=keras, batch=batch, **options)
+
+
+def debug(ref: Any, keras: Any, batch: Any = None, *, screen: bool | None = None, **options: Any) -> Stepper:
+    """Step through both sides in lockstep: forward, loss, backward and updates.
+
+    Args:
+        ref: as in `compare`; a recorded trace too.
+        keras: as in `compare`; a recorded trace too.
+        batch: as in `compare`.
+        screen: open the application; by default where standard input and output are a terminal.
+        **options: those of `parity.Stepper.open` (mode, weights, steps, seed, only, strict, memory, map …).
+
+    Returns:
+        The stepper: at its start, or where the application left it.
+
+    Raises:
+        ParityError: a file cannot be read, the options do not go together, or nothing can be compared.
+    """
+    import sys
+
+    from parity.debugger.stepper import Stepper
+
+    stepper = Stepper.open(ref, keras, batch, **options)
+    if screen is None:
+        screen = sys.stdin.isatty() and sys.stdout.isatty() and not hasattr(sys, "ps1")
+    if screen:
+        from parity.debugger.app import DebuggerApp
+        from parity.debugger.commands import Commands
+
+        DebuggerApp(stepper, Commands(stepper)).run()
+    return stepper
 
 
 def inspect(path: str | PathLike[str], input_size: Sequence[int] | None = None) -> Inspection:
@@ -117,6 +149,10 @@ def __getattr__(name: str) -> Any:
         from parity.inspection import Inspection
 
         return Inspection
+    if name == "Stepper":
+        from parity.debugger.stepper import Stepper
+
+        return Stepper
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -16,6 +16,7 @@ import typer
 
 import parity
 from parity.commands.compare import compare
+from parity.commands.debug import debug
 from parity.commands.gate import gate
 from parity.commands.inspect import inspect
 from parity.commands.matlab import matlab
@@ -59,6 +60,7 @@ def root(
 
 app.command(short_help="Compare two files layer by layer.")(compare)
 app.command(short_help="Compare a list of pairs that must hold.")(gate)
+app.command(short_help="Step through both models in lockstep.")(debug)
 app.command(short_help="Show the layers and the recipe of a file.")(inspect)
 app.command(short_help="Explain a cause, or list all of them.")(rule)
 app.command(short_help="Write a MATLAB function that records a run.")(matlab)

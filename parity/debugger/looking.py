@@ -276,6 +276,8 @@ class Look:
         if value.ndim <= 2:
             return (None,) * value.ndim
         free = (0, 1) if (name or self.default) in self._kernels else (value.ndim - 3, value.ndim - 2)
+        if all(value.shape[axis] == 1 for axis in free):  # no map: the two largest axes
+            free = tuple(sorted(range(value.ndim), key=lambda axis: -value.shape[axis])[:2])
         return tuple(None if axis in free else at[axis] for axis in range(value.ndim))
 
     def terms(self, index: Sequence[int], count: int = 10) -> Terms:

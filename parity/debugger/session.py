@@ -1,0 +1,125 @@
+"""A debugging session in a file: where one stands, breakpoints and experiments. JSON, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity.debugger.breakpoints import Breakpoint
+from parity.errors import BadFile, BadUsage, ParityError
+from parity.identity import identity
+from parity.reports.output import write
+
+if TYPE_CHECKING:
+    from parity.debugger.stepper import Stepper
+
+__all__ = ["SCHEMA", "restore", "save", "script"]
+
+SCHEMA = "parity-session/1"
+
+
+def save(stepper: Stepper, path: Path) -> None:
+    """Write a session's file; raises BadUsage where it cannot be written."""
+    stop = stepper.stop
+    text = json.dumps(
+        {
+            "schema": SCHEMA,
+            "files": _files(stepper),
+            "position": {"phase": stop.phase, "layer": stop.layer, "keras_layer": stop.keras_layer, "step": stop.step},
+            "inside": list(stepper.inside),
+            "breakpoints": [item.to_dict() for item in stepper.breakpoints],
+            "experiments": [{"command": item.command, "where": list(item.where)} for item in stepper.experiments],
+        },
+        indent=2,
+        ensure_ascii=False,
+    )
+    write(path, text + "\n", "--session")
+
+
+def restore(stepper: Stepper, path: Path) -> bool:
+    """Take up a session where its file left it; what lies before that place is run.
+
+    Returns:
+        Whether there was one: a file that does not exist is a session that begins.
+
+    Raises:
+        BadFile: it is no session, it is damaged, or it is one of other files.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(str(path), f"cannot be read as a session ({error})", "name another file") from None
+    try:
+        held = json.loads(text)
+        if not isinstance(held, dict) or held.get("schema") != SCHEMA:
+            raise ValueError("its schema is not " + SCHEMA)
+        _take_up(stepper, path, held)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"is no session of the debugger, or damaged ({' '.join(str(error).split())})"
+        raise BadFile(str(path), problem, "name another file, or remove it to begin anew") from None
+    return True
+
+
+def _take_up(stepper: Stepper, path: Path, held: Mapping[str, Any]) -> None:
+    now, then = _files(stepper), dict(held["files"])
+    for side, digest in then.items():
+        if digest and now.get(side) and digest != now[side]:
+            raise BadFile(str(path), f"is a session of another {side}", "remove it, or name another file")
+    try:
+        stepper.breakpoints = [Breakpoint.from_dict(item) for item in held["breakpoints"]]
+        for item in held["experiments"]:
+            words, step = item["where"]
+            stepper.experiments.repeat(str(item["command"]), (str(words), int(step)))
+    except ParityError as error:
+        raise BadFile(str(path), f"cannot be taken up: {error}", "remove it to begin anew") from None
+    place = held["position"]
+    keys = ("phase", "layer", "keras_layer", "step")
+    here = [s.index for s in stepper.stops if all(getattr(s, key) == place[key] for key in keys)]
+    stepper.goto(here[0] if here else 0)
+    stepper.inside = tuple(str(name) for name in held["inside"])
+
+
+def _files(stepper: Stepper) -> dict[str, str]:
+    """Which side → the digest of its file; empty for what is not a file."""
+    made: dict[str, str] = {}
+    for side in ("ref", "keras", "batch"):
+        found = identity(stepper.options.get(side)) or {}
+        made[side] = str(found.get("sha256", ""))
+    return made
+
+
+def script(stepper: Stepper) -> str:
+    """The experiments as a Python script that makes them again.
+
+    Raises:
+        BadUsage: a side is not a file.
+    """
+    usual = {"mode": "train", "weights": "ref", "steps": 3, "seed": 0, "only": None, "strict": False}
+    lines = ['"""Experiments of a parity debugging session."""', "", "import parity", ""]
+    given: list[str] = []
+    for name, value in stepper.options.items():
+        if name in ("ref", "keras") and not isinstance(value, str | PathLike):
+            raise BadUsage("experiments: only those on files can be saved as a script; this side is a live object")
+        if name == "batch" and value is not None and not isinstance(value, str | PathLike):
+            raise BadUsage("experiments: only those on a batch file can be saved as a script")
+        if value in (None, "", (), False, "auto") or usual.get(name) == value:
+            continue
+        given.append(f"{name}={(fspath(value) if isinstance(value, PathLike) else value)!r}")
+    lines.append(f"stepper = parity.Stepper.open({', '.join(given)})")
+    for item in stepper.experiments:
+        index = next(
+            (s.index for s in stepper.stops if f"{s.layer} {s.phase}".strip() == item.where[0]
+             and s.step == item.where[1]), 0,
+        )  # fmt: skip
+        word, _, rest = item.command.partition(" ")
+        lines += ["", f"stepper.goto({index})  # {stepper.stops[index].words}"]
+        lines.append(f"made = stepper.experiments.{word}({rest!r})")
+        lines.append("print(made.words)")
+    lines += ["", "arrival = stepper.resume()", 'print(arrival.reason, "at", arrival.stop.words, arrival.state.status)']
+    lines.append("print(stepper.verdict, stepper.first_divergence)")
+    return "\n".join(lines) + "\n"
