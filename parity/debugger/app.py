@@ -1,0 +1,294 @@
+"""The debugger on a terminal: the stepper's stops, its looks and its command line, as a Textual application.
+
+Everything that one can do here is a command of `parity.debugger.commands`; a key is a short form of one. Commands run
+in a thread of their own, so that the screen answers while a layer is computed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual import work
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.css.query import NoMatches
+from textual.widgets import Footer, Input, RichLog, Static, TabbedContent, TabPane
+
+from parity.debugger.help import HelpScreen
+from parity.debugger.panels import STYLES, Panel, StopTable
+from parity.errors import ParityError
+from parity.reports.words import clean
+
+if TYPE_CHECKING:
+    from parity.debugger.commands import Commands
+    from parity.debugger.stepper import Stepper
+
+__all__ = ["DebuggerApp"]
+
+_KEYS = (
+    ("n", "next", "next", True),
+    ("p", "previous", "back", True),
+    ("c", "continue", "continue", True),
+    ("i", "into", "into", False),
+    ("o", "out", "out", False),
+    ("b", "break", "break here", True),
+    ("x", "put ref", "put ref's tensor", True),
+    ("X", "put keras", "put Keras' tensor", False),
+    ("f", "fix", "apply the fix", True),
+    ("u", "undo", "undo", True),
+    ("w", "rule", "why: run the rules", True),
+    ("s", "status", "status", False),
+    ("R", "restart", "restart", False),
+)
+"""Key, the command that it gives, its word in the footer and in the help, whether the footer shows it."""
+
+
+class DebuggerApp(App[int]):
+    """Steps both sides of a comparison.
+
+    Args:
+        stepper: at its start or anywhere else.
+        commands: its command line.
+        title: what is compared, for the first line.
+
+    The application returns the exit code of what was seen so far: 0, 1, or 2.
+    """
+
+    CSS_PATH = "app.tcss"
+    TITLE = "parity debug"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(key, f"command('{command}')", words, show=shown) for key, command, words, shown in _KEYS),
+        Binding("colon", "prompt('')", "command", key_display=":"),
+        Binding("g", "prompt('run ')", "run to", show=False),
+        Binding("e", "prompt('export ')", "export", show=False),
+        Binding("slash", "prompt('run ')", "find a layer", show=False, key_display="/"),
+        Binding("right_square_bracket", "tensor(1)", "next tensor", show=False, key_display="]"),
+        Binding("left_square_bracket", "tensor(-1)", "tensor before", show=False, key_display="["),
+        Binding("tab", "app.focus_next", "next panel", show=False),
+        Binding("t", "view(1)", "next view", show=False),
+        Binding("T", "view(-1)", "view before", show=False),
+        Binding("d", "dark", "dark or light", show=False),
+        Binding("question_mark", "help", "help", key_display="?"),
+        Binding("q", "quit_now", "quit"),
+        Binding("ctrl+c", "quit_now", "quit", show=False, priority=True),
+    ]
+
+    def __init__(self, stepper: Stepper, commands: Commands, title: str = "") -> None:
+        super().__init__()
+        self.stepper, self.commands, self._what = stepper, commands, title
+        self.tensor_index = 0
+        self.busy = False
+
+    # ---- the screen
+
+    def compose(self) -> ComposeResult:
+        """The first line, the stops, the views, the log, the command line, the keys."""
+        yield Static(id="banner", markup=False)
+        with Horizontal(id="body"):
+            yield StopTable(self.stepper, id="stops")
+            with Vertical(id="right"):
+                yield Static(id="here", markup=False)
+                with TabbedContent(id="views"):
+                    for name, label in Panel.VIEWS.items():
+                        with TabPane(label, id=f"view-{name}"):
+                            yield Panel(name, id=f"panel-{name}")
+        yield RichLog(id="log", wrap=True, markup=False, highlight=False, max_lines=2000)
+        yield Input(id="prompt", placeholder="a command, or ? for help", suggester=self._suggester())
+        yield Footer()
+
+    def _suggester(self) -> Any:
+        from textual.suggester import SuggestFromList
+
+        return SuggestFromList(self.commands.completions(), case_sensitive=True)
+
+    def on_mount(self) -> None:
+        """Shows where one stands."""
+        self.query_one("#stops").focus()
+        self.query_one("#prompt").display = False
+        self.refresh_all()
+
+    def refresh_all(self) -> None:
+        """Everything anew, as the stepper is now."""
+        try:
+            self.query_one("#banner", Static).update(self._banner())
+        except NoMatches:  # the application is closing
+            return
+        self.query_one("#here", Static).update(self._here())
+        self.query_one(StopTable).show()
+        self.draw_view()
+
+    def _banner(self) -> Text:
+        verdict = self.stepper.verdict if self.stepper.finished else f"{self.stepper.verdict} so far"
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append("parity debug  ", "bold")
+        text.append(f"{clean(self._what)}  " if self._what else "")
+        text.append(verdict, STYLES.get(self.stepper.verdict, ""))
+        if self.busy:
+            text.append("  running …", "italic")
+        return text
+
+    def _here(self) -> Text:
+        stop, state = self.stepper.stop, self.stepper.state()
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append(f"{stop.index + 1}/{len(self.stepper.stops)}  ", "dim")
+        text.append(clean(stop.words), "bold")
+        if state is not None:
+            text.append(f"  {state.status}", STYLES.get(state.status, ""))
+        tensors = self._tensors()
+        if tensors:
+            text.append(f"   tensor {tensors[self.tensor_index % len(tensors)]}", "dim")
+            if len(tensors) > 1:
+                text.append(f" ({self.tensor_index % len(tensors) + 1} of {len(tensors)}: [ ])", "dim")
+        return text
+
+    def _tensors(self) -> list[str]:
+        """The tensors of the present stop, by their names in reports."""
+        state = self.stepper.state()
+        return list(dict.fromkeys(probe.tensor for probe in state.probes)) if state else []
+
+    @property
+    def tensor(self) -> str:
+        """The tensor that the views show; empty where the stop has none."""
+        tensors = self._tensors()
+        return tensors[self.tensor_index % len(tensors)] if tensors else ""
+
+    # ---- views
+
+    @property
+    def view(self) -> str:
+        """The view that is open."""
+        return str(self.query_one(TabbedContent).active).removeprefix("view-") or next(iter(Panel.VIEWS))
+
+    def draw_view(self) -> None:
+        """Draws the open view, in a thread: a tensor may be large."""
+        panel = self.query_one(f"#panel-{self.view}", Panel)
+        width, height = max(20, panel.size.width - 2), max(6, panel.size.height - 1)
+        self._draw(panel, self.view, width, height)
+
+    @work(thread=True, exclusive=True, group="view")
+    def _draw(self, panel: Panel, name: str, width: int, height: int) -> None:
+        made = panel.made_of(self.stepper, self.tensor, width, height)
+        self.call_from_thread(panel.update, made)
+
+    def on_tabbed_content_tab_activated(self) -> None:
+        """Another view is open."""
+        self.draw_view()
+
+    def on_resize(self) -> None:
+        """The screen has another size."""
+        narrow = self.size.width < 100
+        self.screen.set_class(narrow, "narrow")
+        self.screen.set_class(self.size.height < 30, "low")
+        self.call_after_refresh(self.draw_view)
+
+    # ---- commands
+
+    def action_command(self, line: str) -> None:
+        """A key's command."""
+        self.give(line)
+
+    def give(self, line: str) -> None:
+        """Carries out one command line, in a thread."""
+        if self.busy:
+            self.notify("still running; wait for it, or press q", timeout=2)
+            return
+        self.busy = True
+        self.query_one("#banner", Static).update(self._banner())
+        self._give(line)
+
+    @work(thread=True, exclusive=True, group="command")
+    def _give(self, line: str) -> None:
+        try:
+            made: Any = self.commands.run(line)
+        except ParityError as problem:
+            made = Text(str(problem), style="bold red")
+        except Exception as problem:  # an error of ours must not take the session with it
+            made = Text(f"an error inside parity: {type(problem).__name__}: {problem}", style="bold red")
+        self.call_from_thread(self._done, line, made)
+
+    def _done(self, line: str, made: Any) -> None:
+        self.busy = False
+        log = self.query_one("#log", RichLog)
+        log.write(Text(f"> {line}", "bold"))
+        for part in made if isinstance(made, list | tuple) else [made]:
+            if part is not None and part != "":
+                log.write(part)
+        if self.commands.finished:
+            self.action_quit_now()
+            return
+        self.tensor_index = 0
+        self.refresh_all()
+
+    def action_prompt(self, start: str) -> None:
+        """Opens the command line."""
+        prompt = self.query_one("#prompt", Input)
+        prompt.display = True
+        prompt.value = start
+        prompt.cursor_position = len(start)
+        prompt.focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """A command line was entered."""
+        line = event.value.strip().removeprefix(":")
+        self._close_prompt()
+        if line:
+            self._history.append(line)
+            self.give(line)
+
+    def on_key(self, event: Any) -> None:
+        """Within the command line: escape closes it, up and down go through what was entered before."""
+        prompt = self.query_one("#prompt", Input)
+        if self.focused is not prompt:
+            return
+        if event.key == "escape":
+            self._close_prompt()
+            event.stop()
+        elif event.key in ("up", "down") and self._history:
+            self._recalled += 1 if event.key == "up" else -1
+            self._recalled = max(0, min(self._recalled, len(self._history)))
+            prompt.value = self._history[-self._recalled] if self._recalled else ""
+            prompt.cursor_position = len(prompt.value)
+            event.stop()
+
+    def _close_prompt(self) -> None:
+        prompt = self.query_one("#prompt", Input)
+        prompt.value = ""
+        prompt.display = False
+        self._recalled = 0
+        self.query_one("#stops").focus()
+
+    _history: ClassVar[list[str]] = []
+    _recalled = 0
+
+    # ---- the rest of the keys
+
+    def action_tensor(self, step: int) -> None:
+        """Another tensor of this stop."""
+        self.tensor_index += step
+        self.query_one("#here", Static).update(self._here())
+        self.draw_view()
+
+    def action_view(self, step: int) -> None:
+        """Another view."""
+        names = list(Panel.VIEWS)
+        self.query_one(TabbedContent).active = f"view-{names[(names.index(self.view) + step) % len(names)]}"
+
+    def action_dark(self) -> None:
+        """Dark or light."""
+        self.theme = "textual-light" if self.theme == "textual-dark" else "textual-dark"
+
+    def action_help(self) -> None:
+        """Keys and commands."""
+        self.push_screen(HelpScreen(_KEYS, self.commands))
+
+    def action_quit_now(self) -> None:
+        """Ends the session, which is saved if it has a file."""
+        self.commands.save()
+        self.exit({"match": 0, "diverged": 1}.get(self.stepper.verdict, 2))
+
+    def jump(self, index: int) -> None:
+        """Stand at another stop; what lies between is run."""
+        self.give(f"goto {index + 1}")

@@ -1,0 +1,297 @@
+"""The panels of the debugger's application: the list of stops, and the views of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.widgets import DataTable, Static
+
+from parity.debugger import pictures
+from parity.errors import ParityError
+from parity.reports.words import clean
+from parity.wording import kind_words
+
+if TYPE_CHECKING:
+    from parity.debugger.stepper import State, Stepper
+    from parity.debugger.stops import Stop
+
+__all__ = ["STYLES", "Panel", "StopTable"]
+
+STYLES = {
+    "match": "green",
+    "masked": "cyan",
+    "inherited": "yellow",
+    "born": "bold red",
+    "unpaired": "bold magenta",
+    "unverified": "bold yellow",
+    "diverged": "bold red",
+}
+"""Status → its colour; the word stands beside it at any rate."""
+
+_SHORT = {"input": "in", "structure": "struct", "weights": "weight", "forward": "fwd", "loss": "loss",
+          "backward": "bwd", "update": "upd"}  # fmt: skip
+
+
+class StopTable(DataTable[Text]):
+    """Every stop with what is known of it; the present one is marked, and so are breakpoints."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select_cursor", "stand here", show=False)]
+
+    def __init__(self, stepper: Stepper, **options: Any) -> None:
+        super().__init__(cursor_type="row", zebra_stripes=False, show_header=True, cell_padding=0, **options)
+        self.stepper = stepper
+        self._drawn: dict[int, tuple[Any, ...]] = {}
+        self._count = 0
+
+    def on_mount(self) -> None:
+        """The columns."""
+        self.add_column("", key="mark", width=2)
+        self.add_column("phase", key="phase", width=7)
+        self.add_column("layer", key="layer", width=17)
+        self.add_column("verdict", key="status", width=15)
+
+    def show(self) -> None:
+        """Draws what changed since the last time, and moves the cursor to where one stands."""
+        stepper = self.stepper
+        if len(stepper.stops) != self._count:
+            self.clear()
+            self._drawn.clear()
+            self._count = len(stepper.stops)
+            for stop in stepper.stops:
+                row = self._cells(stop)
+                self._drawn[stop.index] = self._key(stop)
+                self.add_row(*row, key=str(stop.index))
+        for stop in stepper.stops:
+            key = self._key(stop)
+            if self._drawn.get(stop.index) != key:
+                self._drawn[stop.index] = key
+                for column, cell in zip(("mark", "phase", "layer", "status"), self._cells(stop), strict=True):
+                    self.update_cell(str(stop.index), column, cell)
+        self.move_cursor(row=stepper.position, scroll=True)
+
+    def _key(self, stop: Stop) -> tuple[Any, ...]:
+        state = self.stepper.state(stop.index)
+        return stop.index == self.stepper.position, self._broken(stop), state.status if state else ""
+
+    def _broken(self, stop: Stop) -> bool:
+        return any(
+            getattr(item, "layer", "") in (stop.layer, stop.keras_layer)
+            and getattr(item, "phase", "") in ("", stop.phase)
+            for item in self.stepper.breakpoints
+            if getattr(item, "layer", "")
+        )
+
+    def _cells(self, stop: Stop) -> list[Text]:
+        state = self.stepper.state(stop.index)
+        here = stop.index == self.stepper.position
+        mark = ("▶" if here else " ") + ("●" if self._broken(stop) else " ")
+        name = clean(stop.layer or stop.keras_layer) or "start"
+        step = f"{stop.step}" if stop.step > 1 or stop.phase == "update" else ""
+        indent = "  " * len(stop.group)
+        return [
+            Text(mark, "bold"),
+            Text(_SHORT.get(stop.phase, stop.phase) + step, "dim"),
+            Text(indent + name, "bold" if here else "", no_wrap=True, overflow="ellipsis"),
+            _verdict(state),
+        ]
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Stands at the stop that was chosen."""
+        jump: Any = getattr(self.app, "jump", None)
+        if jump is not None and event.row_key.value is not None:
+            jump(int(event.row_key.value))
+
+
+def _verdict(state: State | None) -> Text:
+    if state is None:
+        return Text("·", "dim")
+    floors = [p.isolated_x_floor for p in state.probes if p.isolated_x_floor is not None]
+    text = Text(state.status, STYLES.get(state.status, ""))
+    if floors and state.status not in ("match",):
+        top = max(floors)
+        text.append(f"  {top:.0f}×" if top < 1e4 else f"  {top:.0e}×".replace("e+0", "e"), "dim")
+    return text
+
+
+class Panel(VerticalScroll, can_focus=True):
+    """One view of the present stop.
+
+    Attributes:
+        VIEWS: name → label, in order.
+    """
+
+    VIEWS: ClassVar[dict[str, str]] = {
+        "heatmap": "Heatmap",
+        "slice": "Slice",
+        "histogram": "Histogram",
+        "worst": "Worst",
+        "profile": "Profiles",
+        "terms": "Terms",
+        "params": "Parameters",
+        "recipe": "Recipe",
+        "experiments": "Experiments",
+    }
+
+    def __init__(self, view: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.view = view
+        self._content = Static(markup=False)
+
+    def compose(self) -> Any:
+        """What is drawn."""
+        yield self._content
+
+    def update(self, content: Any) -> None:
+        """Shows a drawn view."""
+        self._content.update(content)
+
+    def made_of(self, stepper: Stepper, name: str, width: int, height: int) -> Any:
+        """What the view shows of a tensor at the present stop; runs in a thread and draws nothing.
+
+        Args:
+            stepper: the run.
+            name: of the tensor.
+            width: of the panel, in cells.
+            height: likewise.
+        """
+        try:
+            return _VIEWS[self.view](stepper, name, width, height)
+        except ParityError as problem:
+            return Text(clean(str(problem)), "italic")
+
+
+def _heatmap(stepper: Stepper, name: str, width: int, height: int) -> Any:
+    """The difference through the worst element, with both sides' values beneath or beside it."""
+    look = stepper.look()
+    if not name:
+        return _nothing(stepper)
+    cut = look.cut(name)
+    at = ", ".join("*" if i is None else str(i) for i in cut)
+    expected, actual = (look.slice(name, side, cut) for side in ("ref", "keras"))
+    limit = float(np.nanmax(np.abs(np.concatenate([expected.ravel(), actual.ravel()])), initial=0.0))
+    gap = pictures.heatmap(
+        look.slice(name, "difference", cut), width, max(4, height // 2 - 2), f"{name}[{at}]: Keras − reference"
+    )
+    half = max(8, width // 2 - 2)
+    rest = max(4, height - height // 2 - 3)
+    both = Table.grid(padding=(0, 2))
+    both.add_row(
+        pictures.heatmap(expected, half, rest, "reference", limit), pictures.heatmap(actual, half, rest, "Keras", limit)
+    )
+    return Group(gap, Text(), both)
+
+
+def _slice(stepper: Stepper, name: str, width: int, height: int) -> Any:
+    """The numbers around the worst element, of both sides."""
+    look = stepper.look()
+    if not name:
+        return _nothing(stepper)
+    cut, worst = look.cut(name), look.worst(name, 1)
+    expected, actual = (look.slice(name, side, cut) for side in ("ref", "keras"))
+    at = [i for i, free in zip(worst[0].index, cut, strict=True) if free is None] if worst else []
+    row, column = at if len(at) == 2 else (0, at[0] if at else 0)
+    across, down = max(1, (width - 6) // 11), max(1, (height - 4) // 2)
+    top = max(0, min(row - down // 2, expected.shape[0] - down))
+    left = max(0, min(column - across // 2, expected.shape[1] - across))
+    parts: list[Any] = []
+    for title, values in (("reference", expected), ("Keras", actual)):
+        table = Table(
+            box=None, padding=(0, 1, 0, 0), header_style="dim", title=title, title_justify="left", pad_edge=False
+        )
+        table.add_column("", style="dim", justify="right")
+        columns = range(left, min(left + across, values.shape[1]))
+        for j in columns:
+            table.add_column(str(j), justify="right", no_wrap=True)
+        for i in range(top, min(top + down, values.shape[0])):
+            cells = [
+                Text(pictures.number(float(values[i, j])), "bold reverse" if (i, j) == (row, column) else "")
+                for j in columns
+            ]
+            table.add_row(str(i), *cells)
+        parts.append(table)
+    where = ", ".join("*" if i is None else str(i) for i in cut)
+    return Group(Text(f"{name}[{where}], around the element that differs most", "dim"), *parts)
+
+
+def _histogram(stepper: Stepper, name: str, width: int, height: int) -> Any:
+    return pictures.histogram(stepper.look().histogram(name), width, height - 1) if name else _nothing(stepper)
+
+
+def _worst(stepper: Stepper, name: str, width: int, height: int) -> Any:
+    return pictures.worst(stepper.look().worst(name, max(5, height - 2))) if name else _nothing(stepper)
+
+
+def _profile(stepper: Stepper, name: str, width: int, height: int) -> Any:
+    look = stepper.look()
+    return pictures.profiles(look.channels(name), look.spatial(name), width, height) if name else _nothing(stepper)
+
+
+def _terms(stepper: Stepper, name: str, width: int, height: int) -> Any:
+    look = stepper.look()
+    if stepper.stop.pair is None:
+        return _nothing(stepper)
+    index = look.worst("output", 1)[0].index if "output" in look.names else ()
+    return pictures.terms(look.terms(index, max(4, height - 6)))
+
+
+def _params(stepper: Stepper, name: str, width: int, height: int) -> Any:
+    """The parameters of the layer: sizes and distances; which, `[` and `]` and `show` go into."""
+    look = stepper.look()
+    pair = stepper.stop.pair
+    if pair is None:
+        return _nothing(stepper)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for column in ("tensor", "shape", "rms (ref)", "rms (Keras)", "rms difference"):
+        table.add_column(column, justify="left" if column == "tensor" else "right", no_wrap=True)
+    for each in look.names:
+        try:
+            expected, actual = look.tensor(each, "ref"), look.tensor(each, "keras")
+        except ParityError:
+            continue
+        gap = _rms(actual.astype(np.float64) - expected) if actual.shape == expected.shape else float("nan")
+        shape = "×".join(map(str, expected.shape)) or "scalar"
+        row = (pictures.number(_rms(expected)), pictures.number(_rms(actual)), pictures.number(gap))
+        table.add_row(each, shape, *row)
+    kinds = Text.assemble(
+        ("reference  ", "dim"), kind_words(pair.ref.kind), ("\nKeras      ", "dim"), kind_words(pair.keras.kind)
+    )
+    return Group(kinds, Text(), table)
+
+
+def _recipe(stepper: Stepper, name: str, width: int, height: int) -> Any:
+    return pictures.recipe(stepper.look().recipe())
+
+
+def _experiments(stepper: Stepper, name: str, width: int, height: int) -> Any:
+    made = [Text(f"{i}. {clean(item.words)}") for i, item in enumerate(stepper.experiments, start=1)]
+    points = [Text(f"breakpoint {b.number}: {b.words} ({b.hits} hits)", "dim") for b in stepper.breakpoints]
+    empty = "no experiments: x puts the reference's tensor in, :set epsilon=1e-3 edits the reference, f applies a fix"
+    return Group(*(made or [Text(empty, "italic")]), Text(), *points)
+
+
+def _nothing(stepper: Stepper) -> Text:
+    return Text(f"nothing is computed at {clean(stepper.stop.words)}; n goes on", "italic")
+
+
+def _rms(value: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(value.astype(np.float64))))) if value.size else 0.0
+
+
+_VIEWS: dict[str, Callable[[Stepper, str, int, int], Any]] = {
+    "heatmap": _heatmap,
+    "slice": _slice,
+    "histogram": _histogram,
+    "worst": _worst,
+    "profile": _profile,
+    "terms": _terms,
+    "params": _params,
+    "recipe": _recipe,
+    "experiments": _experiments,
+}

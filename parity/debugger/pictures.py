@@ -1,0 +1,200 @@
+"""Arrays as text: heatmaps, bars, profiles and tables, for a terminal of any width, with colours or without.
+
+A heatmap says its values twice, by a colour and by a sign, so that it can be read without colours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from parity.debugger.looking import Extreme, Histogram
+    from parity.debugger.terms import Terms
+    from parity.report import RecipeRow
+
+__all__ = ["bars", "heatmap", "histogram", "number", "profiles", "recipe", "terms", "worst"]
+
+Array = np.ndarray
+
+_RAMP = " .:-=+*#%@"
+_BARS = " ▏▎▍▌▋▊▉█"
+_BLUE, _RED, _GREY = (33, 102, 172), (178, 24, 43), (247, 247, 247)
+
+
+def number(value: float) -> str:
+    """A number in at most ten characters."""
+    if value != value:
+        return "nan"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return f"{value:.4g}"
+
+
+def _reduced(value: Array, height: int, width: int) -> Array:
+    """A matrix of at most (height, width) whose cells hold the entry of greatest magnitude of what they cover."""
+    rows, columns = value.shape
+    down, across = -(-rows // max(1, height)), -(-columns // max(1, width))
+    if down == across == 1:
+        return value
+    tall, wide = -(-rows // down), -(-columns // across)
+    padded = np.full((tall * down, wide * across), np.nan, np.float64)
+    padded[:rows, :columns] = value
+    blocks = padded.reshape(tall, down, wide, across).transpose(0, 2, 1, 3).reshape(tall, wide, -1)
+    size = np.where(np.isnan(blocks), -1.0, np.abs(blocks))
+    return np.take_along_axis(blocks, size.argmax(axis=-1)[..., None], axis=-1)[..., 0]
+
+
+def heatmap(value: Array, width: int = 60, height: int = 16, title: str = "", limit: float | None = None) -> Group:
+    """A matrix as a picture: blue is negative, red positive, and the signs `.:-=+*#%@` say how much.
+
+    Args:
+        value: (rows, columns); what does not fit is reduced, each cell showing the greatest magnitude that it covers.
+        width: columns of text; a cell takes two.
+        height: lines.
+        title: stands above it.
+        limit: the magnitude of the strongest colour; by default the greatest one.
+    """
+    shown = _reduced(np.asarray(value, np.float64), height, max(1, width // 2))
+    finite = np.abs(shown[np.isfinite(shown)])
+    top = limit if limit is not None else float(finite.max(initial=0.0))
+    lines: list[Text] = []
+    for row in shown:
+        line = Text(no_wrap=True)
+        for cell in row:
+            line.append(*_cell(float(cell), top))
+        lines.append(line)
+    rows, columns = value.shape
+    scale = f"{rows}×{columns}, strongest {number(top)}"
+    if shown.shape != value.shape:
+        scale += f", each cell the greatest of {-(-rows // shown.shape[0])}×{-(-columns // shown.shape[1])}"
+    return Group(*([Text(title, "bold")] if title else []), *lines, Text(scale, "dim"))
+
+
+def _cell(value: float, top: float) -> tuple[str, str]:
+    if not math.isfinite(value):
+        return "!!", "bold reverse"
+    share = min(1.0, abs(value) / top) if top > 0 else 0.0
+    if share == 0:
+        return "· ", "dim"
+    sign = _RAMP[min(len(_RAMP) - 1, math.ceil(share * (len(_RAMP) - 1)))]
+    end = _RED if value > 0 else _BLUE
+    red, green, blue = (round(g + (e - g) * math.sqrt(share)) for g, e in zip(_GREY, end, strict=True))
+    ink = "black" if share < 0.35 else "white"
+    return sign + ("-" if value < 0 else sign), f"{ink} on rgb({red},{green},{blue})"
+
+
+def bars(values: Sequence[float] | Array, labels: Sequence[str], width: int = 60, most: int = 40) -> Group:
+    """Numbers as bars with labels, at most so many: of more, the greatest."""
+    given = np.asarray(values, np.float64).ravel()
+    order = np.arange(given.size)
+    if given.size > most:
+        order = np.sort(np.argsort(-np.nan_to_num(given, nan=np.inf))[:most])
+    top = float(np.nanmax(given, initial=0.0)) if given.size else 0.0
+    places = [int(i) for i in order]
+    space = max((len(labels[i]) for i in places), default=0)
+    room = max(4, width - space - 13)
+    lines = [
+        Text.assemble(
+            (labels[i].rjust(space), "dim"), " ", _bar(given[i], top, room).ljust(room), " ", number(given[i])
+        )
+        for i in places
+    ]
+    if given.size > most:
+        lines.append(Text(f"the {most} greatest of {given.size}", "dim"))
+    return Group(*lines)
+
+
+def _bar(value: float, top: float, room: int) -> str:
+    if not math.isfinite(value):
+        return "!" * room
+    eighths = round(max(0.0, value) / top * room * 8) if top > 0 else 0
+    full, rest = divmod(eighths, 8)
+    return "█" * full + (_BARS[rest] if rest else "")
+
+
+def histogram(found: Histogram, width: int = 60, height: int = 20) -> Group:
+    """Both sides' values in common bins, side by side; counts on a logarithmic scale."""
+    step = -(-len(found.ref) // max(1, height))
+    edges = found.edges[::step]
+    counts = [np.add.reduceat(side, np.arange(0, len(side), step)) for side in (found.ref, found.keras)]
+    top = math.log1p(float(max(c.max(initial=0) for c in counts)))
+    room = max(4, (width - 26) // 2)
+    lines = [Text(f"{'from':>11}  {'reference':<{room + 6}}  Keras", "dim")]
+    for i in range(len(counts[0])):
+        parts = [_bar(math.log1p(float(c[i])), top, room) for c in counts]
+        differs = "bold" if counts[0][i] != counts[1][i] else ""
+        mine, theirs = (f"{part:<{room}} {int(c[i]):<5d}" for part, c in zip(parts, counts, strict=True))
+        lines.append(Text.assemble((f"{number(float(edges[i])):>11}  ", "dim"), mine, "  ", (theirs, differs)))
+    return Group(*lines)
+
+
+def worst(found: Sequence[Extreme]) -> Table:
+    """The elements at which the sides are furthest apart."""
+    table = _table("index", "reference", "Keras", "difference", "relative")
+    for item in found:
+        gap = item.difference
+        share = abs(gap / item.ref) if item.ref else math.inf
+        index = "[" + ", ".join(map(str, item.index)) + "]"
+        table.add_row(index, f"{item.ref:.8g}", f"{item.keras:.8g}", number(gap), number(share))
+    return table
+
+
+def profiles(channels: Array, spatial: Array, width: int = 60, height: int = 16) -> Group:
+    """Where the difference lies: at which places, and in which channels (root mean square)."""
+    parts: list[Any] = []
+    if spatial.ndim == 2 and spatial.size > 1:
+        parts.append(heatmap(spatial, width, max(4, height // 2), "by place, over images and channels"))
+        parts.append(Text())
+    parts.append(Text("by channel", "bold"))
+    parts.append(bars(channels, [str(i) for i in range(channels.size)], width, max(4, height - len(parts) * 4)))
+    return Group(*parts)
+
+
+def terms(found: Terms) -> Group:
+    """What made one element, on both sides."""
+    head = Text.assemble(
+        ("element ", "dim"),
+        "[" + ", ".join(map(str, found.index)) + "]",
+        ("  reference ", "dim"),
+        f"{found.ref:.8g}",
+        ("  Keras ", "dim"),
+        f"{found.keras:.8g}",
+    )
+    lines: list[Any] = [head]
+    if found.field:
+        lines.append(Text("reads " + " × ".join(f"{a}…{b}" if a != b else f"{a}" for a, b in found.field), "dim"))
+    if found.image_field is not None:
+        size, stride, _ = found.image_field
+        words = "×".join(f"{s:g}" for s in size)
+        lines.append(Text(f"its receptive field on the network's input is {words}, a step of {stride[0]:g}", "dim"))
+    table = _table(
+        "input", "value (ref)", "value (Keras)", "slope (ref)", "slope (Keras)", "adds (ref)", "adds (Keras)"
+    )
+    for term in found.terms:
+        values = (term.value_ref, term.value_keras, term.slope_ref, term.slope_keras, term.ref, term.keras)
+        table.add_row("[" + ", ".join(map(str, term.index)) + "]", *(number(value) for value in values))
+    table.add_row("the rest", "", "", "", "", number(found.rest_ref), number(found.rest_keras))
+    return Group(*lines, table)
+
+
+def recipe(rows: Sequence[RecipeRow]) -> Table:
+    """How both sides are trained, side by side."""
+    table = _table("", "reference", "Keras", "", left=True)
+    for row in rows:
+        marked = row.ref + (" (default)" if row.default else "")
+        table.add_row(row.name, marked, row.keras, "" if row.same else "differs", style="" if row.same else "bold")
+    return table
+
+
+def _table(*columns: str, left: bool = False) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if left or i == 0 else "right", no_wrap=not left)
+    return table
