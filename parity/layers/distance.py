@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Context, Kind, by, flag, scalar, setting
 from parity.layers.loss import Loss
-from parity.layers.loss_weights import Factor, spread, stored_weights
+from parity.layers.loss_weights import Factor, check_weights, spread, stored_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,6 +72,7 @@ class PDist(Kind):
 
     def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> PDist:
         """The same, if the second input has the first one's size, or 1×1 of its channels."""
+        check_weights(self.factor, inputs)
         if len(inputs) > 1:
             x, other = inputs[:2]
             pairs = [(a, b) for a, b in zip(x, other, strict=False) if None not in (a, b)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Context, Kind, Reach, scalar, setting, text, whole
 from parity.layers.keras_losses import class_of, settings_of, word_of
-from parity.layers.loss_weights import Factor, spread, stored_weights
+from parity.layers.loss_weights import Factor, check_weights, spread, stored_weights
 from parity.layers.loss_words import BINARY, CATEGORICAL
 
 if TYPE_CHECKING:
@@ -185,6 +185,7 @@ class Loss(Kind):
 
     def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> Loss:
         """The same, if there are as many classes as it ranks (vl_nnloss.m stops otherwise)."""
+        check_weights(self.factor, inputs)
         classes = inputs[0][-1] if inputs and inputs[0] else None
         if self.function == "topkerror" and classes is not None and classes < self.top:
             raise ValueError(f"it looks for the best {self.top} of {classes} classes")

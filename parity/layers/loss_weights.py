@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import torch
 
-__all__ = ["Factor", "spread", "stored_weights"]
+    from parity.network import Shape
+
+__all__ = ["Factor", "check_weights", "spread", "stored_weights"]
 
 Factor = float | tuple[tuple[float, ...], ...]
 """One number, or one for each cell of the map, row by row."""
@@ -39,6 +41,19 @@ def stored_weights(layer: Mapping[str, Any]) -> Factor:
         raise ValueError(f"its instanceWeights are {array.size} numbers")
     rows = array.reshape(array.shape[0], -1).astype(np.float64)
     return tuple(tuple(row) for row in rows.tolist())
+
+
+def check_weights(factor: Factor, inputs: Sequence[Shape]) -> None:
+    """Raises ValueError where there is not one weight for each cell of the predictions (h, w, c), or of a row of them."""
+    if isinstance(factor, float | int) or not inputs or len(inputs[0]) != 3:
+        return
+    given = len(factor), len(factor[0])
+    if any(extent not in (1, known) for extent, known in zip(given, inputs[0][:2], strict=True) if known is not None):
+        cells = "×".join("?" if n is None else str(n) for n in inputs[0][:2])
+        raise ValueError(
+            f"its instanceWeights are {given[0]}×{given[1]}, but the predictions have {cells} cells; "
+            "weights of single images belong to one batch: remove them, and give weights with the labels"
+        )
 
 
 def spread(factor: Factor, x: torch.Tensor) -> torch.Tensor | float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.errors import CannotCompare
+from parity.errors import BadFile, CannotCompare
 from parity.frameworks.matconvnet.sizes import times
 from parity.frameworks.matconvnet.tensors import from_torch, label_tensor, label_weights, target_tensor
 from parity.layers import Loss
@@ -16,7 +16,7 @@ from parity.runner import Targets
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["has_labels", "labels_of"]
+__all__ = ["has_labels", "labels_from_matlab", "labels_of"]
 
 
 def has_labels(network: Network, layer: Layer, targets: Targets | None) -> bool:
@@ -98,3 +98,36 @@ def _probability(layer: Layer, classes: int) -> bool:
     from parity.layers._losses import VECTOR
 
     return classes == 1 and isinstance(layer.kind, Loss) and layer.kind.function in VECTOR
+
+
+def labels_from_matlab(file: str, network: Network, name: str, value: np.ndarray) -> np.ndarray:
+    """The labels that MatConvNet was given, as a batch holds them.
+
+    vl_nnloss ignores 0 and takes a negative label for class 1 (`max(c - 1, 0)`); vl_nnsoftmaxloss ignores both.
+
+    Args:
+        file: what to call the file in an error.
+        network: which reads them.
+        name: the label's.
+        value: (n, h, w, c), or (n, 1, 1, 1).
+
+    Returns:
+        Class ids from 0, -1 for what is ignored, (n,) or per pixel (n, h, w); for other losses values (n, h, w, c).
+
+    Raises:
+        BadFile: labels that this cannot say.
+    """
+    readers = [layer for layer in network if network.label_of(layer) == name]
+    targets = {layer.kind.target for layer in readers if isinstance(layer.kind, Loss)}
+    if "ids" not in targets:
+        if "signs" in targets and value.size and value.min() >= 0 and not value.all():
+            raise BadFile(file, f"its labels {name} are all 0 or 1", "record labels of -1 and 1 (0 is ignored)")
+        return value.astype(np.float32)
+    if value.shape[-1] != 1 or not np.array_equal(value, np.round(value)):
+        what = "with weights of pixels" if value.shape[-1] == 2 else "that are no classes"
+        raise BadFile(
+            file, f"was recorded with labels {name} {what}", "record one label from 1 for each image or pixel"
+        )
+    ignored = value <= 0 if all(layer.source_type == "softmaxloss" for layer in readers) else value == 0
+    ids = np.where(ignored, -1, np.maximum(value - 1, 0)).astype(np.int64)[..., 0]
+    return ids.reshape(-1) if ids.shape[1:] == (1, 1) else ids

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from parity.errors import BadFile
+from parity.frameworks.matconvnet.labels import labels_from_matlab
 from parity.frameworks.matconvnet.lift import lift_with_places
 from parity.frameworks.matconvnet.matfile import read
 from parity.frameworks.matconvnet.recipe_file import Overrides
@@ -150,16 +151,9 @@ class _Reader:
         for name in network.labels:
             value = given.get("label") if self.chain else given.get(name)
             if value is not None:
-                targets[name] = self._labels(value)
+                one = value.reshape(-1, 1, 1, 1, order="F") if value.size == self.images else self._tensor(value)
+                targets[name] = labels_from_matlab(self.file, network, name, one)
         return inputs, targets
-
-    def _labels(self, value: Array) -> Array:
-        """Class ids from 0, -1 for what MatConvNet ignores (its 0): (n,), or per pixel (n, h, w); else values."""
-        whole = value.size == 0 or (np.array_equal(value, np.round(value)) and value.min() >= 0)
-        if whole and value.size == self.images:
-            return value.reshape(-1, order="F").astype(np.int64) - 1
-        own = self._tensor(value)
-        return own[..., 0].astype(np.int64) - 1 if whole and own.shape[-1] == 1 else own
 
     def _tensor(self, value: Any) -> Array:
         """Axes h w c n → n h w c; MATLAB drops the trailing axes of extent 1."""

@@ -273,3 +273,11 @@ def test_a_recipe_file_on_a_whole_file(tmp_path: Path) -> None:
     runner = MatConvNetRunner.open(path, recipe=parsed(tmp_path, WHOLE.split("[der_outputs]")[0]))
     assert runner.recipe.optimizer == Adam(0.95, 0.999, 1e-6)
     assert (runner.recipe.sub_batches, runner.version) == (4, "beta25")
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (1, 1, 5), (1, 1, 1, 5), (2, 2)])
+def test_weights_of_single_images_in_the_file_are_refused(shape: tuple[int, ...]) -> None:
+    """MatConvNet stops on all of them but the fourth, which fits one batch only."""
+    weighed = {**LOSS, "type": "pdist", "p": 2.0, "instanceWeights": np.arange(1.0, 1 + np.prod(shape)).reshape(shape)}
+    with pytest.raises(BadFile, match="instanceWeights are .* give weights with the labels"):
+        runner_of([conv(6, 6, 3, 4), weighed], {})

@@ -165,3 +165,24 @@ def test_the_command_writes_the_function(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "file").write_text("")
     assert main(["matlab", "-o", str(tmp_path / "file")]) == 2
     assert "--output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("loss", "given", "expected"),
+    [
+        ("softmaxloss", [1, -1, 3, 0, 2], [0, -1, 2, -1, 1]),
+        ("loss", [1, -1, 3, 0, 2], [0, 0, 2, -1, 1]),  # vl_nnloss takes a negative label for class 1
+    ],
+)
+def test_labels_that_are_not_classes_are_read_as_matconvnet_does(
+    loss: str, given: list[int], expected: list[int]
+) -> None:
+    data = read(RECORDED / "simple_head.mat")
+    data["net"]["layers"][-1]["type"] = loss
+    label = next(item for item in data["parity"]["inputs"] if item["name"] == "label")
+    label["value"] = np.array([given], np.float32)
+    recording = read_recording(Path("x.mat"), None, data)
+    np.testing.assert_array_equal(recording.targets["labels"], expected)
+    label["value"] = np.array([given], np.float32) + 0.5
+    with pytest.raises(BadFile, match="labels labels that are no classes"):
+        read_recording(Path("x.mat"), None, data)
