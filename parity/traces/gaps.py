@@ -56,15 +56,18 @@ def gap(actual: Held, expected: Held) -> tuple[Distance | None, str]:
     """
     if actual.kept == expected.kept == "all":
         return _whole(actual, expected)
-    if actual.shape != expected.shape:
-        return None, "only statistics were kept, of tensors of other shapes"
+    mine, theirs = expected.shape, actual.shape
+    if math.prod(mine) != math.prod(theirs) or mine[:1] != theirs[:1]:
+        return None, f"shape {theirs[1:]} against {mine[1:]}"
     apart = actual.sketch().distance(expected.sketch())
-    mine, theirs = expected.sample(), actual.sample()
-    if mine is None or theirs is None:
+    if mine[-1:] != theirs[-1:]:  # rows and channels of the one are not those of the other
+        if math.isnan(apart.rms):
+            return None, "only statistics were kept, of tensors of other shapes"
         return apart, "by statistics"
-    if mine.shape != theirs.shape:
-        return None, "the samples are of other places"
-    near = distance(theirs, mine)
+    few, other = expected.sample(), actual.sample()
+    if few is None or other is None:
+        return apart, "by statistics"
+    near = distance(other, few)
     if not (near.finite and apart.finite):
         return (near if not near.finite else apart), "by a sample"
     # What the sample shows is exact; what it misses, the statistics bound.

@@ -189,6 +189,20 @@ class TraceRunner:
     def reset(self, slots: Mapping[str, Mapping[str, Array]] | None = None) -> None:
         """Nothing: the recorded optimizer started where it did."""
 
+    def shaken(self) -> Pass:
+        """The recorded pass, each tensor moved by its recorded floor: as far off as rounding alone puts it."""
+        found = self.trace.seen(1)
+        made = replace(found, outputs={}, output_grads={}, param_grads={}, penalty_grads={}, losses={})
+        for kind in ("outputs", "output_grads", "param_grads"):
+            for name, value in getattr(found, kind).items():
+                floor = self.trace.floor(kind, name)
+                if floor is not None:
+                    getattr(made, kind)[name] = value.astype(np.float64) + floor
+        for name in found.losses:
+            floor = self.trace.floor("losses", name)
+            made.losses[name] = found.losses[name] + (0.0 if floor is None else float(floor[0]))
+        return made
+
     # ---- inside
 
     def _to(self, step: int) -> None:

@@ -116,10 +116,11 @@ class Held:
         """Its statistics: as they were kept, or of the whole tensor."""
         if self.table is not None:
             with self.trace.reading():
-                return Sketch.read(self.table[()], self.shape, int(self.table.attrs["strange"]))
+                flat = np.asarray(self.table.attrs["flat"])
+                return Sketch.read(self.table[()], self.shape, flat, int(self.table.attrs["strange"]))
         made = Sketch.empty(self.shape)
         for block in self.blocks():
-            made.add(block.reshape(-1, made.total.size))
+            made.add(block)
         return made
 
 

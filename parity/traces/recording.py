@@ -179,7 +179,7 @@ def _floors(
     if exact is not None:
         _widen(found, seen, exact)
         for kind, name, value in _arrays(exact):
-            sink.sketch(f"truth/{kind}", name, Sketch.of(np.ascontiguousarray(value)))
+            sink.sketch(f"truth/{kind}", name, Sketch.of(value))
     for (kind, name), floor in found.items():
         sink.put(f"floors/{kind}", name, floor)
 

@@ -24,6 +24,9 @@ PLACES = 1 << 14
 SIGNED = 8
 """Sums with random signs per channel: a distance made of them is within a factor of two, 19 times in 20."""
 
+_FLAT = 1 << 16
+"""Elements of an image up to which its tensor also has sums that do not depend on its shape."""
+
 _BLOCK = 1 << 12
 
 
@@ -45,6 +48,8 @@ class Sketch:
         total, squares: sums of the finite values and of their squares, (c), float64.
         least, greatest: (c).
         signed: sums with random signs, (SIGNED, c), float64.
+        flat: sums with a random sign for each image and one for each element of an image, (SIGNED), float64: the same
+            for a map and for the vector that it is flattened to. NaN for large images.
         strange: values that are NaN or infinite.
     """
 
@@ -55,26 +60,38 @@ class Sketch:
     least: Array
     greatest: Array
     signed: Array
+    flat: Array
     strange: int = 0
+    images: int = 0
 
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> Sketch:
         """Nothing collected yet of a tensor of this shape."""
         c = shape[-1] if shape else 1
-        zero = np.zeros(c)
-        return cls(shape, 0, zero, zero.copy(), np.full(c, np.inf), np.full(c, -np.inf), np.zeros((SIGNED, c)))
+        zero, each = np.zeros(c), math.prod(shape[1:])
+        flat = np.full(SIGNED, 0.0 if shape and each <= _FLAT else np.nan)
+        return cls(shape, 0, zero, zero.copy(), np.full(c, np.inf), np.full(c, -np.inf), np.zeros((SIGNED, c)), flat)
 
     @classmethod
     def of(cls, value: Array) -> Sketch:
         """The statistics of a tensor in memory."""
         made = cls.empty(tuple(value.shape))
-        rows = value.reshape(-1, made.total.size)
-        for start in range(0, len(rows), _BLOCK):
-            made.add(rows[start : start + _BLOCK])
+        made.add(value)
         return made
 
-    def add(self, rows: Array) -> None:
-        """Add the next rows (rows, c), in row-major order."""
+    def add(self, block: Array) -> None:
+        """Add the next slab along the first axis (or the only value of a scalar)."""
+        c = self.total.size
+        if not np.isnan(self.flat).any():
+            each = max(1, math.prod(self.shape[1:]))
+            inner = _signs(0, each).T
+            step = max(1, (1 << 18) // each)
+            for start in range(0, len(block), step):
+                part = np.asarray(block[start : start + step], np.float64).reshape(-1, each)
+                part = np.where(np.isfinite(part), part, 0.0)
+                self.flat += np.einsum("ki,ik->k", _signs(self.images, len(part)), part @ inner)
+                self.images += len(part)
+        rows = np.ascontiguousarray(block).reshape(-1, c)
         for start in range(0, len(rows), _BLOCK):
             self._add(np.asarray(rows[start : start + _BLOCK], np.float64))
 
@@ -92,25 +109,35 @@ class Sketch:
         self.count += len(rows)
 
     def table(self) -> Array:
-        """As it is stored: rows mean, rms, least, greatest, then the signed sums; (4 + SIGNED, c), float64."""
+        """As it is stored: rows mean, rms, least, greatest, then the signed sums; (4 + SIGNED, c), float64.
+
+        The flat sums are stored beside it.
+        """
         n = max(1, self.count)
         with np.errstate(all="ignore"):
             plain = [self.total / n, np.sqrt(self.squares / n), self.least, self.greatest]
         return np.concatenate([np.stack(plain), self.signed])
 
     @classmethod
-    def read(cls, table: Array, shape: tuple[int, ...], strange: int) -> Sketch:
-        """From what `table` made; raises ValueError where it does not fit the shape."""
+    def read(cls, table: Array, shape: tuple[int, ...], flat: Array, strange: int) -> Sketch:
+        """From what `table` made, and the flat sums; raises ValueError where they do not fit the shape."""
         c = shape[-1] if shape else 1
-        if table.shape != (4 + SIGNED, c):
+        if table.shape != (4 + SIGNED, c) or flat.shape != (SIGNED,):
             raise ValueError(f"statistics of shape {table.shape} for a tensor of {c} channels")
         n = math.prod(shape[:-1]) if shape else 1
-        return cls(shape, n, table[0] * n, table[1] ** 2 * n, table[2], table[3], table[4:], strange)
+        return cls(shape, n, table[0] * n, table[1] ** 2 * n, table[2], table[3], table[4:], flat, strange)
 
     def distance(self, expected: Sketch) -> Distance:
-        """How far this tensor is from the expected one, of the same shape: an estimate, per channel."""
+        """How far this tensor is from the expected one of as many elements: an estimate.
+
+        It is made per channel, or where the shapes are others for the whole; not finite where neither can be.
+        """
         n = max(1, expected.count)
         scale = float(np.sqrt(np.mean(expected.squares / n)))
+        if expected.total.size != self.total.size and self.strange == expected.strange:
+            whole = float(np.sqrt(np.mean(np.square(self.flat - expected.flat)) / max(1, math.prod(self.shape))))
+            one = np.asarray([whole])
+            return Distance(whole, whole, scale, one, one, finite=not math.isnan(whole))
         if self.strange != expected.strange:
             worst = np.full(expected.total.shape, np.inf)
             return Distance(math.inf, math.inf, scale, worst, worst, finite=False)

@@ -158,8 +158,8 @@ class TraceWriter:
         if keep == "all":
             self.put(group, name, array)
             return
-        sketch = Sketch.of(np.ascontiguousarray(array))
-        self.put(f"sketches/{group}", name, sketch.table(), shape=shape, strange=sketch.strange)
+        sketch = Sketch.of(array)
+        self.put(f"sketches/{group}", name, sketch.table(), shape=shape, strange=sketch.strange, flat=sketch.flat)
         if keep == "sample":
             rows = array.reshape(-1, sketch.total.size)
             self.put(group, name, rows[places(tuple(array.shape))], shape=shape)
@@ -167,7 +167,7 @@ class TraceWriter:
     def sketch(self, group: str, name: str, sketch: Sketch) -> None:
         """Write statistics of a tensor that is not kept (a float64 truth)."""
         shape = np.asarray(sketch.shape, np.int64)
-        self.put(f"sketches/{group}", name, sketch.table(), shape=shape, strange=sketch.strange)
+        self.put(f"sketches/{group}", name, sketch.table(), shape=shape, strange=sketch.strange, flat=sketch.flat)
 
     def info(self, held: Mapping[str, Any], network: Any, recipe: Any) -> None:
         """Write what is no array: facts of the run, the network and the recipe. Once, at the end.
