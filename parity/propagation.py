@@ -147,7 +147,7 @@ class Propagation:
                         self.noise[key] = noise
 
     def _shaken(self) -> Iterator[Pass]:
-        """The reference's pass with every input and weight moved by half an ulp; of a recording, what it says of that."""
+        """The reference with every input and weight moved by half an ulp; of a recording, what it says of that."""
         run, bench = self.run, self.run.bench
         assert bench is not None
         recorded = getattr(run.ref, "shaken", None)

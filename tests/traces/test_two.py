@@ -1,0 +1,201 @@
+"""Two recorded runs: right ports match, planted faults are named at the first probe above noise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import parity
+from parity.cli import main
+from parity.traces.reader import Trace
+from parity.traces.two import OPEN
+from tests import twins
+
+NETS = {"plain": twins.plain, "normalised": twins.normalised}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("traces")
+
+
+@pytest.fixture(scope="module")
+def pairs(folder):
+    """(net, mode, tensors, edits…) → both traces, recorded once; dropout keeps the same on both sides."""
+    made = {}
+
+    def record(net="plain", mode="train", tensors="all", **changes):
+        key = (net, mode, tensors, repr(changes))
+        if key not in made:
+            mat = twins.save(folder / f"{net}.mat", NETS[net]())
+            keras, ref = folder / f"keras{len(made)}.h5", folder / f"ref{len(made)}.h5"
+            options = {"mode": mode, "steps": 2, "tensors": tensors}
+            parity.record(keras, ref=mat, keras=twins.twin(NETS[net](), **changes), batch=twins.batch(n=6), **options)
+            parity.record(ref, ref=mat, batch=keras, **options)
+            made[key] = ref, keras
+        return made[key]
+
+    return record
+
+
+def compare(pair, **options):
+    return parity.compare(ref=pair[0], keras=pair[1], steps=2, **options)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_right_port_matches(pairs, net):
+    report = compare(pairs(net))
+    assert report.verdict == "match", [p for p in report.probes if p.status != "match"]
+    assert {p.phase for p in report.probes} == set(parity.report.PHASES)
+    assert not [f for f in report.findings if f.severity == "divergence"]
+
+
+@pytest.mark.parametrize("tensors", ["stats", "sample"])
+def test_a_right_port_matches_by_what_was_kept_of_it(pairs, tensors):
+    report = compare(pairs("normalised", tensors=tensors))
+    assert report.verdict == "match", [p for p in report.probes if p.status != "match"]
+    assert any("Tensors were compared by" in note for note in report.notes)
+    assert all(p.note.startswith("compared by") for p in report.probes if p.phase == "forward")
+
+
+FAULTS = {
+    "leaky slope": ("plain", {"edits": {"relu1": {"leak": 0.1001}}}, "forward", "relu1", "activation-slope"),
+    "epsilon": ("normalised", {"edits": {"bn1": {"epsilon": 1e-3}}}, "forward", "bn1", "bn-epsilon"),
+    "average for max": ("plain", {"edits": {"pool1": {"method": "avg"}}}, "forward", "pool1", "pool-method"),
+    "no decay": ("plain", {"decay": None}, "update", "conv1", "optimizer-weight-decay-missing"),
+    "averaging": ("normalised", {"edits": {"bn1": {"momentum": 0.99}}}, "update", "bn1", "bn-momentum"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_and_its_birth_left_open(pairs, fault):
+    net, changes, phase, layer, cause = FAULTS[fault]
+    report = compare(pairs(net, **changes))
+    first = report.first_divergence
+    assert report.verdict == "diverged"
+    assert (first.phase, first.layer, first.status) == (phase, layer, "inherited")
+    named = [f for f in report.findings if f.severity == "divergence"]
+    assert named[0].cause == cause
+    assert not any(f.confirmed for f in named)
+    probe = next(p for p in report.probes if p.status == "inherited" and p.phase == phase)
+    assert OPEN in probe.note or phase == "update"
+    assert not [p for p in report.probes if p.status == "born"]
+
+
+@pytest.mark.parametrize("tensors", ["stats", "sample"])
+def test_a_fault_shows_in_statistics(pairs, tensors):
+    report = compare(pairs("plain", tensors=tensors, edits={"relu1": {"leak": 0.1001}}))
+    assert (report.first_divergence.phase, report.first_divergence.layer) == ("forward", "relu1")
+
+
+def test_whole_tensors_compare_with_statistics(pairs):
+    whole, stats = pairs("plain"), pairs("plain", tensors="stats")
+    assert compare((whole[0], stats[1])).verdict == "match"
+    assert compare((stats[0], whole[1])).verdict == "match"
+
+
+def test_weights_that_differ_come_first(pairs, folder):
+    ref, _ = pairs("plain", mode="eval")
+    own = parity.record(folder / "own.h5", keras=twins.twin(twins.plain()), batch=ref, mode="eval")
+    report = compare((ref, own), mode="eval")
+    assert (report.verdict, report.first_divergence.phase) == ("diverged", "weights")
+
+
+def test_dropout_that_kept_other_values_is_no_divergence(pairs, folder):
+    _, keras = pairs("normalised")
+    ref = parity.record(folder / "other.h5", ref=folder / "normalised.mat", batch=twins.batch(n=6), steps=2, seed=5)
+    report = compare((ref, keras))
+    assert report.verdict == "unverified"
+    lost = {p.layer for p in report.probes if p.status == "unverified" and p.phase == "forward"}
+    assert "drop" in lost
+    assert "bn1" not in lost
+
+
+def test_a_tensor_that_one_trace_lacks_is_unverified(pairs, folder):
+    ref, keras = pairs("plain")
+    thin = folder / "thin.h5"
+    _without(ref, thin, "step1/outputs/pool1")
+    report = compare((thin, keras))
+    assert report.verdict == "unverified"
+    assert [p.layer for p in report.probes if p.status == "unverified" and p.phase == "forward"] == ["pool1"]
+
+
+def _without(source, target, *groups):
+    """A copy of a trace that lacks some of what it held."""
+    import h5py
+
+    from parity.traces.format import BLOCK, seal
+
+    with h5py.File(source) as old, h5py.File(target, "w", userblock_size=BLOCK) as new:
+        for name in old:
+            old.copy(name, new)
+        for group in groups:
+            del new[group]
+    seal(target, "0.0.0")
+
+
+def test_traces_compare_without_a_framework_and_alike_every_time(pairs, folder):
+    ref, keras = pairs("plain")
+    code = (
+        "import sys; from parity.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "names = {'torch', 'tensorflow', 'keras', 'tf_keras', 'jax', 'scipy'} & set(sys.modules)\n"
+        "assert not names, names\n"
+        "sys.exit(code)"
+    )
+    texts = []
+    for run in range(2):
+        target = folder / f"{run}.json"
+        arguments = ["compare", "--ref", ref, "--keras", keras, "--steps", "2", "--json", target]
+        done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        texts.append(target.read_bytes())
+    assert texts[0] == texts[1]
+    assert json.loads(texts[0])["verdict"] == "match"
+
+
+def test_a_side_that_cannot_be_run_is_met_by_a_recording(pairs, folder):
+    ref, keras = pairs("plain")
+    report = parity.compare(ref=folder / "plain.mat", keras=keras, steps=2)
+    assert report.verdict == "match"
+    assert any("was run on the recorded batch" in note for note in report.notes)
+
+
+def test_a_trace_stands_for_its_side(pairs, folder):
+    ref, keras = pairs("plain")
+    model = twins.twin(twins.plain(), edits={"relu1": {"leak": 0.2}})
+    live = parity.compare(ref=folder / "plain.mat", keras=model, batch=twins.batch(n=6), steps=2, verify=False)
+    played = parity.compare(ref=ref, keras=model, steps=2, verify=False)
+    assert played.first_divergence == live.first_divergence
+    assert [f.cause for f in played.findings] == [f.cause for f in live.findings]
+    assert all(f.confirmed for f in played.findings if f.severity == "divergence")
+    # A recorded Keras model is a reference too, though nothing of it can be run again.
+    right = twins.twin(twins.plain())
+    assert parity.compare(ref=keras, keras=right, steps=2).verdict == "match"
+    report = parity.compare(ref=keras, keras=model, steps=2, verify=False)
+    assert (report.first_divergence.phase, report.first_divergence.layer) == ("forward", "relu1")
+    assert report.first_divergence.status == "born"
+
+
+def test_only_what_was_recorded_is_answered(pairs, capsys, tmp_path):
+    ref, keras = pairs("plain")
+    assert main(["compare", "--ref", str(ref), "--keras", str(keras), "--mode", "eval"]) == 2
+    assert "was recorded in train mode" in capsys.readouterr().err
+    np.savez(tmp_path / "batch.npz", **twins.batch(seed=1, n=6))
+    assert main(["compare", "--ref", str(ref), "--keras", str(keras), "--batch", str(tmp_path / "batch.npz")]) == 2
+    assert "was recorded on another batch" in capsys.readouterr().err
+    with Trace(ref) as trace:
+        assert trace.steps == 2
+    report = parity.compare(ref=ref, keras=keras, steps=5)
+    assert max(p.step for p in report.probes) == 2
+    assert any("2 updates were recorded" in note for note in report.notes)
+
+
+def test_paths_are_text_or_paths(pairs):
+    ref, keras = pairs("plain")
+    assert parity.compare(ref=str(ref), keras=Path(keras), steps=2).verdict == "match"
