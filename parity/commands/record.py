@@ -85,4 +85,4 @@ def _told(output: Path, name: str, steps: int, tensors: str) -> str:
     )
     what = {"all": "every tensor", "sample": "a sample of every tensor", "stats": "statistics of every tensor"}[tensors]
     updates = f", {steps} update{'s' if steps != 1 else ''}" if steps else ""
-    return f"wrote {output} ({many or f'{size / 1024:.0f} KiB'}): {what} of {name}{updates}"
+    return f"wrote {output} ({many or f'{size / 1024:.0f} KiB'})\n{what} of {name}{updates}"

@@ -46,7 +46,7 @@ def writing(path: Path, option: str, parity: str) -> Iterator[TraceWriter]:
     from parity.reports.output import replacing
 
     with replacing(path, option) as name:
-        with Path(name).open("w+b") as raw:
+        with Path(name).open("w+b", buffering=0) as raw:
             stream = _Stream(raw)
             file = h5py.File(stream, "w", userblock_size=BLOCK, libver=("earliest", "v110"))
             try:
@@ -84,7 +84,10 @@ class _Stream:
         """Write, or swallow what still comes after an error."""
         if self.dead:
             return len(data)
-        return self._tried(lambda: self.stream.write(data))
+        left, size = memoryview(data).cast("B"), len(data)
+        while left:
+            left = left[self._tried(lambda rest=left: self.stream.write(rest)) :]
+        return size
 
     def flush(self) -> None:
         """Flush."""

@@ -160,7 +160,7 @@ def test_traces_compare_without_a_framework_and_alike_every_time(pairs, folder):
 
 
 def test_a_side_that_cannot_be_run_is_met_by_a_recording(pairs, folder):
-    ref, keras = pairs("plain")
+    _, keras = pairs("plain")
     report = parity.compare(ref=folder / "plain.mat", keras=keras, steps=2)
     assert report.verdict == "match"
     assert any("was run on the recorded batch" in note for note in report.notes)

@@ -1,0 +1,306 @@
+"""The file itself: sealed, written whole or not at all, refused in one line where it is damaged or newer."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import parity
+from parity.cli import main
+from parity.errors import BadFile, BadUsage
+from parity.frameworks.matconvnet.lift import lift
+from parity.layers import KINDS, Opaque
+from parity.network import Layer, Network, Param
+from parity.optimizers import RULES
+from parity.recipe import Recipe, Schedule
+from parity.tolerance import distance
+from parity.traces.codec import decoded, encoded
+from parity.traces.format import BLOCK, chunk_shape, escaped, seal, unescaped
+from parity.traces.reader import Trace
+from parity.traces.sketch import Sketch
+from parity.traces.writer import writing
+
+ROOT = Path(__file__).parents[2]
+GATE = ROOT / "traces" / "gate"
+
+
+def complaint(capsys, *arguments):
+    assert main([str(a) for a in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "please report" not in err
+    return err
+
+
+def held(value):
+    """A value through JSON and back."""
+    arrays = []
+
+    def store(array):
+        arrays.append(array)
+        return len(arrays) - 1
+
+    return decoded(json.loads(json.dumps(encoded(value, store), allow_nan=False)), lambda n: arrays[n])
+
+
+# ------------------------------------------------------------------------------------------------------ what it holds
+
+
+@pytest.mark.parametrize("cls", [*KINDS, *RULES], ids=lambda cls: cls.__name__)
+def test_every_kind_and_rule_comes_back(cls):
+    from dataclasses import MISSING
+
+    needed = {f.name: 1 for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+    made = cls(**needed)
+    assert held(made) == made
+
+
+def test_values_come_back():
+    recipe = Recipe(
+        learning_rate=Schedule("epochs", (0.1, float("nan"), float("inf")), config={"a": (1, [2, None])}),
+        slots={"w": {"velocity": np.arange(3.0)}},
+        defaults=frozenset({"epochs"}),
+    )
+    back = held(recipe)
+    assert np.array_equal(back.learning_rate.values, recipe.learning_rate.values, equal_nan=True)
+    assert back.learning_rate.config == {"a": (1, [2, None])}
+    assert np.array_equal(back.slots["w"]["velocity"], np.arange(3.0))
+    assert back.defaults == {"epochs"}
+    kind = Opaque("Mine", {"f": lambda: 0, "words": np.array(["a", "b"])}, runs_code=True)
+    again = held(kind)
+    assert (again.type, again.runs_code, list(again.config["words"])) == ("Mine", True, ["a", "b"])
+
+
+def test_a_kind_that_nobody_knows_is_opaque_and_a_field_that_nobody_knows_is_refused():
+    assert held(Opaque("x")).type == "x"
+    assert decoded({"@": "Future", "=": {"size": 3}}, lambda n: n) == Opaque("Future", {"size": 3})
+    with pytest.raises(ValueError, match="'colour', which this parity does not know"):
+        decoded({"@": "Dense", "=": {"colour": 3}}, lambda n: n)
+
+
+@pytest.mark.parametrize("path", ["traces/seed/net.mat", "traces/matconvnet/dag_resnet_netfile.mat"])
+def test_a_network_comes_back(path):
+    network, recipe = lift(ROOT / path)
+    back = held(network)
+    for mine, theirs in zip(network.layers, back.layers, strict=True):
+        assert all(getattr(mine, f.name) == getattr(theirs, f.name) for f in fields(Layer))
+    assert set(back.params) == set(network.params)
+    assert held(recipe).optimizer == recipe.optimizer
+
+
+@pytest.mark.parametrize("name", ["a/b", ".", "..", "x.y", "", "%2F", "Größe 1", "a\\b"])
+def test_names_are_kept(name):
+    assert unescaped(escaped(name)) == name
+    assert "/" not in escaped(name)
+    assert escaped(name) not in (".", "..", "")
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (700_000,), (9, 33, 31, 70), (3, 600, 600, 3), (2, 3, 4)])
+@pytest.mark.parametrize("kind", ["f4", "f8", "i8", "?"])
+def test_arrays_are_kept_bit_for_bit(tmp_path, shape, kind):
+    value = np.random.default_rng(0).standard_normal(shape).astype(kind)
+    if value.ndim > 2:
+        value = np.asfortranarray(value)
+    with writing(tmp_path / "t.h5", "-o", "0") as writer:
+        writer.put("weights/0", "w", value)
+        writer.info(facts(), empty(), Recipe())
+    with Trace(tmp_path / "t.h5") as trace:
+        assert np.array_equal(trace.weights(0)["w"], value)
+        one = trace.held("weights/0", "w")
+        if shape and value.size:
+            assert np.array_equal(np.concatenate(list(one.blocks())), value)
+            assert np.prod(chunk_shape(shape)) <= 1 << 18
+
+
+def facts(**changes):
+    base = {"mode": "eval", "seed": 0, "steps": 0, "tensors": "all", "engine": {}, "source": {}}
+    return base | {"passes": [{"loss": None, "losses": {}, "penalty": 0.0}]} | changes
+
+
+def empty():
+    return Network("net", "keras", {"x": (3,)}, ("x",), (), {"w": Param("w", "kernel", "n", (1,))})
+
+
+def test_statistics_are_distances():
+    rng = np.random.default_rng(3)
+    a = rng.standard_normal((16, 6, 6, 5)).astype(np.float32)
+    for b in (a[:, ::-1], a + np.float32(1e-3), a[..., ::-1], a * np.float32(1.01), np.roll(a, 1, 0)):
+        true, told = distance(np.ascontiguousarray(b), a), Sketch.of(b).distance(Sketch.of(a))
+        assert 0.5 < told.rms / true.rms < 2
+        flat = Sketch.of(b.reshape(16, -1)).distance(Sketch.of(a))
+        assert 0.3 < flat.rms / true.rms < 3
+    assert Sketch.of(a).distance(Sketch.of(a)).rms == 0
+    odd = a.copy()
+    odd[0, 0, 0, 0] = np.nan
+    assert not Sketch.of(odd).distance(Sketch.of(a)).finite
+
+
+# ------------------------------------------------------------------------------------------------ written whole or not
+
+
+@pytest.fixture
+def trace(tmp_path):
+    return Path(shutil.copy(GATE / "matconvnet.h5", tmp_path / "run.h5"))
+
+
+RECORD = ["record", "--ref", str(ROOT / "traces" / "octave" / "simple_head.mat"), "-o"]
+
+
+def test_the_same_run_makes_the_same_file(tmp_path):
+    for name in ("a.h5", "b.h5"):
+        assert main([*RECORD, str(tmp_path / name)]) == 0
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "b.h5"]
+
+
+def test_a_full_disk_leaves_the_old_file(trace, capsys):
+    before, (soft, hard) = trace.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (100, 5_000, 60_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            err = complaint(capsys, *RECORD, trace)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert f"--output {trace}: cannot be written (File too large; make room" in err
+        assert trace.read_bytes() == before
+    assert [p.name for p in trace.parent.iterdir()] == ["run.h5"]
+
+
+def test_a_folder_that_cannot_be_written_is_said_first(tmp_path, capsys):
+    assert "there is no directory" in complaint(capsys, *RECORD, tmp_path / "none" / "run.h5")
+    assert "is a directory" in complaint(capsys, *RECORD, tmp_path)
+    if Path("/proc/version").exists():
+        assert "cannot write in /proc" in complaint(capsys, *RECORD, "/proc/run.h5")
+
+
+@pytest.mark.parametrize("after", [0.02, 0.2, 0.5])
+def test_kill_leaves_the_old_file(trace, after):
+    before = trace.read_bytes()
+    code = (
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom parity.traces.writer import writing\n"
+        "x = np.random.default_rng(0).standard_normal((64, 64, 64, 8)).astype('f')\n"
+        "with writing(Path(sys.argv[1]), '-o', '0') as writer:\n"
+        "    print('begun', flush=True)\n"
+        "    for n in range(1000): writer.put('step1/outputs', str(n), x)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(trace)], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout.readline() == b"begun\n"
+    time.sleep(after)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert trace.read_bytes() == before
+
+
+def test_an_error_of_the_run_leaves_nothing(tmp_path):
+    def fail():
+        with writing(tmp_path / "t.h5", "-o", "0") as writer:
+            writer.put("inputs", "x", np.zeros(100_000, np.float32))
+            raise KeyError("the model's own")
+
+    with pytest.raises(KeyError, match="the model's own"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_record_nothing(tmp_path, capsys):
+    assert "there is nothing to record" in complaint(capsys, "record", "-o", tmp_path / "t.h5")
+    assert "--tensors is one of all, sample, stats" in complaint(capsys, *RECORD, tmp_path / "t.h5", "--tensors", "few")
+    with pytest.raises(BadUsage, match="there is nothing to record"):
+        parity.record(tmp_path / "t.h5")
+
+
+# --------------------------------------------------------------------------------------------------- damaged and newer
+
+
+def compare(capsys, path):
+    return complaint(capsys, "compare", "--ref", path, "--keras", GATE / "keras.h5")
+
+
+def test_a_newer_format_names_the_parity_that_reads_it(trace, capsys):
+    data = trace.read_bytes()
+    trace.write_bytes(data.replace(b"parity-trace/1 parity/0.1.0", b"parity-trace/7 parity/3.2.1", 1))
+    err = compare(capsys, trace)
+    assert "is a trace of format 7, written by parity 3.2.1; this parity reads up to format 1" in err
+    assert "read it with parity 3.2.1" in err
+
+
+def test_an_older_file_still_reads():
+    """The shipped traces are of format 1, and stay so."""
+    for name in ("matconvnet.h5", "keras.h5"):
+        with Trace(GATE / name) as held:
+            assert held.header.format == 1
+            assert held.steps == 3
+            assert held.network.layers
+            assert held.truth("outputs", held.network.layers[0].output) is not None
+
+
+@pytest.mark.parametrize("part", [0, 40, 511, 512, 600, 0.3, 0.9, -1])
+def test_every_byte_counts(trace, capsys, part):
+    data = bytearray(trace.read_bytes())
+    at = int(part * len(data)) if isinstance(part, float) else part
+    data[at] ^= 0x10
+    trace.write_bytes(data)
+    if at != 511:  # the block's filling is nobody's
+        assert str(trace) in compare(capsys, trace)
+
+
+@pytest.mark.parametrize("size", [0, 13, 100, 512, 5_000, -1])
+def test_a_file_that_is_cut_off_is_refused(trace, capsys, size):
+    trace.write_bytes(trace.read_bytes()[:size])
+    assert str(trace) in compare(capsys, trace)
+
+
+def test_what_is_sealed_and_makes_no_sense_is_refused(trace, capsys):
+    def change(act):
+        with h5py.File(trace, "r+") as file:
+            act(file)
+        seal(trace, "0.1.0")
+
+    change(lambda file: file.__delitem__("info"))
+    assert "is a damaged trace" in compare(capsys, trace)
+    change(lambda file: file.create_dataset("info", data=np.frombuffer(b"{}", np.uint8)))
+    assert "is a damaged trace" in compare(capsys, trace)
+    with pytest.raises(BadFile, match="is no trace"):
+        Trace(ROOT / "traces" / "seed" / "net.mat")
+    assert BLOCK == 512
+
+
+def test_a_real_run_of_matconvnet_against_its_twin():
+    report = parity.compare(ref=GATE / "matconvnet.h5", keras=GATE / "keras.h5", steps=1, allow=["inherited:c2"])
+    assert report.verdict == "match"  # from the second update on, all weights follow
+    report = parity.compare(ref=GATE / "matconvnet.h5", keras=GATE / "keras.h5")
+    assert (report.first_divergence.phase, report.first_divergence.layer) == ("update", "c2")
+    assert [f.cause for f in report.findings if f.severity == "divergence"] == ["optimizer-lr-multiplier"]
+
+
+def test_tensors_are_never_copied_whole(tmp_path):
+    """Writing 192 MiB takes a few chunks of memory beside the tensor."""
+    code = (
+        "import resource, sys, numpy as np\nfrom pathlib import Path\nimport h5py\n"
+        "from parity.traces.writer import writing\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "x = np.zeros((8, 32, 1024, 192), np.float32).transpose(0, 3, 2, 1); x[:] = 1\nbefore = peak()\n"
+        "with writing(Path(sys.argv[1]), '-o', '0') as writer: writer.put('step1/outputs', 'x', x)\n"
+        "print((peak() - before) // 1024)"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "t.h5")]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert int(done.stdout) < 40
+
+
+def test_a_file_is_read_by_plain_hdf5(trace):
+    with h5py.File(trace) as file, Trace(trace) as held:
+        assert np.array_equal(file["step1/outputs/c1"][...], held.held("step1/outputs", "c1").value())
