@@ -11,6 +11,7 @@ import numpy as np
 from parity.align import Alignment, Pair
 from parity.bench import Bench
 from parity.judge import Verdict
+from parity.orders import Orders
 from parity.report import Outcome, Probe
 from parity.runner import Runner, Targets
 from parity.tensors import Named
@@ -51,7 +52,8 @@ class Comparison:
         probes: every compared tensor, in phase order.
         apart: (pair, tensor) → how far apart the end-to-end tensors are.
         outcome: what the predictions say.
-        old_values: the Keras file's own parameters, before anything was loaded.
+        old_values: the Keras file's own parameters, before anything was loaded; what `orders` tells of is undone.
+        orders: the hidden channels that the Keras file has in another order, which changes nothing that it computes.
         explanations: pair name → what the rules found to explain it, kept so that it is looked for once.
     """
 
@@ -65,6 +67,7 @@ class Comparison:
     named: Mapping[str, Named]
     old_values: Mapping[str, Array]
     explanations: dict[str, Any] = field(default_factory=dict)
+    orders: Orders = field(default_factory=Orders)
     bench: Bench | None = None
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     moves: list[Move] = field(default_factory=list)

@@ -16,6 +16,7 @@ from parity.feeds import without_ignored
 from parity.judge import examine
 from parity.layers import BatchNorm, Loss, Opaque
 from parity.network import STATISTICS
+from parity.orders import hidden_orders
 from parity.propagation import propagated_distances, propagated_probes
 from parity.report import Outcome, Probe
 from parity.runner import Pass, Runner, Targets
@@ -119,6 +120,10 @@ def begun(
     training = mode == "train" and alignment.has_loss
     run.probes += compare_structure(alignment, run.links, values, training=training)
     loaded = transferred(run.links, values)
+    if own:
+        run.orders = hidden_orders(alignment, found, loaded, run.old_values)
+        run.old_values = {**run.old_values, **run.orders.values}
+        keras.load(run.orders.values)
     run.probes += compare_weights(run.links, loaded, run.old_values, own=own)
     if not own:
         keras.load(loaded)

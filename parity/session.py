@@ -20,6 +20,7 @@ from parity.errors import BadUsage, CannotCompare
 from parity.fixes import Repair, fixable, verified
 from parity.identity import identity
 from parity.report import PHASES, Finding, Probe, Report
+from parity.rules.base import listed
 from parity.runner import Runner
 from parity.setup import set_up
 from parity.summary import layer_rows, recipe_rows
@@ -257,6 +258,12 @@ def _remarks(run: Comparison) -> list[str]:
         notes.append(
             f"The Keras file's own weights against the reference's: {', '.join(sorted(old))}; "
             "the reference's were loaded over them."
+        )
+    if run.orders.layers:
+        notes.append(
+            f"Keras has the channels that {listed(run.orders.layers)} make{'s' * (len(run.orders.layers) == 1)} in "
+            "another order, and whatever reads them follows it: the same function. They are compared in the "
+            "reference's order."
         )
     schedule = run.ref.recipe.learning_rate
     if run.moves and schedule.kind == "epochs" and len(set(schedule.values)) > 1:

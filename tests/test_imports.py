@@ -28,6 +28,7 @@ ORDER = (
         "differences",
         "align",
         "transfer",
+        "orders",
         "mapping",
     ),
     (
