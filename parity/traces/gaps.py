@@ -8,7 +8,7 @@ import numpy as np
 
 from parity.tensors import shaped
 from parity.tolerance import Distance, distance, rms
-from parity.traces.reader import Held
+from parity.traces.held import Held
 
 __all__ = ["Gap", "gap"]
 

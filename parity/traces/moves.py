@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from parity.layers import BatchNorm
+from parity.report import Probe
 from parity.runner import Pass
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance, rms
 from parity.traces.reader import Trace
 from parity.transfer import Link
 from parity.updates import SCALARS, Course, Move, spread
 
-__all__ = ["recorded_moves"]
+__all__ = ["recorded_moves", "update_probes"]
 
 Array = np.ndarray
 
@@ -99,3 +100,27 @@ def _move(link: Link, step: int, before: tuple[Array, Array], after: tuple[Array
     clean = x_floor <= 2 * CLEAN or (step > 1 and apart.relative <= _SMALL)
     status = "match" if clean else "born"
     return Move(link, step, status, None, float(np.mean(floor)), None, apart, expected.shape)
+
+
+def update_probes(moves: Sequence[Move]) -> list[Probe]:
+    """The probes of the update phase, step by step; a move that differs was born who knows where."""
+    made: list[Probe] = []
+    for move in sorted(moves, key=lambda m: m.step):
+        pair, apart = move.link.pair, move.propagated
+        made.append(
+            Probe(
+                layer=pair.ref.name,
+                keras_layer=pair.keras.origin,
+                phase="update",
+                tensor=move.link.role,
+                step=move.step,
+                shape=move.shape,
+                status="inherited" if move.status == "born" else move.status,
+                max_abs=apart.max_abs if apart else None,
+                rms_rel=apart.relative if apart else None,
+                floor=move.floor or None,
+                propagated_x_floor=apart.rms / move.floor if apart and move.floor and not move.note else None,
+                note=move.note,
+            )
+        )
+    return made

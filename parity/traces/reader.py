@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
@@ -20,9 +18,10 @@ from parity.recipe import Recipe
 from parity.runner import Pass, Targets
 from parity.traces.codec import decoded
 from parity.traces.format import TENSORS, Header, check, escaped, header, unescaped
-from parity.traces.sketch import Sketch, places
+from parity.traces.held import Held, sound
+from parity.traces.sketch import Sketch
 
-__all__ = ["Held", "Lazy", "Trace"]
+__all__ = ["Lazy", "Trace"]
 
 Array = np.ndarray
 
@@ -38,90 +37,12 @@ _DAMAGE = (
     UnicodeError,
     OverflowError,
 )
-_SLAB = 1 << 20
-"""Elements that are read at a time."""
+_OPTIONAL = {"remarks": list, "notes": list, "batch": dict, "weights": dict, "environment": dict}
+"""Facts that a writer may leave out."""
 
+_MOST_STEPS = 10_000
 _JSON = 1 << 28
 """Bytes of facts at most; the network of a thousand layers takes one mebibyte."""
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """What a trace holds of one tensor.
-
-    Attributes:
-        trace: whose.
-        kept: `"all"`, `"sample"` or `"stats"`.
-        shape: of the whole tensor.
-        data: the dataset of the values: whole, or the sampled rows; None for statistics alone.
-        table: the dataset of the statistics; None for a whole tensor.
-    """
-
-    trace: Trace
-    kept: str
-    shape: tuple[int, ...]
-    data: Any | None
-    table: Any | None
-
-    def value(self) -> Array:
-        """The whole tensor; raises ValueError where it was not kept."""
-        if self.kept != "all" or self.data is None:
-            raise ValueError("was not kept whole")
-        with self.trace.reading():
-            return self.data[()]
-
-    def blocks(self, images: int = 0) -> Iterator[Array]:
-        """The whole tensor in slabs along its first axis, of a few mebibytes each.
-
-        Args:
-            images: extent of a slab along the first axis; 0 chooses it.
-        """
-        data = self.data
-        assert self.kept == "all"
-        assert data is not None
-        if not self.shape or not math.prod(self.shape):
-            yield self.value()
-            return
-        step = images or self.step
-        for start in range(0, self.shape[0], step):
-            with self.trace.reading():
-                block = data[start : start + step]
-            yield block
-
-    @property
-    def step(self) -> int:
-        """Extent along the first axis of a slab: whole chunks, of about four mebibytes."""
-        if self.data is None or not self.shape:
-            return 1
-        own = self.data.chunks[0] if self.data.chunks else 1
-        each = max(1, math.prod(self.shape[1:]) * own)
-        return own * max(1, _SLAB // each)
-
-    def sample(self) -> Array | None:
-        """Its rows at the sampled places, (rows, c); None where only statistics were kept."""
-        if self.kept == "sample" and self.data is not None:
-            with self.trace.reading():
-                return self.data[()]
-        if self.kept != "all":
-            return None
-        wanted, at, found = places(self.shape), 0, []
-        for block in self.blocks():
-            rows = block.reshape(-1, self.shape[-1] if self.shape else 1)
-            inside = wanted[(wanted >= at) & (wanted < at + len(rows))] - at
-            found.append(rows[inside])
-            at += len(rows)
-        return np.concatenate(found)
-
-    def sketch(self) -> Sketch:
-        """Its statistics: as they were kept, or of the whole tensor."""
-        if self.table is not None:
-            with self.trace.reading():
-                flat = np.asarray(self.table.attrs["flat"])
-                return Sketch.read(self.table[()], self.shape, flat, int(self.table.attrs["strange"]))
-        made = Sketch.empty(self.shape)
-        for block in self.blocks():
-            made.add(block)
-        return made
 
 
 class Lazy(Mapping[str, Array]):
@@ -217,7 +138,9 @@ class Trace:
     def network(self) -> Network:
         """The network as it was run; its parameters without their values (see `weights`)."""
         found = self._object("network", Network)
-        return replace(found, remarks=tuple(found.remarks))
+        with self.reading():
+            self._fits(found)
+        return found
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -242,8 +165,7 @@ class Trace:
             data = self._file.get(f"{group}/{escaped(name)}")
             table = self._file.get(f"sketches/{group}/{escaped(name)}")
             for found in (data, table):
-                if found is not None and not hasattr(found, "dtype"):
-                    raise ValueError(f"{group}/{name} is a folder")
+                sound(found, f"{group}/{name}")
             if table is None:
                 assert data is not None
                 return Held(self, "all", tuple(data.shape), data, None)
@@ -277,7 +199,12 @@ class Trace:
             name: of the tensor; `losses` of group `outputs` are scalars.
         """
         found = self.held(f"floors/{group}", name)
-        return None if found is None else np.asarray(found.value(), np.float64)
+        if found is None:
+            return None
+        floor = np.asarray(found.value(), np.float64)
+        if floor.ndim != 1 or not floor.size:
+            raise self._damaged(ValueError(f"the floor of {name} is no vector"))
+        return floor
 
     def truth(self, group: str, name: str) -> Sketch | None:
         """Statistics of the float64 run, end to end; None where the recorded side could not run so."""
@@ -303,9 +230,14 @@ class Trace:
         made.param_grads = self.lazy(f"{at}/param_grads")  # type: ignore[assignment]
         made.penalty_grads = self.lazy(f"{at}/penalty_grads")  # type: ignore[assignment]
         made.masks = dict(self.lazy(f"{at}/masks"))
-        for role in ("mean", "variance"):
-            for name, value in self.lazy(f"{at}/statistics/{role}").items():
-                made.statistics.setdefault(name, {})[role] = value
+        means, variances = (self.lazy(f"{at}/statistics/{role}") for role in ("mean", "variance"))
+        for name in means:
+            mean, variance = means[name], variances.get(name)
+            shape = self.network.shape_of(name)
+            if variance is not None and (mean.shape != variance.shape or (shape and mean.shape != (shape[-1],))):
+                raise self._damaged(ValueError(f"the statistics of {name} are of another shape than its channels"))
+            if variance is not None:
+                made.statistics[name] = {"mean": mean, "variance": variance}
         return made
 
     # ---- inside
@@ -332,15 +264,37 @@ class Trace:
             facts = json.loads(bytes(data[()]).decode())
             wanted = {"mode": str, "seed": int, "steps": int, "tensors": str, "passes": list, "network": dict}
             wanted |= {"recipe": dict, "engine": dict, "source": dict}
+            wanted |= {name: kind for name, kind in _OPTIONAL.items() if name in facts}
             for name, kind in wanted.items():
                 if not isinstance(facts[name], kind):
                     raise ValueError(f"its {name} is no {kind.__name__}")
-            if facts["mode"] not in ("train", "eval") or facts["tensors"] not in TENSORS or facts["steps"] < 0:
+            if (
+                facts["mode"] not in ("train", "eval")
+                or facts["tensors"] not in TENSORS
+                or not (0 <= facts["steps"] <= _MOST_STEPS)
+            ):
                 raise ValueError("its mode, tensors or steps are none")
             for item in facts["passes"]:
-                for value in (*item["losses"].values(), item["penalty"], item["loss"] or 0):
+                for value in (
+                    *item["losses"].values(),
+                    item["penalty"],
+                    *([item["loss"]] * (item["loss"] is not None)),
+                ):
                     float(value)
             return facts
+
+    def _fits(self, network: Network) -> None:
+        """Raise ValueError where parameters, or what was recorded of them, have other shapes than the network says."""
+        lacking = [key for key in network.params if key not in self.names("weights/0")]
+        if lacking:
+            raise ValueError(f"its network has the parameter {lacking[0]}, whose value it does not hold")
+        groups = [f"weights/{k}" for k in range(self.steps + 1)]
+        groups += [f"step{k}/{kind}" for k in range(1, self.steps + 1) for kind in ("param_grads", "penalty_grads")]
+        for group in groups:
+            for name in self.names(group):
+                held, param = self.held(group, name), network.params.get(name)
+                if param is None or held is None or held.shape != tuple(param.shape):
+                    raise ValueError(f"{group}/{name} is not of its parameter's shape")
 
     def _object(self, name: str, kind: type[Any]) -> Any:
         with self.reading():
@@ -351,4 +305,5 @@ class Trace:
 
     def _load(self, number: int) -> Any:
         data = self._file[f"arrays/{number}"]
+        sound(data, f"arrays/{number}")
         return data if data.nbytes > (1 << 20) else data[()]

@@ -26,8 +26,9 @@ from parity.structure import compare_inputs, compare_labels, compare_structure, 
 from parity.tensors import Named, named, shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance
 from parity.traces.gaps import gap
-from parity.traces.moves import recorded_moves
-from parity.traces.reader import Held, Trace
+from parity.traces.held import Held
+from parity.traces.moves import recorded_moves, update_probes
+from parity.traces.reader import Trace
 from parity.transfer import Link, links
 
 __all__ = ["OPEN", "Recorded", "compare_traces", "findings_of"]
@@ -152,7 +153,7 @@ def compare_traces(
         if two.masked:
             moves = ((m, m.status if m.status == "match" else "unverified") for m in run.moves)
             run.moves = [m if status == m.status else replace(m, status=status, note=_DRAWN) for m, status in moves]
-        run.probes += _update_probes(run)
+        run.probes += update_probes(run.moves)
     run.probes = _first_named(run.probes)
     if ref.tensors == keras.tensors == "all":
         run.outcome = outcome_of(run, ref.seen(1), keras.seen(1))
@@ -381,26 +382,3 @@ def _floor(floors: list[Array | None], apart: Distance) -> Array:
             fits = given.shape in (floor.shape, ())
             floor = np.maximum(floor, given if fits else float(np.sqrt(np.mean(np.square(given)))))
     return floor
-
-
-def _update_probes(run: Comparison) -> list[Probe]:
-    made: list[Probe] = []
-    for move in sorted(run.moves, key=lambda m: m.step):
-        pair, apart = move.link.pair, move.propagated
-        made.append(
-            Probe(
-                layer=pair.ref.name,
-                keras_layer=pair.keras.origin,
-                phase="update",
-                tensor=move.link.role,
-                step=move.step,
-                shape=move.shape,
-                status="inherited" if move.status == "born" else move.status,
-                max_abs=apart.max_abs if apart else None,
-                rms_rel=apart.relative if apart else None,
-                floor=move.floor or None,
-                propagated_x_floor=apart.rms / move.floor if apart and move.floor and not move.note else None,
-                note=move.note,
-            )
-        )
-    return made

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.fuzz import keras, mat
+from tests.fuzz import keras, mat, trace
 from tests.fuzz.suite import Suite
 
 __all__ = ["SUITES", "family"]
 
-SUITES: dict[str, Suite] = {suite.name: suite for module in (mat, keras) for suite in module.SUITES}
+SUITES: dict[str, Suite] = {suite.name: suite for module in (mat, keras, trace) for suite in module.SUITES}
 
 
 def family(word: str) -> list[Suite]:

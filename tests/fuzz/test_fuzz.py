@@ -19,7 +19,7 @@ from tests.fuzz.suite import Suite
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("family", "count"), [("mat", 30), ("keras", 20), ("kerasload", 200)])
+@pytest.mark.parametrize(("family", "count"), [("mat", 30), ("keras", 20), ("kerasload", 200), ("trace", 60)])
 def test_a_sample_of_damaged_files(family, count):
     """In a process of its own: a worker is forked, and this one may have threads."""
     done = subprocess.run(
