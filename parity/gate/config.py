@@ -27,7 +27,7 @@ __all__ = ["CONFIG", "Config", "Exemption", "Pair", "read_config"]
 
 CONFIG = "parity.toml"
 
-_ALLOWABLE = ("born", "unpaired", "unverified", "masked")
+_ALLOWABLE = ("born", "unpaired", "unverified", "masked", "inherited")
 _PATHS = ("ref", "keras", "batch", "map", "custom_objects", "keras_arch", "ref_recipe")
 _WORDS: Mapping[str, tuple[str, ...]] = {
     "mode": ("train", "eval"),

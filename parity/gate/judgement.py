@@ -86,6 +86,8 @@ class _Judge:
     def __init__(self, pair: Pair, report: Report, today: datetime.date) -> None:
         self.pair, self.report = pair, report
         self.strict = bool(report.options.get("strict"))
+        # Two traces say what differs end to end, and not where it was born: there every difference counts.
+        self.alone = report.first_divergence is None or report.first_divergence.status != "inherited"
         judged = pair.phases or report.phases
         self.probes = [(i, p) for i, p in enumerate(report.probes) if p.phase in judged]
         self.findings = [f for f in report.findings if f.severity == "divergence" and f.phase in judged]
@@ -97,7 +99,7 @@ class _Judge:
         excused = {i: e for i, p in self.probes if (e := self._excuse(p))}
         kept = [p for i, p in self.probes if i not in excused]
         open_findings = tuple(f for f in self.findings if not self._softened(f, excused))
-        first = first_divergence(kept, open_findings, strict=self.strict)
+        first = first_divergence(kept, open_findings, strict=self.strict, alone=self.alone)
         problems = [*self._divergences(kept, open_findings, first), *self._unverified(kept)]
         for exemption in self.valid:
             fitting = [f for f in self.findings if self._fits(exemption, f)]
@@ -122,7 +124,7 @@ class _Judge:
 
     def _excuse(self, probe: Probe) -> tuple[Exemption, ...]:
         """The exceptions under which a probe's fault falls: of its status, or of every cause that explains it."""
-        if probe.status not in _GRAVE:
+        if probe.status not in _GRAVE and (self.alone or probe.status != "inherited"):
             return ()
         for exemption in self.valid:
             of_status = exemption.status == probe.status and not exemption.cause
@@ -160,10 +162,14 @@ class _Judge:
             found.append(Problem("divergence", sentence, finding.layer, finding.keras_layer, finding.phase, "", remedy))
         if first is not None and not any(_at(problem, first) for problem in found):
             where = clean(first.layer or first.keras_layer)
-            sentence = f"{first.tensor} of {where or 'the recipe'} is {first.status} in {first.phase}" + (
-                f": {first.sentence}" if first.sentence else ""
+            sentence = f"{first.tensor} of {where or 'the recipe'} is {first.status} in {first.phase}"
+            sentence += f": {first.sentence}" if first.sentence else ""
+            remedy = ""
+            if first.status in ("unpaired", "inherited"):
+                remedy = f'allow it where that is right: [[pair.allow]] layer = "{where}", status = "{first.status}"'
+            found.insert(
+                0, Problem("divergence", sentence, first.layer, first.keras_layer, first.phase, first.tensor, remedy)
             )
-            found.insert(0, Problem("divergence", sentence, first.layer, first.keras_layer, first.phase, first.tensor))
         return found
 
     def _unverified(self, kept: Sequence[Probe]) -> list[Problem]:

@@ -83,6 +83,9 @@ def suite_of(report: Report, name: str = "") -> Suite:
 
     files = tuple(str(report.inputs.get(side, {}).get("path", "")) for side in ("ref", "keras"))
     found = cases(report)
+    if report.verdict != "match" and not any(case.outcome in ("failed", "unverified") for case in found):
+        outcome = "failed" if report.verdict == "diverged" else "unverified"
+        found = (*found, Case("", "", "", outcome, verdict_line(report), kind=report.verdict))
     return Suite(
         name=name or " ↔ ".join(file or "in memory" for file in files),
         verdict=report.verdict,
@@ -121,12 +124,15 @@ def cases(report: Report, excuse: Excuse | None = None, phases: Sequence[str] = 
         phases: the phases that are judged.
     """
     excuse = excuse or _by_option(report)
+    first = report.first_divergence
+    # Two traces cannot say where a difference was born: there the first of all is the fault that is told.
+    told = (first.phase, first.layer, first.keras_layer) if first and first.status == "inherited" else None
     groups: dict[tuple[str, str, str], list[Probe]] = {}
     for probe in sorted(report.probes, key=lambda p: PHASES.index(p.phase)):
         if probe.phase in phases:
             groups.setdefault((probe.phase, probe.layer, probe.keras_layer), []).append(probe)
     strict = bool(report.options.get("strict"))
-    return tuple(_case(report, probes, excuse, strict) for probes in groups.values())
+    return tuple(_case(report, probes, excuse, strict, key == told) for key, probes in groups.items())
 
 
 def _by_option(report: Report) -> Excuse:
@@ -146,9 +152,10 @@ def _by_option(report: Report) -> Excuse:
     return excuse
 
 
-def _case(report: Report, probes: Sequence[Probe], excuse: Excuse, strict: bool) -> Case:
+def _case(report: Report, probes: Sequence[Probe], excuse: Excuse, strict: bool, told: bool) -> Case:
     first = probes[0]
-    faults = [p for p in probes if p.status in ("born", "unpaired") or (strict and p.status == "masked")]
+    grave = ("born", "unpaired", *(("masked",) if strict else ()), *(("inherited",) if told else ()))
+    faults = [p for p in probes if p.status in grave]
     dark = [p for p in probes if p.status == "unverified"]
     reasons = {id(p): excuse(p) for p in (*faults, *dark)}
     held = [p for p in faults if not reasons[id(p)]]

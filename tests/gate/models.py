@@ -31,6 +31,35 @@ def wrong_epsilon() -> Any:
     return recorded(epsilon=1e-3)
 
 
+def slightly_wrong() -> Any:
+    """An epsilon whose effect lies far below what tolerances usually allow."""
+    return recorded(epsilon=6e-5)
+
+
 def wrong_pad() -> Any:
     """All of the padding on one side."""
     return recorded(padding="valid")
+
+
+def residual(epsilon: float = 1e-5) -> Any:
+    """The twin of `traces/matconvnet/dag_resnet_netfile.mat`, whose top MatConvNet's layers on torch compute."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+
+    def conv(x: Any, name: str, filters: int, size: int = 3, stride: int = 1) -> Any:
+        if size > 1:
+            x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+        x = layers.Conv2D(filters, size, strides=stride, use_bias=False, name=name)(x)
+        return layers.BatchNormalization(epsilon=epsilon, momentum=0.9, name=f"{name}_bn")(x)
+
+    x = inputs = keras.Input((16, 16, 3), name="input")
+    x = layers.ReLU(name="conv1_relu")(conv(x, "conv1", 8))
+    y = layers.ReLU(name="b1a_relu")(conv(x, "b1a", 8))
+    x = layers.ReLU(name="relu_s1")(layers.Add(name="sum1")([x, conv(y, "b1b", 8)]))
+    y = layers.ReLU(name="b2a_relu")(conv(x, "b2a", 16, stride=2))
+    x = layers.Add(name="sum2")([conv(x, "b2p", 16, 1, 2), conv(y, "b2b", 16)])
+    x = layers.ReLU(negative_slope=0.1, name="relu_s2")(x)
+    x = layers.GlobalAveragePooling2D(name="gap")(x)
+    return keras.Model(inputs, layers.Dense(5, name="fc")(x))

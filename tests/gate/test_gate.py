@@ -1,0 +1,212 @@
+"""The gate from end to end: the project's own, planted faults, processes that die, and what is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from parity.cli import main
+from parity.gate.config import read_config
+from parity.gate.lock import read_lock
+from parity.gate.pool import Room, Task, run_all
+from parity.gate.run import run_gate
+from parity.gate.suites import to_json
+
+ROOT = Path(__file__).parents[2]
+OWN = ROOT / "parity.toml"
+MODELS = ROOT / "tests" / "gate" / "models.py"
+RECORDED = ROOT / "traces" / "octave" / "simple_eval.mat"
+RESIDUAL = ROOT / "traces" / "matconvnet" / "dag_resnet_netfile.mat"
+
+
+def test_the_project_passes_its_own_gate_and_says_the_same_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert main(["gate", "--json", str(tmp_path / "1"), "--jobs", "1"]) == 0, capsys.readouterr().out
+    (tmp_path / "2").write_text(to_json(run_gate(read_config(), jobs=0)))  # in this process, where much has run before
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("1", "2"))
+    assert [pair["name"] for pair in first["pairs"]] == [pair.name for pair in read_config(OWN).pairs]
+    assert (tmp_path / "1").read_text() == (tmp_path / "2").read_text()
+    for pair in (*first["pairs"], *second["pairs"]):
+        assert (pair["verdict"], pair["problems"], pair["warnings"]) == ("match", [], [])
+    allowed = {entry["cause"] for entry in first["pairs"][0]["allowed"]}
+    assert {"conv-groups", "optimizer-kind"} < allowed
+
+
+def config(folder: Path, *models: str, lock: str = '"parity.lock"', more: str = "") -> Path:
+    pairs = "".join(
+        f'[[pair]]\nname = "{name}"\nref = "{RECORDED}"\nkeras = "{MODELS}:{name}"\nmode = "eval"\n{more}'
+        for name in models
+    )
+    (folder / "parity.toml").write_text(f"lock = {lock}\n{pairs}")
+    return folder / "parity.toml"
+
+
+def test_a_changed_model_fails_by_layer_and_cause(tmp_path):
+    path = config(tmp_path, "recorded", "wrong_epsilon", "wrong_pad")
+    result = run_gate(read_config(path), jobs=0, update=True)
+    assert result.updated == ("recorded",)  # what diverges makes no baseline
+    assert set(read_lock(tmp_path / "parity.lock")) == {"recorded"}
+    assert result.exit_code == 1
+    right, epsilon, pad = (found.judgement for found in result.results)
+    assert right.verdict == "match"
+    assert [(f.cause, f.layer) for f in epsilon.findings] == [("bn-epsilon", "b1")]
+    assert epsilon.problems[0].sentence.startswith("bn-epsilon at b1 in forward")
+    assert pad.findings[0].layer == "c1"
+    assert pad.findings[0].cause.startswith("padding-")
+
+
+CHANGES = {
+    "bn-epsilon": ("BatchNorm", "epsilon", lambda epsilon: 100 * epsilon, "conv1_bn"),
+    "activation-slope": ("Activation", "slope", lambda slope: 2 * slope, "relu_s2"),
+    "padding-": ("Conv", "pad", lambda pad: (pad[0] - 1, pad[1] + 1, *pad[2:]) if pad[0] else pad, "conv1"),
+}
+
+
+def residual(folder: Path) -> Path:
+    (folder / "parity.toml").write_text(
+        f'[[pair]]\nname = "residual"\nref = "{RESIDUAL}"\nkeras = "{MODELS}:residual"\nmode = "eval"\n'
+        'phases = ["structure", "forward"]\n'
+    )
+    assert run_gate(read_config(folder / "parity.toml"), jobs=0, update=True).exit_code == 0
+    return folder / "parity.toml"
+
+
+@pytest.mark.parametrize("cause", CHANGES)
+def test_a_changed_default_of_parity_itself_fails_by_layer_and_cause(tmp_path, monkeypatch, cause):
+    from parity.frameworks.matconvnet import lift
+
+    path, original = residual(tmp_path), lift.lift_data
+    name, field, change, layer = CHANGES[cause]
+
+    def changed(*arguments, **options):
+        network, recipe = original(*arguments, **options)
+        layers = [
+            dataclasses.replace(each, kind=dataclasses.replace(each.kind, **{field: change(getattr(each.kind, field))}))
+            if type(each.kind).__name__ == name
+            else each
+            for each in network.layers
+        ]
+        return dataclasses.replace(network, layers=tuple(layers)), recipe
+
+    monkeypatch.setattr(lift, "lift_data", changed)
+    result = run_gate(read_config(path), jobs=0)
+    assert result.exit_code == 1
+    problem = result.results[0].judgement.problems[0]
+    assert (problem.kind, problem.layer) == ("divergence", layer)
+    assert problem.sentence.startswith(cause)
+
+
+@pytest.mark.parametrize("cause", ["activation-slope", "padding-"])  # nothing else of batch norm is used in eval mode
+def test_a_change_in_what_a_layer_computes_fails_by_layer(tmp_path, monkeypatch, cause):
+    import parity.layers
+
+    path = residual(tmp_path)
+    name, field, change, layer = CHANGES[cause]
+    kind = getattr(parity.layers, name)
+    forward = kind.forward
+
+    def changed(self, *arguments, **options):
+        return forward(dataclasses.replace(self, **{field: change(getattr(self, field))}), *arguments, **options)
+
+    monkeypatch.setattr(kind, "forward", changed)
+    result = run_gate(read_config(path), jobs=0)
+    assert result.exit_code == 1
+    assert {p.layer for p in result.results[0].judgement.problems if p.kind == "divergence"} >= {layer}
+
+
+def test_within_a_tolerance_the_baseline_still_sees_what_gets_worse(tmp_path):
+    path = config(tmp_path, "recorded", more="rtol = 0.01\natol = 0.01\n")
+    assert run_gate(read_config(path), jobs=0, update=True).exit_code == 0
+    path.write_text(path.read_text().replace(":recorded", ":slightly_wrong"))
+    result = run_gate(read_config(path), jobs=0)
+    assert result.exit_code == 1
+    problems = result.results[0].judgement.problems
+    assert (problems[0].kind, problems[0].layer, problems[0].phase) == ("regression", "b1", "forward")
+    path.write_text("lock = false\n" + path.read_text().partition("\n")[2])
+    assert run_gate(read_config(path), jobs=0).exit_code == 0  # nothing else would have seen it
+
+
+def test_without_its_files_a_pair_is_unverified_and_the_others_are_judged(tmp_path, capsys, monkeypatch):
+    path = config(tmp_path, "recorded", "nothing", lock="false")
+    result = run_gate(read_config(path), jobs=0)
+    assert [found.judgement.verdict for found in result.results] == ["match", "unverified"]
+    assert "models.py:nothing" in result.results[1].judgement.problems[0].sentence
+    assert result.exit_code == 2
+
+
+def test_a_process_that_dies_is_one_pair_unverified(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")  # nothing is imported before it dies
+    killer = tmp_path / "killer.py"
+    killer.write_text("import os, signal\n\ndef build():\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    tasks = [
+        Task(name, {"ref": str(RECORDED), "keras": f"{killer}:build"}, Room.of({"keras": f"{killer}:build"}))
+        for name in ("a", "b")
+    ]
+    done = dict(run_all(tasks, 1))
+    assert sorted(done) == [0, 1]
+    for result in done.values():
+        assert result.report is None
+        assert "ended by signal 9" in result.error
+
+
+def test_pairs_share_a_process_only_with_what_cannot_be_changed_in_it():
+    rooms = [
+        Room.of({"keras": "a.h5"}),
+        Room.of({"keras": "a.h5", "backend": "torch"}),
+        Room.of({"keras": "x/net.py:build"}),
+        Room.of({"keras": "y/net.py:build"}),
+        Room.of({"keras": "a.h5", "custom_objects": "c.py"}),
+        Room.of({"keras": "a.h5"}, {"OMP_NUM_THREADS": "1"}),
+    ]
+    assert len(set(rooms)) == len(rooms)
+    assert Room.of({"keras": "x/net.py:build"}) == Room.of({"keras": "x/net.py:other"})
+
+
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["gate"]) == 2
+    assert "parity.toml: there is no such file" in capsys.readouterr().err
+    config(tmp_path, "recorded")
+    assert main(["gate", "recordd"]) == 2
+    assert "did you mean 'recorded'?" in capsys.readouterr().err
+    assert main(["gate", "--json", str(tmp_path / "no" / "x.json")]) == 2
+    assert "there is no directory" in capsys.readouterr().err
+    config(tmp_path, "recorded", lock="false")
+    assert main(["gate", "--update"]) == 2
+    assert "lock = false" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_control_c_ends_every_process_and_leaves_the_baseline(tmp_path):
+    path = config(tmp_path, "recorded")
+    (tmp_path / "parity.lock").write_text("before")
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import pathlib, time, os\n\n"
+        "def build():\n    pathlib.Path('pid').write_text(str(os.getpid()))\n    time.sleep(60)\n"
+    )
+    path.write_text(path.read_text().replace(f"{MODELS}:recorded", f"{slow}:build"))
+    command = [sys.executable, "-m", "parity", "gate", "--update"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "torch"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker = int((tmp_path / "pid").read_text())
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (2, "parity: interrupted\n")
+    assert (tmp_path / "parity.lock").read_text() == "before"
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
