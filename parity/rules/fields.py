@@ -11,7 +11,7 @@ from typing import Any
 from parity.align import Pair
 from parity.case import Comparison
 from parity.differences import Difference, differences
-from parity.layers import Activation, Conv, Kind, Loss, Pad, Pool, Softmax
+from parity.layers import Activation, BatchNorm, Conv, Kind, Loss, Pad, Pool, Softmax
 from parity.report import Finding
 from parity.rules import repairs
 from parity.rules.base import finding, shown
@@ -54,7 +54,7 @@ def _finding(run: Comparison, pair: Pair, difference: Difference, acted: bool) -
     found = explanation(run, pair) if severity == "divergence" and difference.phase != "update" else None
     confirmed = found is not None and difference.field in found.fields
     changes = repairs.field(run, pair, difference)
-    fix = "" if isinstance(pair.ref.kind, Activation | Softmax | Loss) else lines(run, changes)
+    fix = "" if isinstance(pair.ref.kind, Activation | Softmax) else lines(run, changes)
     return finding(
         difference.cause,
         severity,
@@ -85,14 +85,18 @@ def _evidence(pair: Pair, difference: Difference) -> str:
         return _groups(pair, ref, keras)
     if difference.cause == "softmax-missing":
         return (
-            f"The reference's {pair.ref.name} applies softmax before the logarithm; the Keras loss takes "
-            f"{pair.keras.origin}'s inputs as probabilities, but they are logits."
+            f"The reference's {pair.ref.name} applies softmax before the logarithm; the Keras loss takes what it is "
+            "given as probabilities, but it is given logits."
         )
     if difference.cause == "padding-asymmetric":
         return (
             f"Both pad as many cells, but on other sides: [top bottom left right] is {mine} in the reference and "
             f"{theirs} in Keras, so every window is shifted."
         )
+    if difference.field == "frozen" and isinstance(keras, BatchNorm):
+        by = ("the batch's moments", "its running statistics, as trainable=False has it")
+        mine, theirs = by[bool(difference.ref)], by[bool(difference.keras)]
+        return f"{pair.keras.origin} normalises by {theirs}; the reference's {pair.ref.name} by {mine.split(',')[0]}."
     what = {
         "pad": "padding [top bottom left right]",
         "function": "loss" if isinstance(ref, Loss) else "function",

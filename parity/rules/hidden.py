@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from parity.align import Pair
 from parity.case import Comparison
 from parity.layers import Concat
 from parity.report import Finding
 from parity.rules import grafts, repairs
-from parity.rules.base import finding
+from parity.rules.base import finding, listed
 from parity.rules.explained import explanation
 from parity.rules.lines import lines
 
 __all__ = ["find"]
 
+_PRECISION = "dtype-low-precision"
+
 
 def find(run: Comparison) -> Iterable[Finding]:
-    """A confirmed finding for each proposal that an explanation needs."""
+    """A confirmed finding for each proposal that an explanation needs; one for all layers that compute in few bits."""
+    coarse: list[Pair] = []
     for pair in run.alignment.pairs:
         if any(p.layer == pair.ref.name and p.tensor == "inputs" and p.status == "born" for p in run.probes):
             continue  # it reads something else, which is said where the graphs are compared
@@ -25,13 +29,37 @@ def find(run: Comparison) -> Iterable[Finding]:
         for proposal in found.proposals if found else ():
             if proposal.cause == "bias-missing" and absent:
                 continue  # said where the parameters are compared
-            phase = next(phase for phase in ("forward", "loss", "backward") if run.diverged(pair, phase))
+            if proposal.cause == _PRECISION:
+                coarse.append(pair)
+                continue
             words = f"{pair.keras.origin} {proposal.words}: so edited, the reference makes the same tensors."
             if proposal.cause == "channel-order" and isinstance(pair.ref.kind, Concat):
                 changes = grafts.reordered(run, pair)
             else:
                 changes = repairs.proposed(run, pair, proposal.cause, proposal.edit)
             fix = f"{pair.keras.origin}: {proposal.fix}" if proposal.fix else lines(run, changes)
+            phase = _phase(run, pair)
             yield finding(
                 proposal.cause, "divergence", phase, words, pair=pair, fix=fix, confirmed=True, changes=changes
             )
+    if coarse:
+        yield _coarse(run, coarse)
+
+
+def _phase(run: Comparison, pair: Pair) -> str:
+    return next(phase for phase in ("forward", "loss", "backward") if run.diverged(pair, phase))
+
+
+def _coarse(run: Comparison, pairs: Sequence[Pair]) -> Finding:
+    """One policy is one mistake, however many layers it reaches."""
+    assert run.bench is not None
+    kinds = listed([run.bench.trial(pair).low_precision for pair in pairs])
+    names = listed([pair.keras.origin for pair in pairs])
+    compute = "computes" if len(pairs) == 1 else "compute"
+    words = f"{names} {compute} in {kinds}; what differs there is noise of the size of its rounding, and nothing else."
+    changes = [change for pair in pairs for change in repairs.wider(run, pair)]
+    where = names if len(pairs) < 4 else "every layer"
+    fix = f'{where}: dtype="float32" (no mixed precision policy: keras.config.set_dtype_policy("float32"))'
+    return finding(
+        _PRECISION, "divergence", _phase(run, pairs[0]), words, pair=pairs[0], fix=fix, confirmed=True, changes=changes
+    )

@@ -52,7 +52,9 @@ def _images(ref: Array, keras: Array, probe: Probe) -> Iterator[Finding]:
             f"The Keras side's images lie one and the same image from the reference's (up to {np.abs(gap).max():.4g}): "
             "an average image that one side subtracts and the other does not."
         )
-        yield _finding("input-mean", probe, words, "subtract the reference's average image from x", {})
+        image = -gap.mean(axis=0)
+        values = {"offset": image.astype(np.float32), "code": "x - average_image"}
+        yield _finding("input-mean", probe, words, "x = x - average_image, the reference's", values)
 
 
 def _mapped(probe: Probe, turned: bool, scale: Array, offset: Array, *, size: float) -> Iterator[Finding]:

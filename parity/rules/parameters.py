@@ -12,6 +12,7 @@ from parity.report import Finding
 from parity.rules import repairs
 from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
+from parity.rules.lines import lines
 
 __all__ = ["find"]
 
@@ -67,13 +68,14 @@ def _absent(run: Comparison, role: str, pair: Pair, severity: str, problem: str,
     trains = "" if severity == "note" else " It trains, so the two drift apart."
     origin = pair.keras.origin
     tried = explanation(run, pair) if severity == "divergence" else None
+    changes = repairs.absent(run, pair, role, lacking=lacking)
     return finding(
         cause,
         severity,
         "structure",
         f"{problem}.{trains}",
         pair=pair,
-        fix=f"{origin}: {argument}={wanted}",
+        fix=lines(run, changes) or f"{origin}: {argument}={wanted}",
         confirmed=tried is not None and any(p.cause == cause for p in tried.proposals),
-        changes=repairs.absent(run, pair, role, lacking=lacking),
+        changes=changes,
     )

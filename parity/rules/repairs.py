@@ -37,7 +37,7 @@ from parity.rules.making import activation_of, layer_of, listed, pool_of
 from parity.transfer import Link, transferred
 from parity.units import Unit
 
-__all__ = ["absent", "cells", "field", "path", "proposed", "reset", "trained_alike"]
+__all__ = ["absent", "cells", "field", "path", "proposed", "reset", "trained_alike", "wider"]
 
 _ARGUMENTS: Mapping[type[Kind], Mapping[str, str]] = {
     Conv: {"stride": "strides", "dilate": "dilation_rate", "groups": "groups"},
@@ -212,12 +212,8 @@ def proposed(run: Comparison, pair: Pair, cause: str, edit: Any) -> tuple[Change
     if edit.params and run.own and not edit.fields:
         return reset(run, *(link for link in links if link.role in edit.params or link.role in _pieces(edit.params)))
     held = pair.keras.kind
-    if isinstance(held, Opaque) and cause != "dtype-low-precision":
+    if isinstance(held, Opaque):
         return _configured(where, held, kind, edit)
-    if cause == "dtype-low-precision":
-        layers = [run.keras.network[name] for name in pair.keras.layers]
-        names = dict.fromkeys((layer.origin or layer.name).removesuffix(":activation") for layer in layers)
-        return tuple(Change("argument", name, {"dtype": "float32"}) for name in names if not isinstance(kind, Loss))
     if cause == "bias-missing":
         return absent(run, pair, "bias", lacking="Keras")
     if isinstance(kind, Loss):
@@ -233,6 +229,13 @@ def proposed(run: Comparison, pair: Pair, cause: str, edit: Any) -> tuple[Change
     if isinstance(kind, BatchNorm) and cause == "bn-mode":
         return (Change("trainable", where, {"trainable": True}),)
     return ()
+
+
+def wider(run: Comparison, pair: Pair) -> tuple[Change, ...]:
+    """Lets the layers of a pair compute in float32."""
+    layers = [run.keras.network[name] for name in pair.keras.layers if not isinstance(pair.ref.kind, Loss)]
+    names = dict.fromkeys((layer.origin or layer.name).removesuffix(":activation") for layer in layers)
+    return tuple(Change("argument", name, {"dtype": "float32"}) for name in names)
 
 
 def _joined(run: Comparison, pair: Pair, order: tuple[int, ...]) -> tuple[Change, ...]:

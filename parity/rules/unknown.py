@@ -20,6 +20,8 @@ def find_rest(run: Comparison, found: Sequence[Finding]) -> Iterable[Finding]:
         name = probe.layer or probe.keras_layer
         if probe.status != "born" or name in layers or name in seen or probe.keras_layer in layers:
             continue
+        if run.explanations.get(probe.layer) is not None:
+            continue  # said with others that have the same cause
         if probe.phase == "update" and recipe:
             continue
         seen.add(name)

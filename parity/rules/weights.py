@@ -15,6 +15,7 @@ from parity.case import Comparison
 from parity.report import Finding
 from parity.rules import repairs
 from parity.rules.base import finding, kernel_layouts
+from parity.rules.lines import lines
 from parity.transfer import Link, relation, transferred
 
 __all__ = ["find"]
@@ -41,7 +42,10 @@ def find(run: Comparison) -> Iterable[Finding]:
             cause, other, words = swap
             handled |= {link.keras, other.keras}
             changes = repairs.reset(run, link, other)
-            yield finding(cause, "divergence", "weights", words, pair=link.pair, confirmed=True, changes=changes)
+            fix = lines(run, changes)
+            yield finding(
+                cause, "divergence", "weights", words, pair=link.pair, fix=fix, confirmed=True, changes=changes
+            )
             continue
         order = _reordered(run, link, expected)
         if order is not None:
