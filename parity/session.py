@@ -15,6 +15,7 @@ import numpy as np
 from parity import batch as batches
 from parity.case import Comparison
 from parity.comparison import run_comparison
+from parity.coverage import coverage
 from parity.diagnose import diagnose, first_divergence
 from parity.errors import BadUsage, CannotCompare
 from parity.fixes import Repair, fixable, verified
@@ -127,7 +128,7 @@ def check_and_fix(
             progress=tell,
         )
         findings = diagnose(run)
-    used, notes = sides.batch, [*sides.notes, *_remarks(run)]
+    used, notes = sides.batch, [*sides.notes, *_remarks(run), coverage(run)]
     probes = tuple(p for p in run.probes if only is None or p.phase == "input" or _fits(p, only))
     if only is not None:
         findings = tuple(f for f in findings if not f.layer or fnmatchcase(f.layer, only))

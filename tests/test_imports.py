@@ -40,6 +40,7 @@ ORDER = (
         "updates",
         "propagation",
         "comparison",
+        "coverage",
         "experiments",
         "compare",
         "trace",
