@@ -45,6 +45,9 @@ def explanation(run: Comparison, pair: Pair) -> Explanation | None:
 
 def _sought(run: Comparison, pair: Pair) -> Explanation | None:
     experiment = Experiment(run, pair)
+    parts = run.ref.recipe.sub_batches
+    if isinstance(pair.ref.kind, BatchNorm) and parts > 1 and run.mode == "train":
+        return _in_parts(experiment, parts)
     if not experiment.possible:
         return None
     precision = experiment.first.low_precision
@@ -71,6 +74,18 @@ def _sought(run: Comparison, pair: Pair) -> Explanation | None:
         if one.cause != other.cause and experiment.explains(one.edit + other.edit):
             return Explanation((), (one, other))
     return None
+
+
+def _in_parts(experiment: Experiment, parts: int) -> Explanation | None:
+    """A reference that runs its batches in parts normalises each by its own moments.
+
+    Its layer, run on the whole batch, must make the Keras tensors, on other inputs too.
+    """
+    if not (experiment.fits(experiment.first, Edit()) and experiment.holds(Edit())):
+        return None
+    words = f"normalises by the whole batch, the reference by each of the {parts} parts that it runs it in"
+    fix = f"feed the parts one by one, with gradient_accumulation_steps={parts}; or train with numSubBatches 1"
+    return Explanation((), (Proposal("bn-mode", words, Edit(), fix),))
 
 
 def _declared(run: Comparison, pair: Pair, experiment: Experiment, said: Sequence[Difference]) -> Edit:

@@ -192,6 +192,14 @@ def _pool(experiment: Experiment, kind: Pool) -> Iterator[Proposal]:
         return
     top, bottom, left, right = pad
 
+    def repeated(inputs: list[Array]) -> list[Array]:
+        return [np.pad(inputs[0], ((0, 0), (top, bottom), (left, right), (0, 0)), mode="edge")]
+
+    if kind.method == "avg" and max(abs(top - bottom), abs(left - right)):
+        words = "repeats the border in the cells that it pads and counts them, as Keras does on torch"
+        fix = "run Keras on tensorflow or jax, or divide by the share of cells that lie in the map"
+        yield Proposal("pool-avg-count-pad", words, Edit(fields={"pad": (0, 0, 0, 0)}, inputs=repeated), fix)
+
     def zeros(inputs: list[Array]) -> list[Array]:
         return [np.pad(inputs[0], ((0, 0), (top, bottom), (left, right), (0, 0)))]
 

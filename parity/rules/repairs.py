@@ -222,11 +222,15 @@ def proposed(run: Comparison, pair: Pair, cause: str, edit: Any) -> tuple[Change
         return (Change("argument", where, {"rate": kind.rate}),)
     if isinstance(kind, Activation | Softmax):
         return (Change("replace", where, activation_of(kind)),)
-    if isinstance(kind, Pool) and cause in ("pool-method", "pool-avg-count-pad", "pool-pad-value"):
+    if (
+        isinstance(kind, Pool)
+        and not (edit.inputs and kind.method == "avg")
+        and cause in ("pool-method", "pool-avg-count-pad", "pool-pad-value")
+    ):
         return _other_pool(run, pair, kind) if cause == "pool-method" else cells(where, kind.pad)
     if isinstance(kind, Conv | ConvTranspose) and edit.order:
         return _joined(run, pair, edit.order)
-    if isinstance(kind, BatchNorm) and cause == "bn-mode":
+    if isinstance(kind, BatchNorm) and cause == "bn-mode" and edit.fields:
         return (Change("trainable", where, {"trainable": True}),)
     return ()
 
