@@ -51,6 +51,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.compare
 	$(BIN)/python -m bench.load
+	$(BIN)/python -m bench.traces
 
 faults: $(STAMP)
 	$(BIN)/python -m bench.faults --seed $(SEED)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from parity.layers.base import Reach
     from parity.network import Layer, Network, Param
     from parity.recipe import Recipe
+from parity.traces.format import is_trace
+from parity.traces.reader import Trace
 
 __all__ = ["Inspection", "inspect_file"]
 
@@ -93,8 +95,12 @@ def size(param: Param) -> int:
 
 
 def inspect_file(path: str | PathLike[str], input_size: Sequence[int] | None = None) -> Inspection:
-    """Read a MatConvNet or Keras file; see `parity.inspect`."""
-    network, recipe = lift(path)
+    """Read a MatConvNet or Keras file, or a trace of either; see `parity.inspect`."""
+    if is_trace(path):
+        with Trace(path) as trace:
+            network, recipe = trace.network, trace.recipe
+    else:
+        network, recipe = lift(path)
     if input_size is not None:
         network = _sized(network, _extents(input_size))
     return Inspection(Path(fspath(path)), network, recipe)

@@ -15,6 +15,7 @@ from parity.errors import BadUsage
 from parity.mapping import read_map
 from parity.options import allowance, tolerances
 from parity.sides import Opening, Sides, open_sides
+from parity.traces.format import is_trace
 
 __all__ = ["Setup", "set_up"]
 
@@ -86,6 +87,8 @@ def set_up(
         ref_version=_one_of("the reference's version", ref_version, ("", "beta25", "head")),
     )
     limits = _checked(mode, weights, steps, rtol, atol)
+    if (ref_recipe is not None or ref_version) and is_trace(ref):
+        raise BadUsage(f"{fspath(ref)}: is a trace, which holds its recipe; give another one when it is recorded")
     allowed = tuple(allowance(item) for item in allow)
     mapping = _mapping(map)
     given = batches.load(batch) if batch is not None else None
