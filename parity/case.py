@@ -10,6 +10,7 @@ import numpy as np
 
 from parity.align import Alignment, Pair
 from parity.bench import Bench
+from parity.detail import Album
 from parity.judge import Verdict
 from parity.orders import Orders
 from parity.report import Outcome, Probe
@@ -55,6 +56,7 @@ class Comparison:
         old_values: the Keras file's own parameters, before anything was loaded; what `orders` tells of is undone.
         orders: the hidden channels that the Keras file has in another order, which changes nothing that it computes.
         explanations: pair name → what the rules found to explain it, kept so that it is looked for once.
+        album: where details of tensors are kept; None where nobody asked for them.
     """
 
     ref: Runner
@@ -76,6 +78,7 @@ class Comparison:
     apart: dict[tuple[str, str], Distance] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
     outcome: Outcome | None = None
+    album: Album | None = None
 
     def diverged(self, pair: Pair, *phases: str) -> bool:
         """Whether a fault was born in this pair in one of these phases."""

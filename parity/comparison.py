@@ -12,9 +12,11 @@ import numpy as np
 from parity.align import Alignment, Map, align
 from parity.bench import Bench, masks_for_ref
 from parity.case import Comparison, Data
+from parity.detail import Album
 from parity.feeds import without_ignored
 from parity.judge import examine
 from parity.layers import BatchNorm, Loss, Opaque
+from parity.looks import look_alone, look_at_updates, look_end_to_end
 from parity.network import STATISTICS
 from parity.orders import hidden_orders
 from parity.propagation import propagated_distances, propagated_probes
@@ -41,6 +43,7 @@ def run_comparison(
     steps: int = 3,
     mapping: Map | None = None,
     limits: tuple[float, float] | None = None,
+    details: bool = False,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Comparison:
     """Compare two runners on one batch.
@@ -54,12 +57,14 @@ def run_comparison(
         steps: training steps in the update phase.
         mapping: pairs that the user fixes.
         limits: (rtol, atol) in place of the measured floors.
+        details: keep where and how tensors differ (`Comparison.album`).
         progress: called as progress(what, done, total).
 
     Raises:
         CannotCompare: nothing of one side has a partner on the other.
     """
     run, slots = begun(ref, keras, data, mode=mode, own=own, mapping=mapping)
+    run.album = Album() if details else None
     alignment = run.alignment
     has_loss = alignment.has_loss
     backward = mode == "train" and has_loss
@@ -91,7 +96,9 @@ def run_comparison(
     )
     for pair in alignment.pairs:
         tick(pair.ref.name)
-        run.verdicts[pair.ref.name] = examine(run.bench.trial(pair))
+        trial = run.bench.trial(pair)
+        run.verdicts[pair.ref.name] = examine(trial)
+        look_alone(run, trial, run.verdicts[pair.ref.name])
     run.probes += propagated_probes(run)
     if backward:
         tick("optimizer")
@@ -170,6 +177,7 @@ def _run_freely(run: Comparison, steps: int, slots: Slots, tick: Callable[[str],
         if step == 0:
             run.apart = propagated_distances(run, mine, theirs)
             run.outcome = outcome_of(run, mine, theirs)
+            look_end_to_end(run, mine, theirs)
             theirs.outputs.clear()
             theirs.output_grads.clear()
 
@@ -238,7 +246,14 @@ def _slots(ref: Runner, all_links: tuple[Link, ...]) -> Slots:
 def _updates(run: Comparison, slots: Slots) -> None:
     """The update phase, after everything before it is known."""
     run.moves = isolated_moves(
-        run.alignment, run.links, run.keras, run.course, run.free, slots=slots, unmoved=unmoved(run)
+        run.alignment,
+        run.links,
+        run.keras,
+        run.course,
+        run.free,
+        slots=slots,
+        unmoved=unmoved(run),
+        watch=lambda step, reached, moves: look_at_updates(run, step, reached, moves),
     )
     before = any(p.status in ("born", "unpaired", "inherited") for p in run.probes)
     moved_apart = any(m.status == "born" for m in run.moves)

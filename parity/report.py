@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parity.changes import Change
+
+if TYPE_CHECKING:
+    from parity.detail import Detail
 
 __all__ = [
     "PHASES",
@@ -120,6 +123,7 @@ class LayerRow:
         kind, keras_kind: what each is, with the fields that matter, e.g. `conv 3×3 /2 groups 2`.
         shape: the output's shape without batch, as the reference has it.
         cells: phase → (status, isolated ×floor or None, propagated relative error or None); absent where there is none.
+        inputs: the rows that feed it, by their reference's name, else their Keras name.
     """
 
     layer: str
@@ -128,6 +132,7 @@ class LayerRow:
     keras_kind: str
     shape: tuple[int | None, ...]
     cells: Mapping[str, tuple[str, float | None, float | None]]
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,8 @@ class Report:
     inputs: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     phases: tuple[str, ...] = PHASES
+    details: tuple[Detail, ...] = field(default=(), compare=False)
+    """Where and how tensors differ; empty unless it was asked for."""
 
     @property
     def exit_code(self) -> int:
@@ -184,6 +191,12 @@ class Report:
         from parity.reports.json import to_json
 
         return to_json(self)
+
+    def to_html(self) -> str:
+        """The report as one self-contained HTML page; with pictures of the tensors where it holds `details`."""
+        from parity.reports.html import render
+
+        return render(self)
 
     def __repr__(self) -> str:
         from parity.reports.console import verdict_line

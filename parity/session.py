@@ -16,6 +16,7 @@ from parity import batch as batches
 from parity.case import Comparison
 from parity.comparison import run_comparison
 from parity.coverage import coverage
+from parity.detail import Detail
 from parity.diagnose import diagnose, first_divergence
 from parity.errors import BadUsage, CannotCompare
 from parity.fixes import Repair, fixable, verified
@@ -72,6 +73,7 @@ def check_and_fix(
     ref_recipe: str | PathLike[str] | None = None,
     ref_version: str = "",
     progress: Progress | None = None,
+    details: bool = False,
     fixes: str = "diverged",
 ) -> Repair:
     """Compare a Keras model with its reference on one batch, and try the fixes of what diverged.
@@ -98,6 +100,7 @@ def check_and_fix(
         ref_recipe: a TOML file with what a .mat does not say of its training.
         ref_version: `"beta25"` or `"head"`: whose raw values of a loss are told.
         progress: called as progress(what, done, total).
+        details: keep where and how each tensor differs, for the page (`Report.details`).
         fixes: which are tried on a copy of the Keras model: those of a `"diverged"` comparison, those of faults that
             this batch does not show too (`"always"`), or none (`"never"`).
 
@@ -125,6 +128,7 @@ def check_and_fix(
             steps=steps,
             mapping=setup.mapping,
             limits=setup.limits,
+            details=details,
             progress=tell,
         )
         findings = diagnose(run)
@@ -170,6 +174,7 @@ def check_and_fix(
             "strict": strict,
         },
         phases=tuple(phase for phase in PHASES if any(p.phase == phase for p in probes)),
+        details=_kept(run, only),
     )
     wanted = fixes == "always" or (fixes == "diverged" and verdict == "diverged")
     if not (wanted and fixable(report) and hasattr(sides.keras, "model")):
@@ -200,6 +205,12 @@ def _fits(probe: Probe, pattern: str) -> bool:
 
 def _allowed(probe: Probe, allowed: Sequence[tuple[str, str]]) -> bool:
     return any(probe.status == status and _fits(probe, pattern) for status, pattern in allowed)
+
+
+def _kept(run: Comparison, only: str | None) -> tuple[Detail, ...]:
+    """The details of what is shown, in the order of the phases."""
+    kept = run.album.sorted(PHASES) if run.album is not None else ()
+    return tuple(d for d in kept if only is None or any(fnmatchcase(n, only) for n in (d.layer, d.keras_layer) if n))
 
 
 def _permitted(probes: Sequence[Probe], allowed: Sequence[tuple[str, str]]) -> list[str]:

@@ -21,24 +21,28 @@ def layer_rows(run: Comparison, probes: Sequence[Probe]) -> tuple[LayerRow, ...]
     """
     alignment = run.alignment
     places = {unit.name: float(i) for i, unit in enumerate(alignment.ref_units)}
+    feeders = _Feeders(run)
     rows: list[tuple[float, LayerRow]] = []
     for pair in alignment.pairs:
-        rows.append((places[pair.ref.name], _row(run, pair, probes)))
+        rows.append((places[pair.ref.name], _row(run, pair, probes, feeders)))
     for unit in alignment.ref_only:
         cells = _cells([p for p in probes if p.layer == unit.name and not p.keras_layer])
-        rows.append((places[unit.name], LayerRow(unit.name, "", kind_words(unit.kind), "", unit.shape or (), cells)))
+        row = LayerRow(unit.name, "", kind_words(unit.kind), "", unit.shape or (), cells, feeders.of(unit, "ref"))
+        rows.append((places[unit.name], row))
     after = -1.0
     by_keras = {pair.keras.name: places[pair.ref.name] for pair in alignment.pairs}
     for unit in alignment.keras_units:
         after = by_keras.get(unit.name, after)
         if unit in alignment.keras_only:
             cells = _cells([p for p in probes if p.keras_layer == unit.origin and not p.layer])
-            row = LayerRow("", _known_as(run, unit), "", kind_words(unit.kind), unit.shape or (), cells)
+            row = LayerRow(
+                "", _known_as(run, unit), "", kind_words(unit.kind), unit.shape or (), cells, feeders.of(unit, "keras")
+            )
             rows.append((after + 0.5, row))
     return tuple(row for _, row in sorted(rows, key=lambda item: item[0]))
 
 
-def _row(run: Comparison, pair: Pair, probes: Sequence[Probe]) -> LayerRow:
+def _row(run: Comparison, pair: Pair, probes: Sequence[Probe], feeders: _Feeders) -> LayerRow:
     here = [p for p in probes if p.layer == pair.ref.name and p.keras_layer == pair.keras.origin]
     return LayerRow(
         layer=pair.ref.name,
@@ -47,7 +51,38 @@ def _row(run: Comparison, pair: Pair, probes: Sequence[Probe]) -> LayerRow:
         keras_kind=kind_words(pair.keras.kind),
         shape=pair.ref.shape or (),
         cells=_cells(here),
+        inputs=feeders.of_pair(pair),
     )
+
+
+class _Feeders:
+    """Which rows feed which, by the names that rows are known by."""
+
+    def __init__(self, run: Comparison) -> None:
+        self.run, self.alone = run, {unit.output for unit in run.alignment.keras_only}
+
+    def of_pair(self, pair: Pair) -> tuple[str, ...]:
+        """The reference's wiring, and what Keras alone has before the pair."""
+        extra = [t for t in pair.keras.inputs if t in self.alone]
+        return tuple(dict.fromkeys([*self.of(pair.ref, "ref"), *self._named(extra, "keras")]))
+
+    def of(self, unit: Unit, side: str) -> tuple[str, ...]:
+        """The rows that a unit reads from on its own side."""
+        return self._named(unit.inputs, side)
+
+    def _named(self, tensors: Sequence[str], side: str) -> tuple[str, ...]:
+        alignment = self.run.alignment
+        made: list[str] = []
+        for tensor in tensors:
+            maker = (alignment.ref_makers if side == "ref" else alignment.keras_makers).get(tensor)
+            if maker is None:
+                continue
+            pair = alignment.by_keras.get(tensor) if side == "keras" else None
+            if side == "ref":
+                made.append(maker.name)
+            else:
+                made.append(pair.ref.name if pair is not None else _known_as(self.run, maker))
+        return tuple(dict.fromkeys(made))
 
 
 def _known_as(run: Comparison, unit: Unit) -> str:

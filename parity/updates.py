@@ -7,7 +7,7 @@ backward pass. What regularizers add is part of the update, as every other weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,6 +108,7 @@ def isolated_moves(
     *,
     slots: Mapping[str, Mapping[str, Array]],
     unmoved: Mapping[str, str] | None = None,
+    watch: Callable[[int, Mapping[str, Array], Sequence[Move]], None] | None = None,
 ) -> list[Move]:
     """Every parameter's isolated move in every step, and the free one beside it.
 
@@ -119,12 +120,16 @@ def isolated_moves(
         free: the Keras model's free run.
         slots: the optimizer's slots to start from, by Keras id.
         unmoved: reference id → why the reference cannot say what its update is.
+        watch: called after each step with its number, the Keras parameters that it reached, and its moves.
     """
     keras.reset(slots)
     moves: list[Move] = []
     for step in range(1, len(course.passes) + 1):
         reached = isolated_step(alignment, links, keras, course, step)
-        moves += step_moves(links, course, free, reached, step, unmoved)
+        here = step_moves(links, course, free, reached, step, unmoved)
+        if watch is not None:
+            watch(step, reached, here)
+        moves += here
     return moves
 
 

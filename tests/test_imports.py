@@ -35,6 +35,8 @@ ORDER = (
         "case",
         "structure",
         "tensors",
+        "detail",
+        "looks",
         "bench",
         "judge",
         "updates",
