@@ -252,6 +252,119 @@ def saturated(scene: Scene, rng: Rng) -> None:
     scene.ref, scene.port = (net.edited(node.name, weights=weights) for net in (scene.ref, scene.port))
 
 
+def of_many_sizes(scene: Scene, rng: Rng) -> None:
+    """Each image of another size, from a hundredth to a hundred."""
+    assert scene.batch is not None
+    sizes = np.geomspace(1e-2, 1e2, len(scene.batch["x"])).astype(np.float32)
+    scene.batch["x"] *= sizes[:, None, None, None]
+
+
+def repeated(scene: Scene, rng: Rng) -> None:
+    """The same image again and again."""
+    assert scene.batch is not None
+    scene.batch["x"][1:] = scene.batch["x"][0]
+
+
+def blank(scene: Scene, rng: Rng) -> None:
+    """One image of zeros, and one that is zero on one side: rectifiers at exactly zero."""
+    assert scene.batch is not None
+    scene.batch["x"][0] = 0
+    scene.batch["x"][1, :, : scene.ref.size[1] // 2] = 0
+
+
+def zeros(scene: Scene, rng: Rng) -> None:
+    """Images of zeros alone."""
+    assert scene.batch is not None
+    scene.batch["x"][:] = 0
+
+
+def constant(scene: Scene, rng: Rng) -> None:
+    """Filters of zeros: channels that do not vary at all before their batch normalisation."""
+    for node in scene.ref.of("conv", lambda n: not n.fields.get("full")):
+        filters = node.weights[0].copy()
+        filters[..., :2] = 0
+        weights = [filters, *node.weights[1:]]
+        scene.ref, scene.port = (net.edited(node.name, weights=weights) for net in (scene.ref, scene.port))
+
+
+def unbiased(scene: Scene, rng: Rng) -> None:
+    """Biases of zero, as nets begin: behind an empty place everything is exactly zero."""
+    for node in scene.ref.of("conv", lambda n: n.fields["bias"]):
+        weights = [node.weights[0], np.zeros_like(node.weights[1])]
+        scene.ref, scene.port = (net.edited(node.name, weights=weights) for net in (scene.ref, scene.port))
+
+
+def whole_numbers(scene: Scene, rng: Rng) -> None:
+    """Pixels from 0 to 255 in whole numbers: maxima tie."""
+    assert scene.batch is not None
+    scene.batch["x"] = rng.integers(0, 256, scene.batch["x"].shape).astype(np.float32)
+
+
+def _reads(scene: Scene, name: str) -> list[Any]:
+    return [n for n in scene.ref.nodes if name in n.inputs]
+
+
+def hidden_permuted(scene: Scene, rng: Rng) -> None:
+    """Every hidden layer that one other reads has its channels in another order, which that one follows."""
+    shapes, depth = scene.ref.shapes(), len(scene.ref.nodes)
+    orders: dict[str, np.ndarray] = {}
+    for node in scene.ref.of("conv"):
+        path, at = [], node.name
+        for _ in range(depth):
+            readers = _reads(scene, at)
+            if len(readers) != 1 or readers[0].kind not in ("relu", "sigmoid", "bnorm", "pool", "dropout", "conv"):
+                break
+            path.append(readers[0])
+            at = readers[0].name
+            if readers[0].kind == "conv":
+                break
+        if not path or path[-1].kind != "conv" or path[-1].weights[0].shape[2] != shapes[node.name][2]:
+            continue
+        if scene.ref.source(node.name)[2] != node.weights[0].shape[2]:
+            continue
+        order = rng.permutation(shapes[node.name][2])
+        orders[node.name] = order
+        _hold(scene, node.name, lambda a, order=order: [v[..., order] for v in a])
+        for passed in path[:-1]:
+            if passed.kind == "bnorm":
+                _hold(scene, passed.name, lambda a, order=order: [v[order] for v in a])
+        _hold(scene, path[-1].name, lambda a, order=order: [_follow(a[0], order), *a[1:]])
+    assert orders, "no layer whose channels could be permuted"
+
+
+def _hold(scene: Scene, name: str, change: Callable[[list[Any]], list[Any]]) -> None:
+    before = scene.held.get(name, lambda arrays: arrays)
+    scene.held[name] = lambda arrays: change(before(arrays))
+
+
+def _follow(kernel: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Filters (h, w, i, o), or those of a flattened map (h·w·i, o), that read channels in this order."""
+    places = kernel.shape[-2] // len(order)
+    rows = (np.arange(places)[:, None] * len(order) + order).ravel()
+    return np.take(kernel, rows, axis=-2)
+
+
+clean("hidden channels permuted", "lenet normalised residual square", hidden_permuted, weights="own")
+clean("hidden channels permuted, eval", "alex inception", hidden_permuted, weights="own", mode="eval")
+clean("hidden channels permuted, .keras", "normalised", hidden_permuted, stored("keras"), weights="own")
+clean("minute images", "lenet residual", scaled(1e-6))
+clean("enormous images", "alex normalised", scaled(1e4))
+clean("images of many sizes", "inception residual", of_many_sizes)
+clean("the same image again", "normalised lenet", repeated)
+clean("zeros", "normalised inception", zeros)
+clean("zeros, no biases", "lenet residual", unbiased, zeros)
+clean("constant channels", "normalised residual alex", constant)
+clean("blank images", "alex residual", unbiased, blank)
+clean("whole numbers", "lenet inception alex", whole_numbers)
+clean("whole numbers, no biases", "square strided", unbiased, whole_numbers)
+clean("one image, deep", "deep", images=1)
+clean(
+    "minute images, Adam",
+    "lenet",
+    scaled(1e-6),
+    solved("adam", {**RATES, "eps": 1e-7}, "Adam", learning_rate=0.01, epsilon=1e-7),
+)
+clean("enormous images, own weights", "residual", scaled(1e4), weights="own")
 clean("without a batch", "lenet residual alex", without_batch)
 clean("without a batch, eval", "inception", without_batch, mode="eval")
 clean("without labels", "normalised", unlabelled)
@@ -295,5 +408,10 @@ for _at in range(8):
 clean("any", "alex deep residual inception", any_spelling)
 for _at in range(3):
     clean(f"deep {_at}", "deep")
+for _at in range(4):
+    clean(f"any, whole numbers {_at}", "chain graph", any_spelling, whole_numbers)
+    clean(f"any, of many sizes {_at}", "chain graph", any_spelling, of_many_sizes)
+clean("real widths", "broad")
+clean("real widths, eval, own weights", "broad", mode="eval", weights="own")
 clean("wide", "wide")
 clean("wide, as it comes", "wide", any_spelling)

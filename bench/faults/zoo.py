@@ -194,6 +194,22 @@ def wide(rng: Rng) -> Net:
     return m.net()
 
 
+def broad(rng: Rng) -> Net:
+    """As many channels as nets in use have: sums of thousands of terms."""
+    m = Maker("broad", rng, (14, 14, 3))
+    for at, outputs in enumerate((64, 128, 256)):
+        m.conv(f"conv{at}", 3, outputs, pad=1)
+        m.bnorm(f"bn{at}")
+        m.relu(f"relu{at}", leak=float(rng.choice([0, 0.01])))
+        m.pool(f"pool{at}", "max", 2, 2)
+    m.fc("fc", 512)
+    m.relu("relu_fc")
+    m.add("drop", "dropout", rate=0.5)
+    m.fc("classifier", 100)
+    m.loss()
+    return m.net()
+
+
 def chain(rng: Rng) -> Net:
     """A net that nobody thought of: unlike strides and pads, groups, activations, poolings."""
     size = (int(rng.integers(12, 25)), int(rng.integers(12, 25)), int(rng.integers(1, 5)))
@@ -263,5 +279,19 @@ def graph(rng: Rng) -> Net:
 
 NETS: dict[str, Callable[[Rng], Net]] = {
     make.__name__: make
-    for make in (lenet, alex, normalised, residual, inception, two_heads, square, strided, deep, wide, chain, graph)
+    for make in (
+        lenet,
+        alex,
+        normalised,
+        residual,
+        inception,
+        two_heads,
+        square,
+        strided,
+        deep,
+        wide,
+        broad,
+        chain,
+        graph,
+    )
 }

@@ -22,7 +22,7 @@ def slope(to: Callable[[float], float]) -> Plant:
 
 LEAKY = "alex normalised residual inception square"
 fault("activation-slope", "double", LEAKY, slope(lambda a: 2 * a))
-fault("activation-slope", "times 1.001", "alex square", slope(lambda a: 1.001 * a))
+fault("activation-slope", "times 1.001", "alex square chain graph", slope(lambda a: 1.001 * a))
 fault("activation-slope", "times 1.0002", "normalised inception", slope(lambda a: 1.0002 * a))
 fault("activation-slope", "eval", "residual", slope(lambda a: 3 * a), mode="eval")
 

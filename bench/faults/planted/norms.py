@@ -55,4 +55,7 @@ fault("lrn-alpha", "divided by the window", "alex", _lrn_edit("lrn-alpha", 2, la
 fault("lrn-alpha", "times 1.01", "alex", _lrn_edit("lrn-alpha", 2, lambda a: a * 1.01))
 fault("lrn-size", "3 for 5", "alex", _lrn_edit("lrn-size", 0, lambda n: 3))
 fault("lrn-kappa", "2 for 1", "alex", _lrn_edit("lrn-kappa", 1, lambda k: 2.0))
+fault("lrn-beta", "0.7502 for 0.75", "alex", _lrn_edit("lrn-beta", 3, lambda b: 0.7502))
+fault("bn-epsilon", "0.001, random net", "deep graph", epsilon(1e-3))
+fault("bn-epsilon", "0.001, real widths", "broad", epsilon(1e-3), mode="eval")
 fault("lrn-beta", "0.5 for 0.75", "alex", _lrn_edit("lrn-beta", 3, lambda b: 0.5))

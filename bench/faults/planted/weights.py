@@ -167,6 +167,46 @@ fault(
     **OWN,
 )
 
+
+def _within_a_group(arrays: list[Array], node: Node, rng: Rng) -> list[Array]:
+    """The filters of the first group in another order."""
+    half = arrays[0].shape[-1] // 2
+    order = np.concatenate([np.roll(rng.permutation(half), 1), np.arange(half, 2 * half)])
+    order[:half] = np.roll(np.arange(half), 1 + int(rng.integers(half - 1)))
+    return [a[..., order] for a in arrays]
+
+
+def _whole_layer(arrays: list[Array], node: Node, rng: Rng) -> list[Array]:
+    """All vectors of a layer in one other order."""
+    order = np.roll(rng.permutation(arrays[0].shape[-1]), 1)
+    if np.array_equal(order, np.arange(len(order))):
+        order = order[::-1]
+    return [a[..., order] for a in arrays]
+
+
+fault(
+    "channel-order",
+    "within a group",
+    "alex inception",
+    held("channel-order", "conv", _within_a_group, lambda n, s: n in grouped(s)),
+    **OWN,
+)
+fault(
+    "channel-order",
+    "normalisation permuted",
+    "normalised residual",
+    held("channel-order", "bnorm", _whole_layer),
+    **OWN,
+)
+fault(
+    "channel-order",
+    "filters permuted, random net",
+    "chain graph",
+    held("channel-order", "conv", _whole_layer, lambda n, s: _square(n, s) and n not in grouped(s)),
+    mode="eval",
+    **OWN,
+)
+
 # --------------------------------------------------------------------------------------------------------------- values
 
 
@@ -177,6 +217,7 @@ def scaled(factor: float) -> Plant:
 
 fault("weights-scaled", "1.01", "lenet residual", scaled(1.01), **OWN)
 fault("weights-scaled", "1.0001", "alex", scaled(1.0001), **OWN)
+fault("weights-scaled", "1.00007", "chain graph", scaled(1.00007), **OWN)
 fault("weights-scaled", "1/255", "inception", scaled(1 / 255), **OWN)
 fault("weights-scaled", "−1", "normalised", scaled(-1.0), mode="eval", **OWN)
 
@@ -203,7 +244,7 @@ def _other(arrays: list[Array], node: Node, rng: Rng) -> list[Array]:
 
 fault("weights-differ", "one element", "lenet residual inception", held("weights-differ", "conv", _element), **OWN)
 fault("weights-differ", "stale", "alex normalised", held("weights-differ", "conv", _noise(0.05)), **OWN)
-fault("weights-differ", "stale by 1e-4", "lenet", held("weights-differ", "conv", _noise(1e-4)), **OWN)
+fault("weights-differ", "stale by 1e-4", "lenet chain", held("weights-differ", "conv", _noise(1e-4)), **OWN)
 fault("weights-differ", "initialised anew", "residual", held("weights-differ", "conv", _other), mode="eval", **OWN)
 
 
@@ -252,5 +293,12 @@ fault(
     "train",
     "normalised residual",
     held("bn-gamma-beta-swapped", "bnorm", lambda a, n, r: [a[1], a[0], *a[2:]]),
+    **OWN,
+)
+fault(
+    "bn-mean-var-swapped",
+    "train",
+    "normalised",
+    held("bn-mean-var-swapped", "bnorm", lambda a, n, r: [a[0], a[1], a[3], a[2]]),
     **OWN,
 )

@@ -66,7 +66,7 @@ def shift(node: Node, scene: Scene) -> dict[str, Any] | None:
 
 
 shifted = _conv_field("padding-asymmetric", "forward", shift)
-fault("padding-asymmetric", "other sides", "alex normalised residual inception", shifted)
+fault("padding-asymmetric", "other sides", "alex normalised residual inception chain", shifted)
 
 
 def _same_for_symmetric(node: Node, scene: Scene) -> dict[str, Any] | None:
