@@ -56,10 +56,8 @@ def _recording(folder: Path, options: argparse.Namespace) -> None:
     print(f"VGG-16 at a quarter of the width, batch {BATCH}, {STEPS} steps, median of {options.runs}")
     print(f"{'the run alone':44} {alone['seconds']:7.2f} s  {alone['peak'] >> 20:7} MiB")
     print(f"{'the run, recorded':44} {recorded['seconds']:7.2f} s  {recorded['peak'] >> 20:7} MiB")
-    print(
     print(f"{'':44} {ratio:7.2f}×  (asked: {LIMITS['recording']}×), of processor time {cpu:.2f}×")
     print(f"{'the trace':44} {recorded['size'] / 2**20:7.0f} MiB\n")
-    )
 
 
 def _comparing(folder: Path, options: argparse.Namespace) -> None:
