@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from parity.gate.config import Config
+from parity.gate.config import Config, Pair
 from parity.gate.run import GateResult, PairResult
 from parity.reports.words import clean, plural, verdict_style
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["closing_lines", "pair_lines"]
+__all__ = ["closing_lines", "compare_command", "pair_lines"]
 
 _SHOWN = 6
 """Problems of one pair that are told; the files of a gate hold all."""
@@ -51,8 +52,22 @@ def pair_lines(found: PairResult, config: Config) -> Iterator[RenderableType]:
         yield below(text)
     if len(judgement.problems) > _SHOWN:
         yield below(Text(f"and {plural(len(judgement.problems) - _SHOWN, 'more problem')}", style="dim"))
+    if judgement.report is not None and judgement.problems:
+        yield below(Text(f"all of it: {compare_command(judgement.pair)}", style="dim"))
     for warning in judgement.warnings:
         yield below(Text(f"warning: {clean(warning)}", style="yellow"))
+
+
+def compare_command(pair: Pair) -> str:
+    """What shows a pair's whole comparison."""
+    words = ["parity", "compare"]
+    for key, value in pair.options.items():
+        option = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [option] if value else []
+        else:
+            words += [option, shlex.quote(str(value))]
+    return " ".join(words)
 
 
 def closing_lines(result: GateResult) -> Iterator[RenderableType]:

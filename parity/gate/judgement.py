@@ -198,7 +198,8 @@ class _Judge:
         made = []
         for exemption in self.pair.allow:
             if exemption in self.invalid:
-                made.append(_expiry(exemption))
+                # Where it is missed, the divergence says so.
+                made += [] if any(self._fits(exemption, f) for f in self.findings) else [_expiry(exemption)]
             elif exemption not in used:
                 made.append(f"the exception for {exemption.words} is not needed any more and can go")
         return made

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from junitparser import JUnitXml
 
 from parity.cli import main
 from parity.gate.config import read_config
@@ -27,17 +28,35 @@ RECORDED = ROOT / "traces" / "octave" / "simple_eval.mat"
 RESIDUAL = ROOT / "traces" / "matconvnet" / "dag_resnet_netfile.mat"
 
 
-def test_the_project_passes_its_own_gate_and_says_the_same_twice(tmp_path, monkeypatch, capsys):
+def test_the_project_passes_its_own_gate_and_says_the_same_twice(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert main(["gate", "--json", str(tmp_path / "1"), "--jobs", "1"]) == 0, capsys.readouterr().out
-    (tmp_path / "2").write_text(to_json(run_gate(read_config(), jobs=0)))  # in this process, where much has run before
-    first, second = (json.loads((tmp_path / name).read_text()) for name in ("1", "2"))
-    assert [pair["name"] for pair in first["pairs"]] == [pair.name for pair in read_config(OWN).pairs]
-    assert (tmp_path / "1").read_text() == (tmp_path / "2").read_text()
-    for pair in (*first["pairs"], *second["pairs"]):
-        assert (pair["verdict"], pair["problems"], pair["warnings"]) == ("match", [], [])
-    allowed = {entry["cause"] for entry in first["pairs"][0]["allowed"]}
+    asked = read_config()
+    first = run_gate(asked, jobs=0)
+    for found in first.results:
+        judgement = found.judgement
+        assert (judgement.verdict, judgement.problems, judgement.warnings) == ("match", (), ()), found.name
+    allowed = {exemption.cause for exemption in first.results[0].judgement.allowed}
     assert {"conv-groups", "optimizer-kind"} < allowed
+    again = run_gate(asked.select(["re*", "traces"]), jobs=0)
+    documents = [{pair["name"]: pair for pair in json.loads(to_json(result))["pairs"]} for result in (first, again)]
+    assert len(documents[1]) == 4
+    for name, pair in documents[1].items():
+        assert json.dumps(pair) == json.dumps(documents[0][name])
+
+
+def test_processes_and_this_one_say_the_same(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    files = {option: tmp_path / option for option in ("json", "junit", "markdown")}
+    options = [word for option, path in files.items() for word in (f"--{option}", str(path))]
+    assert main(["gate", "traces", "--jobs", "2", *options]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("match       traces  57 tensors in 7 phases, 1 exception needed")
+    assert err == ""
+    assert files["json"].read_text() == to_json(run_gate(read_config().select(["traces"]), jobs=0))
+    suite = next(iter(JUnitXml.fromfile(str(files["junit"]))))
+    assert (suite.name, suite.failures, suite.errors) == ("traces", 0, 0)
+    assert suite.skipped > 0
+    assert "allowed, optimizer-lr-multiplier at c2: Keras has no argument" in files["markdown"].read_text()
 
 
 def config(folder: Path, *models: str, lock: str = '"parity.lock"', more: str = "") -> Path:
@@ -197,7 +216,13 @@ def test_control_c_ends_every_process_and_leaves_the_baseline(tmp_path):
     command = [sys.executable, "-m", "parity", "gate", "--update"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "torch"}
     process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 60
     while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
