@@ -23,6 +23,9 @@ def compare(
         Optional[Path], typer.Option(metavar="FILE", help="Also write JUnit XML: a case for each layer and phase.")
     ] = None,
     markdown: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also write Markdown.")] = None,
+    html: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="Also write a page to look into: graph, curves, tensors.")
+    ] = None,
     fix: Annotated[
         Optional[Path], typer.Option(metavar="OUT.keras", help="Write a repaired copy of the Keras model.")
     ] = None,
@@ -35,17 +38,24 @@ def compare(
     from parity.reports.output import check_target, progress_on, show, write
 
     options = selection.keywords()
-    for target, option in ((json, "--json"), (junit, "--junit"), (markdown, "--markdown")):
+    for target, option in ((json, "--json"), (junit, "--junit"), (markdown, "--markdown"), (html, "--html")):
         if target is not None:
             check_target(target, option)
     check_fix(fix, fix_script, selection.files)
     from parity.session import check_and_fix
 
     with progress_on() as progress:
-        repair = check_and_fix(**options, progress=progress, fixes="always" if fix or fix_script else "diverged")
+        repair = check_and_fix(
+            **options,
+            progress=progress,
+            details=html is not None,
+            fixes="always" if fix or fix_script else "diverged",
+        )
     report = repair.before
     if json is not None:
         write(json, report.to_json(), "--json")
+    if html is not None:
+        write(html, report.to_html(), "--html")
     show(report)
     _tell_ci(report, junit, markdown)
     if fix is not None or fix_script is not None:

@@ -65,7 +65,9 @@ def gate(
     with progress_on() as progress:
         # A terminal holds the bar or what is found; in a pipe each pair is told as soon as it is known.
         told = (lambda _: None) if progress else tell
-        result = run_gate(asked, jobs=jobs or processors(), update=update, progress=progress, told=told)
+        result = run_gate(
+            asked, jobs=jobs or processors(), update=update, details=html is not None, progress=progress, told=told
+        )
     for found in result.results if progress else ():
         tell(found)
     for line in closing_lines(result):
@@ -111,4 +113,28 @@ def _check_folder(path: Path) -> None:
 
 
 def _write_pages(folder: Path, result: GateResult) -> None:
-    raise BadUsage(f"--html {folder}: this parity writes no pages")
+    from parity.reports.console import verdict_line
+    from parity.reports.html import Entry, index
+    from parity.reports.output import write
+
+    entries, taken = [], {"index.html"}
+    for found in result.results:
+        report, judgement = found.judgement.report, found.judgement
+        page = ""
+        if report is not None:
+            page = _page_name(found.name, taken)
+            write(folder / page, report.to_html(), "--html")
+        said = judgement.problems[0].sentence if judgement.problems else verdict_line(report) if report else ""
+        entries.append(Entry(found.name, judgement.verdict, said, page, found.seconds))
+    write(folder / "index.html", index(entries), "--html")
+
+
+def _page_name(name: str, taken: set[str]) -> str:
+    """A file name of a pair's own, whatever its name."""
+    stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".") or "pair"
+    page, count = f"{stem}.html", 1
+    while page.lower() in taken:
+        count += 1
+        page = f"{stem}-{count}.html"
+    taken.add(page.lower())
+    return page

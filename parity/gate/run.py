@@ -63,6 +63,7 @@ def run_gate(
     *,
     jobs: int = 1,
     update: bool = False,
+    details: bool = False,
     today: datetime.date | None = None,
     progress: Progress | None = None,
     told: Callable[[PairResult], None] = lambda _: None,
@@ -73,6 +74,7 @@ def run_gate(
         config: what to compare, and what is allowed.
         jobs: how many processes at most; 0 runs all here.
         update: make the baselines anew of all pairs that hold but for their baseline.
+        details: keep where and how tensors differ, for pages.
         today: decides which exceptions hold; by default the day that it is (UTC).
         progress: called as progress(what, done, total).
         told: called with each pair's result, in the configuration's order, as soon as that is known.
@@ -84,7 +86,7 @@ def run_gate(
     held = read_lock(config.lock) if config.lock is not None and not update else {}
     climates = CLIMATES if update else ({},)
     tasks = [
-        Task(pair.name, _keywords(pair), Room.of(pair.options, climate))
+        Task(pair.name, _keywords(pair, details), Room.of(pair.options, climate))
         for climate in climates
         for pair in config.pairs
     ]
@@ -118,9 +120,9 @@ def run_gate(
     return GateResult(config, results, tuple(notes), tuple(entries) if update else None)
 
 
-def _keywords(pair: Pair) -> dict[str, object]:
+def _keywords(pair: Pair, details: bool) -> dict[str, object]:
     """What `parity.session.check` is given: fixes are tried where a divergence would be news."""
-    return {**pair.options, "verify": not pair.allow}
+    return {**pair.options, "verify": not pair.allow, "details": details}
 
 
 def _judged(pair: Pair, finished: Sequence[Done], today: datetime.date) -> Judgement:
