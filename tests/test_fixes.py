@@ -222,6 +222,123 @@ def test_a_fix_that_undoes_its_fault_is_verified(mats, fault):  # noqa: F811
     assert {f.cause for f in found.before.findings if f.fix_verified} == set(fixes)
 
 
+@pytest.mark.parametrize("fault", [f for f in FAULTS if not any(c.startswith("optimizer") for c in FAULTS[f][3])])
+def test_what_a_report_proposes_undoes_the_fault_and_proves_its_cause(mats, fault):  # noqa: F811
+    net, spec, options, fixes = FAULTS[fault]
+    model = spec() if callable(spec) else twins.twin(NETS[net](), **spec)
+    found = repaired(mats[net], model, None, **options)
+    assert found.after is not None, found.left
+    assert not found.left
+    assert found.after.verdict == "match", explain(found.after)
+    named = [f for f in found.before.findings if f.severity == "divergence"]
+    assert {f.cause for f in named} == set(fixes)
+    assert all(f.fix_verified and f.confirmed and f.fix for f in named)
+
+
+def bench_case(name):
+    """A case of the fault benchmark, compared, its fixes tried."""
+    import zlib
+
+    from bench.faults.cases import cases
+    from bench.faults.run import compare
+
+    case = next(case for case in cases(0) if case.id == name)
+    return compare(case.scene(np.random.default_rng([0, zlib.crc32(name.encode())])))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "line"),
+    [
+        ("layer-missing/skip connection@residual", {"conv3p", "bn3p", "sum3"}, 'Add(name="sum3") on [bn3p, bn3b]'),
+        ("layer-missing/scale@inception", {"scale"}, "DepthwiseConv2D(kernel_size=1"),
+        ("layer-missing/bnorm@normalised", {"bn1"}, "gamma_regularizer=keras.regularizers.L2(0.00025)"),
+        ("layer-order/relu before bnorm@normalised", {"relu1"}, "behind front/bn1"),
+        ("layer-order/pool before lrn@alex", {"norm1"}, "behind front/relu1"),
+        ("layer-extra/dropout@lenet", {""}, "remove extra_dropout"),
+        ("channel-order/groups@alex", {"conv2"}, "in the order 2 1"),
+        (
+            "pool-method/max and avg@alex",
+            {"pool2"},
+            'AveragePooling2D(pool_size=(3, 3), strides=(2, 2), padding="same")',
+        ),
+        ("input-mean/an image@inception", {"input"}, "average_image"),
+    ],
+)
+def test_structure_that_differs_is_mended_on_a_copy(name, layers, line):
+    report = bench_case(name)
+    named = [f for f in report.findings if f.severity == "divergence"]
+    assert {f.layer for f in named} == layers
+    assert {f.cause for f in named} == {name.split("/")[0]}
+    assert all(f.confirmed and f.fix_verified for f in named)
+    assert line in "; ".join(f.fix for f in named)
+
+
+def test_a_layer_that_keras_lacks_is_told_as_code_and_not_tried():
+    (found,) = bench_case("layer-missing/lrn@alex").findings
+    assert found.cause == "layer-missing"
+    assert not found.fix_verified
+    assert "tf.nn.local_response_normalization(x, depth_radius=2" in found.fix
+
+
+@pytest.mark.parametrize("name", ["mixed_float16@lenet", "mixed_bfloat16@residual"])
+def test_one_policy_of_low_precision_is_one_finding(name):
+    (found,) = bench_case(f"dtype-low-precision/{name}").findings
+    assert (found.cause, found.layer, found.confirmed, found.fix_verified) == (
+        "dtype-low-precision",
+        "conv1",
+        True,
+        True,
+    )
+    assert "and 2 more" in found.evidence or "and 15 more" in found.evidence
+    assert 'every layer: dtype="float32"' in found.fix
+
+
+def test_a_batch_that_the_reference_normalises_in_parts_is_named(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    mat = twins.save(tmp_path / "net.mat", twins.normalised())
+    for parts, causes in ((2, {"bn-mode"}), (1, set())):
+        recipe.write_text(f"sub_batches = {parts}\n")
+        model = twins.twin(twins.normalised())
+        report = parity.compare(ref=mat, keras=model, batch=twins.batch(), ref_recipe=recipe)
+        assert {f.cause for f in report.findings if f.severity == "divergence"} == causes
+        assert all(f.confirmed and f"of the {parts} parts" in f.evidence for f in report.findings)
+
+
+def test_parts_do_not_hide_another_fault_of_a_batch_normalisation(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("sub_batches = 2\n")
+    mat = twins.save(tmp_path / "net.mat", twins.normalised())
+    model = twins.twin(twins.normalised(), edits={"bn1": {"epsilon": 1e-1}})
+    report = parity.compare(ref=mat, keras=model, batch=twins.batch(), ref_recipe=recipe)
+    at = {f.layer: f.cause for f in report.findings if f.severity == "divergence"}
+    assert at == {"bn1": "bn-epsilon", "bn2": "bn-mode"}
+
+
+def test_a_mean_that_repeats_the_border_is_named_and_one_that_counts_zeros_is_not_taken_for_it(mats):  # noqa: F811
+    import keras
+
+    class Repeating(keras.layers.AveragePooling2D):
+        def call(self, inputs):
+            edge = keras.ops.concatenate([inputs, inputs[:, -1:]], axis=1)
+            edge = keras.ops.concatenate([edge, edge[:, :, -1:]], axis=2)
+            return keras.ops.average_pool(edge, self.pool_size, self.strides, "valid")
+
+    class Counting(keras.layers.AveragePooling2D):
+        def call(self, inputs):
+            padded = keras.ops.pad(inputs, [[0, 0], [0, 1], [0, 1], [0, 0]])
+            return keras.ops.average_pool(padded, self.pool_size, self.strides, "valid")
+
+    def found(own):
+        model = twins.twin(twins.plain(), swap={"pool2": lambda *_, **__: own(3, strides=2, padding="same")})
+        report = parity.compare(ref=mats["plain"], keras=model, batch=twins.batch())
+        (one,) = [f for f in report.findings if f.severity == "divergence"]
+        assert (one.cause, one.layer, one.confirmed) == ("pool-avg-count-pad", "pool2", True)
+        return one.evidence
+
+    assert "repeats the border" in found(Repeating)
+    assert "repeats the border" not in found(Counting)
+
+
 def test_multipliers_and_their_decay(tmp_path):
     layers = twins.plain()
     for layer in layers:
