@@ -71,7 +71,13 @@ def _plain(name: str) -> str:
 
 
 def inputs_for(
-    batch: Batch, side: Side, wanted: Mapping[str, Shape], partners: Mapping[str, str]
+    batch: Batch,
+    side: Side,
+    wanted: Mapping[str, Shape],
+    partners: Mapping[str, str],
+    *,
+    channels_first: bool = False,
+    notes: list[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """The arrays that a network is fed, in its own shapes.
 
@@ -80,6 +86,8 @@ def inputs_for(
         side: whose network it is.
         wanted: input → shape without batch axis; None where an extent is open, () where nothing is known.
         partners: input → its name on the other side.
+        channels_first: whether it keeps its channels first, and so takes an array that fits only so, too.
+        notes: what was done to an array is added.
 
     Raises:
         BadFile: an array is missing, or does not fit.
@@ -93,8 +101,19 @@ def inputs_for(
             some = ", ".join(f"x_{key}" for key in wanted)
             problem = f"has no array for the input {name} of {side.words} (it has {have})"
             raise BadFile(batch.source, problem, f"name the arrays {some}")
-        made[name] = _fitted(found[1], shape, batch.source, side.words)
+        made[name], turned = _turned(found[1], shape) if channels_first else (found[1], False)
+        if turned and notes is not None:
+            notes.append(f"{found[0]} has its channels first, as {side.words} keeps them; it is shown as n h w c here.")
+        made[name] = _fitted(made[name], shape, batch.source, side.words)
     return made
+
+
+def _turned(x: np.ndarray, shape: Shape) -> tuple[np.ndarray, bool]:
+    """`x` with its channels last, where it fits a shape in no other way; whether it was moved."""
+    have = x.shape[1:]
+    if len(have) < 2 or _takes(shape, have) or not _takes(shape, (*have[1:], have[0])):
+        return x, False
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)), True
 
 
 def _fitted(x: np.ndarray, shape: Shape, source: str, whose: str) -> np.ndarray:

@@ -107,10 +107,13 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
     if given is None:
         given = probe_inputs(mine.network, _shapes(mine, theirs, ref_to_keras), rng)
         given = replace(given, source=f"a probe batch (seed {seed})")
-    feeds_ref = inputs_for(given, _REF, mine.inputs, ref_to_keras)
-    feeds_keras = inputs_for(given, _KERAS, theirs.inputs, keras_to_ref)
+    said: list[str] = []
+    feeds_ref = inputs_for(given, _REF, mine.inputs, ref_to_keras, channels_first=mine.channels_first, notes=said)
+    feeds_keras = inputs_for(
+        given, _KERAS, theirs.inputs, keras_to_ref, channels_first=theirs.channels_first, notes=said
+    )
     ref_runner, keras_runner = joined(mine.open(feeds_ref)), joined(theirs.open(feeds_keras))
-    notes = _adopted(ref_runner, keras_runner)
+    notes = [*_adopted(ref_runner, keras_runner), *said]
     networks = ref_runner.network, keras_runner.network
     if generated:
         given = with_targets(given, networks[0] if networks[0].losses else networks[1], rng)
@@ -157,12 +160,13 @@ def open_one(
     if used is None:
         used = probe_inputs(mine.network, _shapes(mine, mine, {name: name for name in mine.inputs}), rng)
         used = replace(used, source=f"a probe batch (seed {seed})")
-    feeds = inputs_for(used, side, mine.inputs, {})
+    said: list[str] = []
+    feeds = inputs_for(used, side, mine.inputs, {}, channels_first=mine.channels_first, notes=said)
     runner = joined(mine.open(feeds))
     if generated:
         used = with_targets(used, runner.network, rng)
     labels, remarks = targets_for(used, side, runner.network, runner.network)
-    return runner, _named(feeds, runner.network), labels, used, (*used.notes, *remarks)
+    return runner, _named(feeds, runner.network), labels, used, (*used.notes, *said, *remarks)
 
 
 def _as_recorded(given: Batch | None, side: _Unopened, mode: str) -> Batch | None:
@@ -242,6 +246,12 @@ class _Unopened:
             from parity.frameworks.keras.sources import build
 
             self.given = build(fspath(given))
+        self._turned = False
+        if hasattr(self.given, "get_config") and callable(self.given):
+            from parity.frameworks.keras.layout import with_channels_last
+
+            self.given, model = with_channels_last(self.given), self.given
+            self._turned = self.given is not model
         self.path = Path(fspath(self.given)) if isinstance(self.given, str | PathLike) else None
         self.framework = framework_of(self.path) if self.path else ""
         self.recording: MatlabRecording | None = None
@@ -298,6 +308,11 @@ class _Unopened:
     def network(self) -> Network | None:
         """What is known of the network before it is opened."""
         return self.read[0] if self.read else getattr(self.given, "network", None)
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether it keeps its channels first, and is run as the same model with channels last."""
+        return self._turned or bool(self.network is not None and self.network.meta.get("channels_first"))
 
     @cached_property
     def inputs(self) -> Mapping[str, Shape]:

@@ -44,7 +44,7 @@ def stored_weights(layer: Mapping[str, Any]) -> Factor:
 
 
 def check_weights(factor: Factor, inputs: Sequence[Shape]) -> None:
-    """Raises ValueError where there is not one weight for each cell of the predictions (h, w, c), or of a row of them."""
+    """Raises ValueError where there is not one weight for each cell of the predictions (h, w, c), or row of them."""
     if isinstance(factor, float | int) or not inputs or len(inputs[0]) != 3:
         return
     given = len(factor), len(factor[0])

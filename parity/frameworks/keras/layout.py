@@ -48,6 +48,8 @@ def with_channels_last(model: Any) -> Any:
                 new.assign((change(stored) if change else stored).value(lambda _, value=value: value))
         compiled = model.get_compile_config() if getattr(model, "optimizer", None) is not None else None
         if compiled:
+            # Saving as HDF5 takes the optimizer out of what a model of Keras 3 was compiled with.
+            compiled = {"optimizer": engine.keras.optimizers.serialize(model.optimizer), **compiled}
             copy.compile_from_config(compiled)
     except (NotImplementedError, ValueError, TypeError, ParityError):
         return model

@@ -198,3 +198,34 @@ def test_a_live_model(keras, name):
     runner.update(seen.param_grads, seen.statistics)
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("live", [False, True], ids=["file", "in memory"])
+def test_a_batch_may_have_its_channels_first_too(tmp_path, keras, live):
+    """Where it fits only so; a shape that fits both ways is n h w c, as it says everywhere else."""
+    L = keras.layers
+
+    def net(height, **format):
+        shape = (2, height, 9) if format else (height, 9, 2)
+        model = keras.Sequential([
+            L.Input(shape), L.Conv2D(4, 3, name="one", **format), L.GlobalAveragePooling2D(name="gap", **format),
+            L.Dense(3, activation="softmax", name="fc"),
+        ])  # fmt: skip
+        drawn(model).compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
+        path = tmp_path / f"{'first' if format else 'last'}{height}.h5"
+        model.save(path)
+        return model if live and format else str(path)
+
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(8, 5, 9, 2)).astype(np.float32), rng.integers(0, 3, 8)
+    ref, model, told = net(5), net(5, **FIRST), "x_keras has its channels first"
+    for own, turned in ((x, False), (first(x), True)):
+        report = parity.compare(ref=ref, keras=model, batch={"x_ref": x, "x_keras": own, "y": y})
+        assert report.verdict == "match", [(f.cause, f.evidence) for f in report.findings]
+        assert any(note.startswith(told) for note in report.notes) == turned
+    other = parity.compare(ref=ref, keras=model, batch={"x_ref": x, "x_keras": first(x[:, ::-1]), "y": y})
+    assert other.first_divergence is not None
+    assert other.first_divergence.phase == "input"
+    with pytest.raises(parity.ParityError, match="these look like"):
+        parity.compare(ref=ref, keras=model, batch={"x": first(x), "y": y})

@@ -279,5 +279,5 @@ def test_a_recipe_file_on_a_whole_file(tmp_path: Path) -> None:
 def test_weights_of_single_images_in_the_file_are_refused(shape: tuple[int, ...]) -> None:
     """MatConvNet stops on all of them but the fourth, which fits one batch only."""
     weighed = {**LOSS, "type": "pdist", "p": 2.0, "instanceWeights": np.arange(1.0, 1 + np.prod(shape)).reshape(shape)}
-    with pytest.raises(BadFile, match="instanceWeights are .* give weights with the labels"):
+    with pytest.raises(BadFile, match=r"instanceWeights are .* give weights with the labels"):
         runner_of([conv(6, 6, 3, 4), weighed], {})
