@@ -41,7 +41,7 @@ def depth_figure(report: Report, phase: str) -> dict[str, Any] | None:
             {
                 "type": "scatter", "mode": "lines+markers", "name": name, "meta": role, "connectgaps": False,
                 "x": list(range(len(found))), "y": [_shown(v) for v in values], "customdata": numbers,
-                "text": [f"{n}<br>{name} {times_floor(v)} the noise floor" for n, v in zip(labels, values, strict=True)],
+                "text": [f"{n}<br>{name} {times_floor(v)} noise floors" for n, v in zip(labels, values, strict=True)],
                 "hoverinfo": "text",
             }
         )  # fmt: skip
@@ -53,7 +53,8 @@ def depth_figure(report: Report, phase: str) -> dict[str, Any] | None:
     layout = {
         "xaxis": {"tickvals": list(range(0, len(found), every)), "ticktext": [_short(n) for n in labels[::every]]},
         "yaxis": {
-            "type": "log", "title": {"text": "× noise floor"}, "exponentformat": "power", "dtick": _decades(alone + whole),
+            "type": "log", "title": {"text": "× noise floor"}, "exponentformat": "power",
+            "dtick": _decades(alone + whole),
         },
     }  # fmt: skip
     return {"data": traces, "layout": layout}
