@@ -98,7 +98,7 @@ def test_a_fault_beside_a_harmless_order_is_found_alone(mats):
     layer.set_weights([kernel * 1.01, bias])
     report = compare(mats, "plain", model)
     named = [f for f in report.findings if f.severity == "divergence"]
-    assert [(f.cause, f.layer) for f in named] == [("weights-scaled", "fc")]
+    assert [(f.cause, f.layer, f.fix_verified) for f in named] == [("weights-scaled", "fc", True)]
 
 
 def test_rows_are_matched_exactly_or_by_the_least_distance():
