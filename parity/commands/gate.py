@@ -113,7 +113,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _write_pages(folder: Path, result: GateResult) -> None:
-    from parity.reports.console import verdict_line
+    from parity.gate.suites import sentence_of
     from parity.reports.html import Entry, index
     from parity.reports.output import write
 
@@ -124,8 +124,7 @@ def _write_pages(folder: Path, result: GateResult) -> None:
         if report is not None:
             page = _page_name(found.name, taken)
             write(folder / page, report.to_html(), "--html")
-        said = judgement.problems[0].sentence if judgement.problems else verdict_line(report) if report else ""
-        entries.append(Entry(found.name, judgement.verdict, said, page, found.seconds))
+        entries.append(Entry(found.name, judgement.verdict, sentence_of(judgement), page, found.seconds))
     write(folder / "index.html", index(entries), "--html")
 
 

@@ -153,6 +153,23 @@ def test_within_a_tolerance_the_baseline_still_sees_what_gets_worse(tmp_path):
     assert run_gate(read_config(path), jobs=0).exit_code == 0  # nothing else would have seen it
 
 
+def test_one_pair_alone_is_made_anew_and_what_is_gone_is_told(tmp_path):
+    more = 'phases = ["structure", "forward"]\n'
+    path = config(tmp_path, "recorded", "slightly_wrong", more=more)
+    path.write_text(path.read_text().replace(":slightly_wrong", ":recorded"))
+    both = read_config(path)
+    assert run_gate(both, jobs=0, update=True).updated == ("recorded", "slightly_wrong")
+    before = read_lock(tmp_path / "parity.lock")
+    assert run_gate(both.select(["recorded"]), jobs=0, update=True).updated == ("recorded",)
+    assert read_lock(tmp_path / "parity.lock") == before
+    fewer = read_config(config(tmp_path, "recorded", more=more))
+    result = run_gate(fewer, jobs=0)
+    assert result.exit_code == 0
+    assert "has a baseline for 'slightly_wrong', which is no pair here" in result.notes[0]
+    run_gate(fewer, jobs=0, update=True)
+    assert set(read_lock(tmp_path / "parity.lock")) == {"recorded"}
+
+
 def test_without_its_files_a_pair_is_unverified_and_the_others_are_judged(tmp_path, capsys, monkeypatch):
     path = config(tmp_path, "recorded", "nothing", lock="false")
     result = run_gate(read_config(path), jobs=0)
@@ -235,3 +252,18 @@ def test_control_c_ends_every_process_and_leaves_the_baseline(tmp_path):
     assert (tmp_path / "parity.lock").read_text() == "before"
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
+
+
+def test_pages_of_all_pairs_and_their_index(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = OWN.read_text().replace('"traces/', f'"{ROOT}/traces/').replace('"traces"', '"../a <b>"')
+    (tmp_path / "parity.toml").write_text(text + '[[pair]]\nname = "lost"\nref = "no.mat"\nkeras = "no.h5"\n')
+    monkeypatch.chdir(tmp_path)
+    main(["gate", "*<b>", "lost", "--html", "pages", "--jobs", "1"])
+    assert {path.name for path in (tmp_path / "pages").iterdir()} == {"index.html", "-a--b-.html"}
+    index = (tmp_path / "pages" / "index.html").read_text()
+    assert 'href="-a--b-.html"' in index
+    assert "no.mat" in index
+    assert "<b>" not in index
+    (tmp_path / "file").write_text("")
+    assert main(["gate", "--html", "file"]) == 2
