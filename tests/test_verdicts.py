@@ -370,3 +370,11 @@ def test_the_loss_that_matconvnet_itself_shows_is_told_by_version(mats):
     assert new.endswith(" since 2018.")
     assert float(old.split()[0]) == pytest.approx(8 * float(new.split()[0]), rel=1e-4)
     assert told() == f"{old[:-1]}, and as {new}"
+
+
+def test_a_live_model_that_was_saved_as_hdf5_is_still_itself(tmp_path):
+    """Keras 3 takes the optimizer out of what it tells of the compilation, once it has saved a model as HDF5."""
+    model = twins.twin(NETS["plain"]())
+    model.save(tmp_path / "model.h5")
+    report = parity.compare(ref=model, keras=model, batch=twins.batch())
+    assert report.verdict == "match", explain(report)

@@ -11,6 +11,7 @@ from parity.frameworks.keras.assemble import built
 from parity.frameworks.keras.calls import shapes_of
 from parity.frameworks.keras.channels_first import rewritten
 from parity.frameworks.keras.engine import engine_of
+from parity.frameworks.keras.live import compile_alike
 from parity.frameworks.keras.observe import places
 from parity.frameworks.keras.stored import Stored
 
@@ -46,11 +47,7 @@ def with_channels_last(model: Any) -> Any:
                 value = engine.backend.numpy(variable)
                 stored = Stored(variable.name, value.shape, "")
                 new.assign((change(stored) if change else stored).value(lambda _, value=value: value))
-        compiled = model.get_compile_config() if getattr(model, "optimizer", None) is not None else None
-        if compiled:
-            # Saving as HDF5 takes the optimizer out of what a model of Keras 3 was compiled with.
-            compiled = {"optimizer": engine.keras.optimizers.serialize(model.optimizer), **compiled}
-            copy.compile_from_config(compiled)
+        compile_alike(engine, copy, model)
     except (NotImplementedError, ValueError, TypeError, ParityError):
         return model
     return copy

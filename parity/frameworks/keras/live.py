@@ -20,7 +20,7 @@ from parity.layers.keras_losses import class_of
 from parity.network import Layer
 from parity.recipe import Recipe
 
-__all__ = ["as_saved", "copied", "live_recipe", "loss_from_kind"]
+__all__ = ["as_saved", "compile_alike", "copied", "live_recipe", "loss_from_kind"]
 
 
 def live_recipe(engine: Engine, model: Any, losses: Sequence[Loss]) -> Recipe:
@@ -105,6 +105,14 @@ def loss_from_kind(engine: Engine, kind: Loss, last: Layer | None) -> Any:
     )
 
 
+def compile_alike(engine: Engine, copy: Any, model: Any) -> None:
+    """Compile a copy as its model is compiled, with an optimizer that starts anew."""
+    compiled = model.get_compile_config() if getattr(model, "optimizer", None) is not None else None
+    if compiled:
+        # Saving as HDF5 takes the optimizer out of what a model of Keras 3 was compiled with.
+        copy.compile_from_config({"optimizer": engine.keras.optimizers.serialize(model.optimizer), **compiled})
+
+
 def copied(model: Any) -> Any:
     """A model of its own with the same layers, weights and compilation, for comparing a live model with itself.
 
@@ -115,9 +123,7 @@ def copied(model: Any) -> Any:
     try:
         clone = engine.keras.models.clone_model(model)
         clone.set_weights(model.get_weights())
-        compiled = model.get_compile_config() if getattr(model, "optimizer", None) is not None else None
-        if compiled:
-            clone.compile_from_config(compiled)
+        compile_alike(engine, clone, model)
     except Exception as error:
         text = " ".join(str(error).split())[:160]
         raise BadUsage(
