@@ -68,6 +68,8 @@ def against(judgement: Judgement, entry: Entry | None, lock: Path, command: str)
     report = judgement.report
     if report is None:
         return judgement
+    if entry is None and judgement.problems:
+        return judgement  # none can be made of it
     if entry is None:
         missing = Problem("stale", f"{lock} has no baseline for it", remedy=f"make one: {command}")
         return replace(judgement, problems=(*judgement.problems, missing))

@@ -53,21 +53,22 @@ def pair_lines(found: PairResult, config: Config) -> Iterator[RenderableType]:
     if len(judgement.problems) > _SHOWN:
         yield below(Text(f"and {plural(len(judgement.problems) - _SHOWN, 'more problem')}", style="dim"))
     if judgement.report is not None and judgement.problems:
-        yield below(Text(f"all of it: {compare_command(judgement.pair)}", style="dim"))
+        # A line for each option: what a narrow terminal would break could not be pasted.
+        yield below(Text("all of it: " + " \\\n  ".join(compare_command(judgement.pair)), style="dim"))
     for warning in judgement.warnings:
         yield below(Text(f"warning: {clean(warning)}", style="yellow"))
 
 
-def compare_command(pair: Pair) -> str:
-    """What shows a pair's whole comparison."""
-    words = ["parity", "compare"]
+def compare_command(pair: Pair) -> list[str]:
+    """What shows a pair's whole comparison: the command, then each option with its value."""
+    words = ["parity compare"]
     for key, value in pair.options.items():
         option = f"--{key.replace('_', '-')}"
         if isinstance(value, bool):
             words += [option] if value else []
         else:
-            words += [option, shlex.quote(str(value))]
-    return " ".join(words)
+            words.append(f"{option} {shlex.quote(str(value))}")
+    return words
 
 
 def closing_lines(result: GateResult) -> Iterator[RenderableType]:

@@ -226,6 +226,11 @@ def test_without_a_baseline_it_is_unverified_and_says_how_to_make_one():
     assert [(p.kind, p.remedy) for p in judgement.problems] == [("stale", f"make one: {COMMAND}")]
 
 
+def test_what_diverges_is_not_asked_for_a_baseline_that_cannot_be_made():
+    judgement = held(report(born(clean(), "forward", "bn1"), EPSILON), None)
+    assert [p.kind for p in judgement.problems] == ["divergence"]
+
+
 @pytest.mark.parametrize(
     ("end", "alone", "words"),
     [
