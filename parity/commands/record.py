@@ -23,7 +23,8 @@ def record(
         typer.Option(metavar="FILE", help="A Keras model to record; with --ref it takes that one's weights first."),
     ] = None,
     batch: Annotated[
-        Optional[Path], typer.Option(metavar="FILE", help="Images and labels: an .npz with x and y, or an imdb.mat.")
+        Optional[Path],
+        typer.Option(metavar="FILE", help="Images and labels: an .npz, an imdb.mat, or another trace's."),
     ] = None,
     tensors: Annotated[
         str, typer.Option(metavar="WHAT", help="Keep tensors whole (all), a sample, or statistics alone (stats).")

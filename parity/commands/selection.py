@@ -58,10 +58,14 @@ class Backend(str, Enum):
 class Selection:
     """The options of a comparison, as the command line has them (`parity.session.check_and_fix` says what they do)."""
 
-    ref: Annotated[str, typer.Option(metavar="FILE", help="The reference: a MatConvNet .mat (or a Keras) file.")]
+    ref: Annotated[
+        str, typer.Option(metavar="FILE", help="The reference: a MatConvNet .mat, a Keras file, or a trace.")
+    ]
     keras: Annotated[
         str,
-        typer.Option(metavar="FILE", help="The Keras model: .keras, .h5, a SavedModel folder, or module.py:build."),
+        typer.Option(
+            metavar="FILE", help="The Keras model: .keras, .h5, a SavedModel folder, module.py:build; or a trace."
+        ),
     ]
     batch: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="Images and labels: an .npz with x and y, or an imdb.mat.")
