@@ -78,6 +78,7 @@ def render(report: Report) -> str:
         plotly=True,
         report=report,
         headline=verdict_line(report),
+        sides=[_side(report, "ref", "the reference"), _side(report, "keras", "the Keras model")],
         first=first,
         first_number=numbers.get(first.layer or first.keras_layer) if first else None,
         divergences=[f for f in report.findings if f.severity == "divergence"],
@@ -122,6 +123,11 @@ def _row(
         "details": [i for key, found in details.items() if key in keys for i in found],
         "findings": [f for f in report.findings if (f.layer or f.keras_layer) == name],
     }
+
+
+def _side(report: Report, side: str, otherwise: str) -> str:
+    """The path of a side's file; a model in memory has none."""
+    return str(report.inputs.get(side, {}).get("path") or otherwise)
 
 
 def _detail(detail: Detail) -> dict[str, Any]:

@@ -82,6 +82,7 @@
     });
     const bar = make("i"); bar.style.background = `linear-gradient(90deg,${[0, .25, .5, .75, 1].map((t) => `rgb(${ramp(t)})`)})`;
     const scale = bytes.some(Boolean) ? [power(d.low), bar, power(d.high)] : ["no difference anywhere"];
+    canvas.hidden = !bytes.some(Boolean);
     return make("figure", {}, make("figcaption", {}, `Largest |Δ| · ${d.axes.filter(Boolean).join(" ↓ × ")}${d.axes[0] ? " →" : ""}`), canvas, make("div", { class: "heat-scale" }, ...scale, read));
   };
   const bins = ([low, high], count) => Array.from({ length: count }, (_, i) => low + (i + 0.5) * (high - low) / count);
@@ -114,8 +115,9 @@
       tabs.append(tab);
     });
     place.append(tabs, body);
-    const apart = numbers.findIndex((n) => data.details[n].how === "alone");
-    $$("button", tabs)[Math.max(0, apart)].click();
+    // What was born here first; else the first tensor that differs at all.
+    const alone = numbers.findIndex((n) => data.details[n].how === "alone"), differs = numbers.findIndex((n) => data.details[n].errors.length);
+    $$("button", tabs)[alone >= 0 ? alone : Math.max(0, differs)].click();
   };
 
   // ---- layers

@@ -1,0 +1,253 @@
+"""The page: what it says, that nothing in it can run but its own scripts, and that it works in a browser."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+
+import parity
+from parity.detail import Album
+from parity.report import LayerRow
+from parity.reports.html import Entry, index, render
+from parity.reports.html.graph import HEIGHT, WIDTH, draw
+from tests.reports import examples
+
+ROOT = Path(__file__).parents[2]
+SEED = ROOT / "traces" / "seed"
+ATTACK = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\"'`${7*7}"
+
+
+def with_details(report, names=(("ip1", "conv2d_5"),)):
+    rng, album = np.random.default_rng(0), Album()
+    for pair in names:
+        expected = rng.normal(size=(8, 12, 10, 3)).astype(np.float32)
+        actual = expected.copy()
+        actual[2, 5, 7, 1] += 1
+        album.look(pair, "forward", "output", (actual, expected))
+    return dataclasses.replace(report, details=tuple(album.details))
+
+
+def test_the_same_report_is_the_same_page():
+    report = with_details(examples.divergent())
+    assert render(report) == render(report)
+
+
+def test_the_verdict_the_cause_and_the_fix_are_in_the_page():
+    page = render(examples.divergent())
+    for text in (
+        "diverged: first in structure at ip1",
+        "conv-groups",
+        "keras.layers.Conv2D(32, 1, groups=2)",
+        "fix verified",
+    ):
+        assert text in page
+    assert "fix verified" not in render(examples.matching())
+    assert "First divergence" not in render(examples.matching())
+
+
+def in_memory():
+    """Two models that came from no file."""
+    return dataclasses.replace(
+        examples.matching(), inputs={"ref": {}, "keras": {}, "batch": {}}, environment={}, options={}
+    )
+
+
+@pytest.mark.parametrize("make", [examples.matching, examples.unverified, examples.long, in_memory])
+def test_every_kind_of_report_has_a_page(make):
+    page = render(make())
+    assert f'class="hero {make().verdict}"' in page
+
+
+def hostile():
+    report = examples.divergent()
+    rows = tuple(
+        dataclasses.replace(r, layer=r.layer + ATTACK, kind=r.kind + ATTACK, inputs=(ATTACK,)) for r in report.layers
+    )
+    probes = tuple(dataclasses.replace(p, layer=p.layer + ATTACK, tensor=p.tensor + ATTACK) for p in report.probes)
+    findings = tuple(dataclasses.replace(f, evidence=ATTACK, fix=ATTACK, layer=ATTACK) for f in report.findings)
+    report = dataclasses.replace(
+        report,
+        layers=rows,
+        probes=probes,
+        findings=findings,
+        notes=(ATTACK,),
+        inputs={**report.inputs, ATTACK: {ATTACK: ATTACK}},
+    )
+    return with_details(report, [(rows[0].layer, rows[0].keras_layer)])
+
+
+def test_names_from_files_are_never_markup():
+    page = render(hostile())
+    assert "<img" not in page
+    assert "alert(2)</script>" not in page
+    allowed = re.search(r"script-src ([^;]*);", page)
+    assert allowed is not None
+    assert "unsafe" not in allowed[1]
+    assert page.count("<script>") == 2
+
+
+def test_the_details_are_one_json_document():
+    page = render(with_details(examples.divergent()))
+    island = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert island is not None
+    detail = json.loads(island[1])["details"][0]
+    heat = np.frombuffer(base64.b64decode(detail["heat"]), np.uint8).reshape(detail["size"])
+    assert np.argwhere(heat).tolist() == [[5, 7]]
+    assert detail["worst"][0][0] == "2, 5, 7, 1"
+
+
+def test_boxes_of_a_graph_do_not_overlap_and_runs_are_folded():
+    rows = [LayerRow("in", "in", "", "", (), {"forward": ("match", None, None)})]
+    for n in range(30):
+        status = "born" if n == 20 else "match"
+        feeds = (rows[-1].layer, rows[max(0, len(rows) - 4)].layer)
+        rows.append(LayerRow(f"l{n}", f"k{n}", "", "", (), {"forward": (status, None, None)}, feeds))
+    rows += [LayerRow(f"side{n}", "", "", "", (), {"forward": ("masked", None, None)}, ("l3",)) for n in range(4)]
+    whole, folded = draw(rows), draw(rows, folded=True)
+    assert len(whole.boxes) == len(rows)
+    assert [b.rows for b in folded.boxes if "l20" in b.name] == [(21,)]
+    assert sorted(r for b in folded.boxes for r in b.rows) == list(range(len(rows)))
+    assert len(folded.boxes) < len(rows) / 2
+    for picture in (whole, folded):
+        for i, a in enumerate(picture.boxes):
+            assert 0 <= a.x <= picture.width - WIDTH
+            assert a.y + HEIGHT <= picture.height
+            for b in picture.boxes[i + 1 :]:
+                assert abs(a.x - b.x) >= WIDTH or abs(a.y - b.y) >= HEIGHT, (a, b)
+
+
+def test_a_wiring_that_goes_in_circles_is_drawn():
+    cells = {"forward": ("match", None, None)}
+    rows = [LayerRow("a", "a", "", "", (), cells, ("b",)), LayerRow("b", "b", "", "", (), cells, ("a", "b"))]
+    assert len(draw(rows).boxes) == 2
+
+
+def test_an_index_lists_every_pair():
+    page = index([Entry("a<b", "match", "all agree", "a-b.html", 1.5), Entry("c", "diverged", "first at conv1")])
+    assert "2 pairs: 1 diverged, 1 match" in page
+    assert "a&lt;b" in page
+    assert 'href="a-b.html"' in page
+    assert len(page) < 100_000
+
+
+def test_rows_say_what_feeds_them_and_details_are_kept_when_asked():
+    report = parity.compare(
+        ref=SEED / "net.mat", keras=SEED / "model.h5", batch=SEED / "batch.npz", mode="eval", details=True, verify=False
+    )
+    rows = {row.layer: row for row in report.layers}
+    assert rows["ip1"].inputs == ("pool4",)
+    assert rows["conv1"].inputs == ()
+    assert {d.layer for d in report.details} >= {"conv1", "ip1", "classifier"}
+    assert {d.phase for d in report.details} == {"forward"}
+
+
+# ------------------------------------------------------------------------------------------------------------ a browser
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """A function that opens a page; at the end nothing may have been said on the console, and nothing fetched."""
+    said, pages = [], []
+
+    def open_page(text, width=1600, height=900, scheme="light"):
+        path = tmp_path / "page.html"
+        path.write_text(text, encoding="utf-8")
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+        page.goto("file://" + quote(str(path)))
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert said == []
+
+
+def test_clicking_through_the_page(opened):
+    page = opened(render(with_details(examples.divergent())))
+    page.locator(".first a").click()
+    layer = page.locator("#sheet .layer:visible")
+    assert "ip1" in layer.locator("h2").inner_text()
+    assert layer.locator("canvas").count() == 1
+    assert layer.locator(".js-plotly-plot").count() >= 2
+    assert "2, 5, 7, 1" in layer.inner_text()
+    page.keyboard.press("j")
+    assert page.locator("#sheet .layer:visible h2").inner_text() == "relu"
+    page.keyboard.press("k")
+    page.keyboard.press("k")
+    assert page.locator("#sheet .layer:visible h2").inner_text() == "pool4"
+    page.keyboard.press("Escape")
+    assert not page.locator("#sheet").is_visible()
+    page.locator(".node", has_text="conv3").first.click()
+    assert page.locator("#sheet .layer:visible h2").inner_text() == "conv3"
+
+
+def test_search_filter_sort_and_keys(opened):
+    page = opened(render(examples.divergent()))
+    page.keyboard.press("/")
+    page.keyboard.type("pool")
+    assert page.locator("#table tbody tr:visible").count() == 4
+    assert page.locator("#shown").inner_text() == "4 of 12 layers"
+    page.keyboard.press("Escape")
+    assert page.locator("#table tbody tr:visible").count() == 12
+    page.locator(".chip.born").click()
+    shown = page.locator("#table tbody tr:visible")
+    assert shown.count() == page.locator("#table tbody tr[data-status=born]").count() < 12
+    page.locator(".chip.born").click()
+    page.locator("th", has_text="layer").locator("button").click()
+    names = page.locator("#table tbody td:nth-child(2) a").all_inner_texts()
+    assert names == sorted(names)
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.keyboard.press("d")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    page.keyboard.press("?")
+    assert page.locator("#keys").is_visible()
+
+
+@pytest.mark.parametrize("width", [375, 800, 1600])
+def test_it_fits_the_screen_and_draws_its_curves(opened, width):
+    page = opened(render(examples.long()), width=width, scheme="dark")
+    for chart in page.locator(".chart").all():
+        chart.scroll_into_view_if_needed()
+    page.locator(".chart[data-ready] .main-svg").nth(1).wait_for(state="attached")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 1600:
+        assert page.locator(".node.folded:visible").count() >= 1
+        page.locator("#fold").click()
+        assert page.locator(".node:visible").count() == 150
+
+
+def test_a_hostile_file_runs_nothing_in_the_browser(opened):
+    page = opened(render(hostile()))
+    page.locator("#table tbody tr").first.click()
+    for chart in page.locator("main .chart").all():
+        chart.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)
+    assert page.locator("img").count() == 0
+    assert page.locator("#sheet .layer:visible canvas").count() == 1
