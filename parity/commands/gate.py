@@ -124,7 +124,8 @@ def _write_pages(folder: Path, result: GateResult) -> None:
         if report is not None:
             page = _page_name(found.name, taken)
             write(folder / page, report.to_html(), "--html")
-        entries.append(Entry(found.name, judgement.verdict, sentence_of(judgement), page, found.seconds))
+        said = sentence_of(judgement).removeprefix(f"{judgement.verdict}: ")
+        entries.append(Entry(found.name, judgement.verdict, said, page, found.seconds))
     write(folder / "index.html", index(entries), "--html")
 
 
