@@ -123,18 +123,24 @@ def _loss(run: Comparison, pair: Pair, name: str) -> tuple[Change, ...]:
         return (Change("loss", "", {**output, "config": {"reduction": word}}),) if word else ()
     if name == "label_smoothing":
         return (Change("loss", "", {**output, "config": {"label_smoothing": kind.label_smoothing}}),)
-    held = pair.keras.kind
-    sparse = getattr(held, "sparse", kind.sparse)
-    return tuple(_entropy(kind, sparse, output))
+    return _entropy(run, pair, kind)
 
 
-def _entropy(kind: Loss, sparse: bool, output: Mapping[str, Any]) -> list[Change]:
+def _entropy(run: Comparison, pair: Pair, kind: Loss) -> tuple[Change, ...]:
     """The reference's loss, if it is a logarithmic one: those that the two sides spell alike."""
     if kind.function not in ("softmaxlog", "log"):
-        return []
-    word = "SparseCategoricalCrossentropy" if sparse else "CategoricalCrossentropy"
-    config = {"from_logits": kind.function == "softmaxlog"}
-    return [Change("loss", "", {**output, "class_name": word, "config": config})]
+        return ()
+    word = "CategoricalCrossentropy"
+    word = f"Sparse{word}" if getattr(pair.keras.kind, "sparse", kind.sparse) else word
+    maker = run.keras.network.producers.get(_predicted(run, pair))
+    logits = kind.function == "softmaxlog" and not (maker is not None and isinstance(maker.kind, Softmax))
+    return (Change("loss", "", {**_output(run, pair), "class_name": word, "config": {"from_logits": logits}}),)
+
+
+def _predicted(run: Comparison, pair: Pair) -> str:
+    """The tensor that a Keras loss takes."""
+    network = run.keras.network
+    return next((t for t in network[pair.keras.layers[-1]].inputs if t not in network.labels), "")
 
 
 def _output(run: Comparison, pair: Pair) -> dict[str, Any]:
@@ -142,9 +148,7 @@ def _output(run: Comparison, pair: Pair) -> dict[str, Any]:
     network = run.keras.network
     if len(network.losses) < 2:
         return {}
-    layer = network[pair.keras.layers[-1]]
-    read = next((t for t in layer.inputs if t not in network.labels), "")
-    maker = network.producers.get(read)
+    maker = network.producers.get(_predicted(run, pair))
     return {"output": (maker.origin or maker.name).split(":")[0]} if maker else {}
 
 
@@ -294,5 +298,5 @@ def _loss_as(run: Comparison, pair: Pair, kind: Loss, cause: str, edit: Any) -> 
     if cause == "loss-kind" and "label_smoothing" in edit.fields:
         return (Change("loss", "", {**output, "config": {"label_smoothing": kind.label_smoothing}}),)
     if "function" in edit.fields:
-        return tuple(_entropy(kind, getattr(pair.keras.kind, "sparse", kind.sparse), output))
+        return _entropy(run, pair, kind)
     return ()
