@@ -1,6 +1,6 @@
 # make demo   compare the example pair in traces/seed/ and explain what came out
 # make test   run the tests            make lint   ruff and pyright
-# make bench  time and memory          make picture  draw docs/compare.svg anew
+# make bench  time and memory          make picture  draw the pictures in docs/ anew
 # make faults  ports with planted faults and right ones, and what parity makes of them (SEED=0)
 # make fuzz   damaged files by the thousand (COUNT=10000 in each suite, SEED=0)
 # make clean  remove what the other targets made
@@ -61,6 +61,7 @@ fuzz: $(STAMP)
 
 picture: $(STAMP)
 	$(BIN)/python docs/picture.py
+	$(BIN)/python docs/page.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

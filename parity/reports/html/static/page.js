@@ -96,7 +96,7 @@
     const figures = [heat(d)];
     const x = bins(d.edges, d.expected.length);
     const line = (y, name, tone, fill) => ({ type: "scatter", mode: "lines", x, y, name, line: { shape: "hvh", width: 1.6, color: tone }, fill: fill ? "tozeroy" : "none", hovertemplate: `%{x:.4g}: %{y}<extra>${name}</extra>` });
-    figures.push(small("Values", [line(d.expected, "reference", colour("inherited"), true), line(d.actual, "Keras", colour("born"))], { yaxis: { type: "log", dtick: 1, exponentformat: "power" } }));
+    figures.push(small("Values", [line(d.expected, "reference", colour("inherited"), true), line(d.actual, "Keras", colour("born"))], { xaxis: { exponentformat: "power", nticks: 5 }, yaxis: { type: "log", dtick: 1, exponentformat: "power" } }));
     if (d.errors.length) figures.push(small(`|Δ| of elements, ${(100 * d.equal).toFixed(d.equal < .1 ? 1 : 0)} % are equal`, [{ type: "bar", x: bins(d.errorEdges, d.errors.length), y: d.errors, marker: { color: colour("inherited") }, hovertemplate: "10^%{x:.1f}: %{y}<extra></extra>" }], { bargap: .05, xaxis: { tickprefix: "10<sup>", ticksuffix: "</sup>" }, showlegend: false }));
     if (d.profile.length > 1 && d.errors.length) figures.push(small("Error per channel (root mean square)", [{ type: "bar", y: d.profile.map(Number), marker: { color: colour("inherited") }, hovertemplate: "channel %{x}: %{y:.3g}<extra></extra>" }], { bargap: .1, yaxis: { exponentformat: "power" }, showlegend: false }));
     const body = make("tbody");
