@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
-from textual import work
+from textual import events, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -96,7 +96,9 @@ class DebuggerApp(App[int]):
                         with TabPane(label, id=f"view-{name}"):
                             yield Panel(name, id=f"panel-{name}")
         yield RichLog(id="log", wrap=True, markup=False, highlight=False, max_lines=2000)
-        yield Input(id="prompt", placeholder="a command, or ? for help", suggester=self._suggester())
+        yield Input(
+            id="prompt", placeholder="a command, or ? for help", suggester=self._suggester(), select_on_focus=False
+        )
         yield Footer()
 
     def _suggester(self) -> Any:
@@ -145,9 +147,13 @@ class DebuggerApp(App[int]):
         return text
 
     def _tensors(self) -> list[str]:
-        """The tensors of the present stop, by their names in reports."""
+        """The tensors of the present stop: the worst first, then what was compared, then inputs and parameters."""
+        look = self.stepper.look()
+        known = set(look.names)
         state = self.stepper.state()
-        return list(dict.fromkeys(probe.tensor for probe in state.probes)) if state else []
+        compared = [p.tensor for p in state.probes if p.tensor in known] if state else []
+        first = look.default if compared else ""
+        return list(dict.fromkeys([*([first] if first else []), *compared, *(look.names if compared else ())]))
 
     @property
     def tensor(self) -> str:
@@ -177,11 +183,12 @@ class DebuggerApp(App[int]):
         """Another view is open."""
         self.draw_view()
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """The screen has another size."""
-        narrow = self.size.width < 100
+        narrow = event.size.width < 100
         self.screen.set_class(narrow, "narrow")
-        self.screen.set_class(self.size.height < 30, "low")
+        self.query_one(StopTable).fit(narrow=narrow)
+        self.screen.set_class(event.size.height < 30, "low")
         self.call_after_refresh(self.draw_view)
 
     # ---- commands

@@ -57,6 +57,13 @@ class StopTable(DataTable[Text]):
         self.add_column("layer", key="layer", width=17)
         self.add_column("verdict", key="status", width=15)
 
+    def fit(self, *, narrow: bool) -> None:
+        """Columns for a narrow screen or a wide one."""
+        widths = (2, 7, 11, 12) if narrow else (2, 7, 17, 15)
+        for column, width in zip(self.ordered_columns, widths, strict=False):
+            column.width = width
+        self.refresh()
+
     def show(self) -> None:
         """Draws what changed since the last time, and moves the cursor to where one stands."""
         stepper = self.stepper
@@ -98,7 +105,7 @@ class StopTable(DataTable[Text]):
         return [
             Text(mark, "bold"),
             Text(_SHORT.get(stop.phase, stop.phase) + step, "dim"),
-            Text(indent + name, "bold" if here else "", no_wrap=True, overflow="ellipsis"),
+            Text(indent + name + " ", "bold" if here else "", no_wrap=True, overflow="ellipsis"),
             _verdict(state),
         ]
 

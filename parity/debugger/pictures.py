@@ -81,8 +81,8 @@ def _cell(value: float, top: float) -> tuple[str, str]:
     if not math.isfinite(value):
         return "!!", "bold reverse"
     share = min(1.0, abs(value) / top) if top > 0 else 0.0
-    if share == 0:
-        return "· ", "dim"
+    if share < 0.005:  # rounding beside what is of interest
+        return ("· " if share else "  "), "dim"
     sign = _RAMP[min(len(_RAMP) - 1, math.ceil(share * (len(_RAMP) - 1)))]
     end = _RED if value > 0 else _BLUE
     red, green, blue = (round(g + (e - g) * math.sqrt(share)) for g, e in zip(_GREY, end, strict=True))

@@ -1,0 +1,324 @@
+"""The debugger's application: every key, every view, small screens and large, through Textual's pilot."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from parity.debugger.app import DebuggerApp
+from parity.debugger.commands import Commands
+from parity.debugger.panels import Panel
+from parity.debugger.stepper import Stepper
+
+SEED = Path(__file__).parents[2] / "traces" / "seed"
+SCREENS = Path(__file__).parent / "screens"
+
+
+@pytest.fixture(scope="module")
+def stepper():
+    return Stepper.open(str(SEED / "net.mat"), str(SEED / "model.h5"), str(SEED / "batch.npz"))
+
+
+@pytest.fixture(autouse=True)
+def anew(stepper):
+    """At the start, without breakpoints or experiments."""
+    while len(stepper.experiments):
+        stepper.experiments.undo()
+    stepper.breakpoints.clear()
+    stepper.restart()
+
+
+async def settled(app, pilot):
+    """Waits until no command and no drawing is under way."""
+    for _ in range(2000):
+        await pilot.pause(0.02)
+        if not app.busy and all(worker.is_finished for worker in app.workers):
+            break
+    await pilot.pause(0.05)
+
+
+def play(stepper, keys, size=(120, 36), session=None, check=lambda app: None):
+    """Opens the application, presses keys, and gives (the screen's lines, the application)."""
+    found: list[str] = []
+
+    async def scene():
+        app = DebuggerApp(stepper, Commands(stepper, session), "net.mat ↔ model.h5")
+        async with app.run_test(size=size) as pilot:
+            await settled(app, pilot)
+            for key in keys:
+                await pilot.press(*(key if isinstance(key, tuple) else (key,)))
+                await settled(app, pilot)
+            check(app)
+            if app.is_running and app.return_code is None:
+                found.extend(lines_of(app.export_screenshot()))
+        return app
+
+    app = asyncio.run(scene())
+    return found, app
+
+
+def lines_of(svg):
+    """The text of a screenshot, line by line."""
+    rows: dict[float, list[tuple[float, str]]] = {}
+    pattern = r'<text[^>]*? x="([\d.]+)" y="([\d.]+)"[^>]*?>(.*?)</text>'
+    for x, y, text in re.findall(pattern, svg):
+        plain = html.unescape(re.sub(r"<[^>]+>", "", text)).replace("\xa0", " ")
+        rows.setdefault(float(y), []).append((float(x), plain))
+    lines = []
+    for y in sorted(rows):
+        line = ""
+        for x, text in sorted(rows[y]):
+            line = line.ljust(round(x / 12.2)) + text
+        lines.append(line.rstrip())
+    return lines
+
+
+def typed(text):
+    """Keys that enter a text in the command line."""
+    names = {" ": "space", "=": "equals_sign", "-": "minus", ".": "full_stop", ",": "comma", "_": "underscore"}
+    names |= {"/": "slash", ">": "greater_than_sign", "*": "asterisk"}
+    return tuple(names.get(c, c) for c in text)
+
+
+def command(text):
+    return [("colon",), typed(text), ("enter",)]
+
+
+def test_the_first_screen(stepper):
+    lines, _ = play(stepper, [])
+    page = "\n".join(lines)
+    assert "parity debug  net.mat ↔ model.h5" in page
+    for words in ("the start: what both sides are fed", "struct ip1", "fwd    conv1", "bwd    loss", "▶"):
+        assert words in page
+    for label in list(Panel.VIEWS.values())[:6]:
+        assert label in page
+    for words in ("n next", "p back", "c continue", "x put ref's tensor", "f apply the fix"):
+        assert words in page.replace("  ", " ")
+
+
+def test_stepping_forth_and_back(stepper):
+    play(stepper, ["n", "n", "n"])
+    assert stepper.stop.words == "forward of pool1 (Keras max_pooling2d_1)"
+    play(stepper, ["p"])
+    assert stepper.stop.layer == "conv1"
+    play(stepper, ["R"])
+    assert stepper.position == 0
+
+
+def test_continue_finds_the_groups_and_shows_where_they_are(stepper):
+    page = "\n".join(play(stepper, ["c"])[0])
+    assert stepper.stop.words == "structure of ip1 (Keras conv2d_5)"
+    page = "\n".join(play(stepper, ["c"])[0])
+    assert "diverges at backward of ip1 (Keras conv2d_5)" in page
+    assert "dkernel" in page
+    assert "Keras − reference" in page
+    assert "diverged so far" in page
+
+
+def test_the_rules_name_the_cause_and_the_fix_makes_it_vanish(stepper):
+    page = "\n".join(play(stepper, ["c", "c", "w"])[0])
+    assert "conv-groups at ip1" in page
+    page = "\n".join(play(stepper, ["f"])[0])
+    assert "ip1 backward was born, and is match now" in page
+    assert stepper.state().status == "match"
+    play(stepper, ["u"])
+    assert stepper.state().status == "born"
+
+
+def test_putting_a_tensor_in_and_taking_it_out(stepper):
+    page = "\n".join(play(stepper, ["c", "c", "x"])[0])
+    assert "the reference's gradients of ip1 put in the Keras run" in page
+    assert len(stepper.experiments) == 1
+    page = "\n".join(play(stepper, ["u"])[0])
+    assert "undone" in page
+    assert not len(stepper.experiments)
+    page = "\n".join(play(stepper, ["X"])[0])
+    assert "gradients of ip1 put in the run of the reference" in page or "put in the reference" in page
+
+
+def test_every_view_draws(stepper):
+    stepper.run_to("conv2")
+    seen = {}
+    for i, name in enumerate(Panel.VIEWS):
+        opened = []
+        lines, _ = play(stepper, ["t"] * i, check=lambda app, opened=opened: opened.append(app.view))
+        seen[name] = "\n".join(lines)
+        assert opened == [name]
+    wanted = {
+        "heatmap": "Keras − reference",
+        "slice": "around the element that differs most",
+        "histogram": "reference",
+        "worst": "relative",
+        "profile": "by channel",
+        "terms": "receptive field",
+        "params": "rms difference",
+        "recipe": "learning rate",
+        "experiments": "no experiments",
+    }
+    for name, words in wanted.items():
+        assert words in seen[name], (name, seen[name])
+    lines, _ = play(stepper, ["T"])
+    assert "no experiments" in "\n".join(lines)
+
+
+def test_other_tensors(stepper):
+    stepper.run_to("backward")
+    stepper.run_to("conv4 backward")
+    first = "\n".join(play(stepper, [])[0])
+    other = "\n".join(play(stepper, ["right_square_bracket"])[0])
+    assert re.search(r"tensor (\w+)", first).group(1) != re.search(r"tensor (\w+)", other).group(1)
+    again = "\n".join(play(stepper, ["right_square_bracket", "left_square_bracket"])[0])
+    assert re.search(r"tensor (\w+)", first).group(1) == re.search(r"tensor (\w+)", again).group(1)
+
+
+def test_the_command_line(stepper):
+    page = "\n".join(play(stepper, command("run conv3"))[0])
+    assert stepper.stop.layer == "conv3"
+    assert "> run conv3" in page
+    page = "\n".join(play(stepper, command("nonsense"))[0])
+    assert "is no command" in page
+    focused = []
+    play(stepper, [("colon",), typed("run p"), "escape"], check=lambda app: focused.append(app.focused.id))
+    assert focused == ["stops"]
+    lines, _ = play(stepper, [*command("status"), ("colon",), "up"])
+    assert lines[-1].strip() == "status"
+    play(stepper, [("g",), typed("pool4"), ("enter",)])
+    assert stepper.stop.layer == "pool4"
+
+
+def test_breakpoints(stepper):
+    page = "\n".join(play(stepper, ["n", "n", "b"])[0])
+    assert "breakpoint 1" in page
+    assert "●" in page
+    play(stepper, ["R", "c"])
+    assert stepper.stop.layer in ("conv1", "ip1")
+    assert [b.number for b in stepper.breakpoints] == [1]
+
+
+def test_the_list_of_stops_goes_where_one_points(stepper):
+    play(stepper, ["down", "down", "down", "enter"])
+    assert stepper.position == 3
+
+
+def test_export(stepper, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stepper.run_to("conv1")
+    play(stepper, [("e",), typed("a.npy output keras"), ("enter",)])
+    assert (tmp_path / "a.npy").exists()
+
+
+def test_help_lists_every_key_and_command(stepper):
+    page = "\n".join(play(stepper, ["question_mark"], size=(110, 80))[0])
+    for words in ("put ref's tensor", "another view", "quit", "experiments", "repro DIR", "the command line"):
+        assert words in page
+    lines, _ = play(stepper, ["question_mark", "escape", "n"])
+    assert stepper.position == 1
+    assert "Commands" not in "\n".join(lines)
+
+
+def test_dark_and_light(stepper):
+    themes = []
+    play(stepper, [], check=lambda app: themes.append(app.theme))
+    play(stepper, ["d"], check=lambda app: themes.append(app.theme))
+    assert len(set(themes)) == 2
+
+
+@pytest.mark.parametrize("size", [(80, 24), (60, 18), (200, 60)])
+def test_screens_of_every_size(stepper, size):
+    lines, _ = play(stepper, ["c", "c"], size=size)
+    page = "\n".join(lines)
+    assert all(len(line) <= size[0] + 1 for line in lines)
+    assert "ip1" in page
+    assert "born" in page
+    assert "dkernel" in page
+
+
+def test_resizing(stepper):
+    async def scene():
+        app = DebuggerApp(stepper, Commands(stepper), "")
+        async with app.run_test(size=(140, 40)) as pilot:
+            await settled(app, pilot)
+            await pilot.resize_terminal(80, 24)
+            await settled(app, pilot)
+            assert app.screen.has_class("narrow")
+            await pilot.press("n")
+            await settled(app, pilot)
+            await pilot.resize_terminal(140, 40)
+            await settled(app, pilot)
+            assert not app.screen.has_class("narrow")
+
+    asyncio.run(scene())
+    assert stepper.position == 1
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+def test_quitting_saves_the_session_and_gives_the_verdict(stepper, tmp_path, key):
+    session = tmp_path / "session.json"
+    _, app = play(stepper, ["c", "c", key], session=session)
+    assert app.return_value == 1
+    assert "backward" in session.read_text()
+
+
+def test_snapshots(stepper):
+    """The screens as they were: without figures, which another machine rounds otherwise."""
+    SCREENS.mkdir(exist_ok=True)
+    scenes = {"start": [], "groups": ["c", "c"], "help": ["question_mark"]}
+    for name, keys in scenes.items():
+        stepper.restart()
+        lines, _ = play(stepper, keys, size=(100, 30))
+        words = (" ".join(re.findall(r"[^\W\d_]{2,}", line)) for line in lines)
+        text = "\n".join(line for line in words if line) + "\n"
+        path = SCREENS / f"{name}.txt"
+        if not path.exists():
+            path.write_text(text, encoding="utf-8")
+            pytest.fail(f"{path} did not exist and was made: look at it, and run again")
+        assert text == path.read_text(encoding="utf-8"), name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_a_real_terminal(tmp_path):
+    """Starts in a pseudo-terminal, steps, is resized, and leaves the terminal as it was."""
+    import pexpect
+    import pyte
+
+    session = tmp_path / "session.json"
+    arguments = ["-m", "parity", "debug", "--ref", str(SEED / "net.mat"), "--keras", str(SEED / "model.h5")]
+    arguments += ["--batch", str(SEED / "batch.npz"), "--session", str(session)]
+    child = pexpect.spawn(sys.executable, arguments, dimensions=(30, 100), timeout=120, encoding="utf-8",
+                          env={**__import__("os").environ, "TERM": "xterm-256color"})  # fmt: skip
+    screen = pyte.Screen(100, 30)
+    stream = pyte.Stream(screen)
+
+    def until(words, seconds=100):
+        import time
+
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                stream.feed(child.read_nonblocking(65536, timeout=0.5))
+            except pexpect.TIMEOUT:
+                pass
+            if words in "\n".join(screen.display):
+                return
+        raise AssertionError(f"{words!r} is not on the screen:\n" + "\n".join(screen.display))
+
+    until("the start: what both sides are fed")
+    child.send("n")
+    until("structure of ip1")
+    child.setwinsize(24, 80)
+    screen.resize(24, 80)
+    child.send("n")
+    until("forward of conv1")
+    child.send("q")
+    child.expect(pexpect.EOF)
+    rest = child.before or ""
+    child.close()
+    assert "\x1b[?1049l" in rest  # back from the alternate screen
+    assert "\x1b[?25h" in rest  # and the cursor is there
+    assert child.exitstatus == 1
+    assert "conv1" in session.read_text()
