@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
+import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -290,19 +293,15 @@ def test_a_real_terminal(tmp_path):
     arguments = ["-m", "parity", "debug", "--ref", str(SEED / "net.mat"), "--keras", str(SEED / "model.h5")]
     arguments += ["--batch", str(SEED / "batch.npz"), "--session", str(session)]
     child = pexpect.spawn(sys.executable, arguments, dimensions=(30, 100), timeout=120, encoding="utf-8",
-                          env={**__import__("os").environ, "TERM": "xterm-256color"})  # fmt: skip
+                          env={**os.environ, "TERM": "xterm-256color"})  # fmt: skip
     screen = pyte.Screen(100, 30)
     stream = pyte.Stream(screen)
 
     def until(words, seconds=100):
-        import time
-
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            try:
+            with contextlib.suppress(pexpect.TIMEOUT):
                 stream.feed(child.read_nonblocking(65536, timeout=0.5))
-            except pexpect.TIMEOUT:
-                pass
             if words in "\n".join(screen.display):
                 return
         raise AssertionError(f"{words!r} is not on the screen:\n" + "\n".join(screen.display))
