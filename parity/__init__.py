@@ -38,6 +38,7 @@ __all__ = [
     "__version__",
     "assert_parity",
     "compare",
+    "debug",
     "inspect",
     "record",
 ]

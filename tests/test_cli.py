@@ -63,7 +63,7 @@ def test_the_defaults(session):
         "ref": "net.mat", "keras": "model.h5", "batch": None, "mode": "train", "weights": "ref", "steps": 3,
         "map": None, "custom_objects": None, "rtol": None, "atol": None, "seed": 0, "only": None, "allow": (),
         "strict": False, "keras_engine": "auto", "keras_arch": None, "backend": "", "trust": False,
-        "ref_recipe": None, "ref_version": "", "fixes": "diverged",
+        "ref_recipe": None, "ref_version": "", "details": False, "fixes": "diverged",
     }  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_every_option_arrives(session):
         "steps": 5, "map": Path("m.json"), "custom_objects": Path("c.py"), "rtol": 1e-3, "atol": 0.0, "seed": 7,
         "only": "conv*", "allow": ("unpaired:aug_*", "unverified:noise"), "strict": True, "keras_engine": "tf_keras",
         "keras_arch": "net.py:build", "backend": "jax", "trust": True, "ref_recipe": Path("r.toml"),
-        "ref_version": "beta25", "fixes": "diverged",
+        "ref_version": "beta25", "details": False, "fixes": "diverged",
     }  # fmt: skip
 
 
