@@ -159,6 +159,7 @@ def test_no_import_is_part_of_a_circle():
         "import parity; parity.compare, parity.inspect, parity.Report, parity.Inspection",
         "from parity.cli import main; main(['--help'])",
         "from parity.cli import main; main(['compare', '--help'])",
+        "from parity.cli import main; main(['gate', '--help'])",
         "from parity.cli import main; main(['compare', '--ref', 'a'])",
     ],
 )
