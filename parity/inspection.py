@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from parity.network import Layer, Network, Param
     from parity.recipe import Recipe
 from parity.traces.format import is_trace
-from parity.traces.reader import Trace
 
 __all__ = ["Inspection", "inspect_file"]
 
@@ -97,6 +96,8 @@ def size(param: Param) -> int:
 def inspect_file(path: str | PathLike[str], input_size: Sequence[int] | None = None) -> Inspection:
     """Read a MatConvNet or Keras file, or a trace of either; see `parity.inspect`."""
     if is_trace(path):
+        from parity.traces.reader import Trace
+
         with Trace(path) as trace:
             network, recipe = trace.network, trace.recipe
     else:
