@@ -251,3 +251,24 @@ def test_a_hostile_file_runs_nothing_in_the_browser(opened):
     page.wait_for_timeout(300)
     assert page.locator("img").count() == 0
     assert page.locator("#sheet .layer:visible canvas").count() == 1
+
+
+def test_pairs_alike_in_name_get_pages_of_their_own():
+    from parity.commands.gate import _page_name
+
+    taken = {"index.html"}
+    names = [_page_name(name, taken) for name in ("a b", "a/b", "A-B", "index", "../..", "")]
+    assert len({name.lower() for name in names}) == len(names)
+    assert all("/" not in name and not name.startswith(".") for name in names)
+
+
+def test_the_index_searches_and_sorts(opened):
+    entries = [Entry("b", "match", "all agree", "", 9.0), Entry("a", "diverged", "first at conv1", "", 10.0)]
+    page = opened(index(entries), width=375)
+    page.keyboard.press("/")
+    page.keyboard.type("conv1")
+    assert page.locator("#table tbody tr:visible td:first-child").all_inner_texts() == ["a"]
+    page.keyboard.press("Escape")
+    page.locator("th", has_text="pair").locator("button").click()
+    assert page.locator("#table tbody td:first-child").all_inner_texts() == ["a", "b"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
