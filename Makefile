@@ -61,6 +61,7 @@ fuzz: $(STAMP)
 
 picture: $(STAMP)
 	$(BIN)/python docs/picture.py
+	$(BIN)/python docs/debugger.py
 	$(BIN)/python docs/page.py
 
 clean:

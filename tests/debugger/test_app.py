@@ -321,3 +321,27 @@ def test_a_real_terminal(tmp_path):
     assert "\x1b[?25h" in rest  # and the cursor is there
     assert child.exitstatus == 1
     assert "conv1" in session.read_text()
+
+
+def test_the_session_of_the_readme(tmp_path):
+    """Under 15 commands find the groups, go on with the reference's gradients, and explain the optimizer."""
+    import importlib.util
+
+    docs = Path(__file__).parents[2] / "docs"
+    lines = [line for line in (docs / "session.txt").read_text(encoding="utf-8").splitlines() if line]
+    assert len(lines) < 15
+    readme = (docs.parent / "README.md").read_text(encoding="utf-8")
+    assert all(f"> {line}" in readme for line in lines if line != "quit")
+    spec = importlib.util.spec_from_file_location("debugger_pictures", docs / "debugger.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    groups, update = asyncio.run(module.play(tmp_path))
+    page = "\n".join(lines_of(groups.read_text(encoding="utf-8")))
+    assert "conv-groups at ip1" in page
+    assert "backward of ip1" in page
+    page = "\n".join(lines_of(update.read_text(encoding="utf-8")))
+    assert "update of conv1" in page
+    assert "experiment 1: the reference's gradients of ip1 put in the Keras run" in page
+    for name in (groups.name, update.name):
+        assert (docs / name).exists()
+        assert name in readme
