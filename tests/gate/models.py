@@ -63,3 +63,35 @@ def residual(epsilon: float = 1e-5) -> Any:
     x = layers.ReLU(negative_slope=0.1, name="relu_s2")(x)
     x = layers.GlobalAveragePooling2D(name="gap")(x)
     return keras.Model(inputs, layers.Dense(5, name="fc")(x))
+
+
+def slim(groups: int = 2, stride: int = 1) -> Any:
+    """The twin of the network in `traces/gate/seed_slim.mat`, but for its biases' doubled rate."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+
+    def conv(filters: int, size: int, name: str, groups: int = 1) -> Any:
+        decay = {f"{role}_regularizer": keras.regularizers.L2(0.00025) for role in ("kernel", "bias")}
+        return layers.Conv2D(filters, size, groups=groups, name=name, **decay)
+
+    made = [
+        keras.Input((28, 28, 1)),
+        conv(8, 3, "conv1"),
+        layers.MaxPooling2D(3, stride, name="pool1"),
+        conv(16, 5, "conv2"),
+        layers.MaxPooling2D(2, 2, name="pool2"),
+        conv(32, 3, "conv3"),
+        layers.MaxPooling2D(3, 1, name="pool3"),
+        conv(64, 5, "conv4"),
+        layers.MaxPooling2D(2, 1, name="pool4"),
+        conv(32, 1, "ip1", groups),
+        layers.ReLU(name="relu"),
+        conv(2, 1, "classifier"),
+        layers.Flatten(),
+    ]
+    model = keras.Sequential(made)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.SGD(0.01, momentum=0.9), loss=loss)
+    return model
