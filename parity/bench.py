@@ -153,7 +153,8 @@ class Trial:
             made[tensor] = own
         return made
 
-    def _upstream(self, side: str) -> dict[str, Array] | None:
+    def upstream(self, side: str) -> dict[str, Array] | None:
+        """Tensor → the reference's gradient of it, as a side is given it; None forward only. Raises Unfit."""
         if not self.backward:
             return None
         if self.is_loss:
@@ -174,7 +175,7 @@ class Trial:
             self.pair.ref.layers,
             self.ref_feeds,
             labels=self.bench.labels_ref,
-            upstream=self._upstream("ref"),
+            upstream=self.upstream("ref"),
             mode=self.bench.mode,
             masks=self.bench.ref_masks,
             ties=ties,
@@ -188,7 +189,7 @@ class Trial:
             self.pair.keras.layers,
             self.keras_feeds,
             labels=self.bench.labels_keras,
-            upstream=self._upstream("keras"),
+            upstream=self.upstream("keras"),
             mode=self.bench.mode,
             masks=self.bench.masks,
             params={key: value for key, value in self.bench.keras_values.items() if key in ids},

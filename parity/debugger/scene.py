@@ -190,7 +190,7 @@ class Scene:
         backward = phase == "backward"
         self.ready()
         self.run.bench = bench = self.bench(backward=backward)
-        self._set_weights(bench, pair)
+        self.set_weights(bench, pair)
         self._run_both(pair, backward)
         try:
             found = examine(bench.trial(pair))
@@ -217,7 +217,7 @@ class Scene:
             except Blocked:
                 continue  # the judge says so
 
-    def _set_weights(self, bench: Bench, pair: Pair) -> None:
+    def set_weights(self, bench: Bench, pair: Pair) -> None:
         """The parameters that both sides are given alone: the reference's, but for those an experiment replaced."""
         values = self.ref.weights
         own = _ids(pair.keras.params)

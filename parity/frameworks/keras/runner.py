@@ -13,6 +13,7 @@ from parity.errors import CannotCompare
 from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.batches import Feeder
 from parity.frameworks.keras.engine import Engine, engine_of
+from parity.frameworks.keras.excerpt import KerasCode, keras_code
 from parity.frameworks.keras.graph import Graph, graph_of
 from parity.frameworks.keras.layout import with_channels_last
 from parity.frameworks.keras.live import as_saved, live_recipe, loss_from_kind
@@ -333,6 +334,22 @@ class KerasRunner:
             loss=found.loss,
             losses=found.losses,
         )
+
+    def excerpt(
+        self,
+        layers: Sequence[str],
+        params: Mapping[str, np.ndarray],
+        *,
+        labels: Labels,
+        mode: str,
+        masks: Mapping[str, np.ndarray],
+        feeds: Mapping[str, np.ndarray],
+    ) -> KerasCode:
+        """These layers as code (see `excerpt.keras_code`); `feeds` is what they are fed."""
+        targets = Targets.of(labels, self.network)
+        return keras_code(
+            self._engine, self._graph, layers, params, feeds=feeds, targets=targets, mode=mode, masks=masks
+        )  # fmt: skip
 
     def _run_double(
         self,
