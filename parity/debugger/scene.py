@@ -177,8 +177,10 @@ class Scene:
             self.loaded = True
 
     def changed(self) -> None:
-        """Forget what experiments made untrue: loaded weights, benches and noise."""
+        """Forget what experiments made untrue: loaded weights, gradients of a finished step, benches and noise."""
         self.loaded = False
+        for lane, seen in ((self.ref, self.seen_ref), (self.keras, self.seen_keras)):
+            seen.param_grads = _pass(lane).param_grads
         self._benches.clear()
         self._propagation = None
         self.__dict__.pop("_shaken", None)

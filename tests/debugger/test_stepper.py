@@ -1,0 +1,155 @@
+"""The stepper without a terminal: it says what `compare` says, stop by stop; and experiments can be made and undone."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import parity
+from parity.debugger.breakpoints import parse_break
+from parity.debugger.commands import Commands, run_script
+from parity.debugger.repro import write_repro
+from parity.debugger.stepper import Stepper
+from parity.errors import BadFile, BadUsage
+
+SEED = Path(__file__).parents[2] / "traces" / "seed"
+FILES = (SEED / "net.mat", SEED / "model.h5", SEED / "batch.npz")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Stepper:
+    return Stepper.open(*FILES, steps=2)
+
+
+@pytest.fixture
+def stepper(shared):
+    while len(shared.experiments):
+        shared.experiments.undo()
+    shared.breakpoints.clear()
+    shared.restart()
+    return shared
+
+
+@pytest.fixture(scope="module")
+def report():
+    return parity.compare(*FILES, steps=2, verify=False)
+
+
+def test_every_stop_says_what_compare_says(stepper, report):
+    while stepper.resume().reason != "end":
+        pass
+    key = lambda p: (p.phase, p.layer, p.keras_layer, p.tensor, p.step)  # noqa: E731
+    mine = {key(p): p.status for p in stepper.probes}
+    assert {key(p): mine[key(p)] for p in report.probes} == {key(p): p.status for p in report.probes}
+    assert stepper.verdict == report.verdict
+    first, expected = stepper.first_divergence, report.first_divergence
+    assert (first.phase, first.layer, first.tensor) == (expected.phase, expected.layer, expected.tensor)
+
+
+def test_a_script_finds_the_groups_puts_the_tensor_and_goes_on_to_the_optimizer(stepper):
+    lines = ["continue", "rule", "continue", "put ref", "status", "continue", "rule", "quit"]
+    out = io.StringIO()
+    assert run_script(Commands(stepper), lines, "script", out) == 1
+    text = out.getvalue()
+    assert "diverges at structure of ip1" in text
+    assert "conv-groups at ip1" in text
+    assert "diverges at backward of ip1" in text
+    assert "diverges at update of conv1" in text
+    assert "optimizer-kind" in text
+
+
+def test_what_is_put_in_takes_the_error_away_and_undo_brings_it_back(stepper):
+    stepper.run_to("ip1 backward")
+    error = {p.tensor: p.max_abs for p in stepper.here.state.probes}
+    stepper.experiments.put("ref")
+    assert {p.tensor: p.max_abs for p in stepper.here.state.probes}["dkernel"] == 0
+    stepper.experiments.undo()
+    assert {p.tensor: p.max_abs for p in stepper.here.state.probes} == error
+
+
+def test_a_fix_makes_the_divergence_vanish(stepper):
+    stepper.run_to("ip1 backward")
+    assert stepper.here.state.status == "born"
+    made = stepper.experiments.fix("conv-groups")
+    assert "is match now" in made.words
+    assert stepper.here.state.status == "match"
+    stepper.experiments.undo()
+    assert stepper.here.state.status == "born"
+
+
+def test_a_field_of_the_reference_that_is_not_the_cause_is_told(stepper):
+    stepper.run_to("pool1 forward")
+    made = stepper.experiments.set("method=avg")
+    assert made.reproduces is False
+    stepper.experiments.undo()
+    assert stepper.here.state.status == "match"
+
+
+@pytest.mark.parametrize(
+    ("words", "phase", "layer"),
+    [("conv3", "forward", "conv3"), ("born", "backward", "ip1"), ("backward if x_floor > 50", "backward", "ip1")],
+)
+def test_breakpoints_stop_a_run(stepper, words, phase, layer):
+    stepper.run_to("forward")
+    stepper.add_breakpoint(parse_break(words))
+    arrival = stepper.resume()
+    assert (arrival.reason, arrival.stop.phase, arrival.stop.layer) == ("breakpoint", phase, layer)
+
+
+def test_a_breakpoint_counts_its_hits(stepper):
+    item = stepper.add_breakpoint(parse_break("conv* phase=forward after=2"))
+    assert stepper.run_to("pool4").stop.layer == "conv3"
+    assert item.hits == 3
+
+
+@pytest.mark.parametrize("words", ["conv1 if size > 3", "if max_abs > a", "phase=sideways", "colour=red"])
+def test_a_breakpoint_that_is_none_is_refused(words):
+    with pytest.raises(BadUsage):
+        parse_break(words)
+
+
+def test_a_session_is_taken_up(stepper, tmp_path):
+    commands = Commands(stepper, tmp_path / "s.json")
+    for line in ("run conv2", "break conv4", "put ref"):
+        commands.run(line)
+    words = stepper.stop.words
+    stepper.experiments.undo()
+    stepper.breakpoints.clear()
+    stepper.restart()
+    Commands(stepper, tmp_path / "s.json")
+    assert stepper.stop.words == words
+    assert [b.words for b in stepper.breakpoints] == ["conv4"]
+    assert [e.command for e in stepper.experiments] == ["put ref"]
+    (tmp_path / "s.json").write_text("{")
+    with pytest.raises(BadFile):
+        Commands(stepper, tmp_path / "s.json")
+
+
+def test_terms_of_a_convolution_add_up(stepper):
+    stepper.run_to("conv2 forward")
+    terms = stepper.look().terms((0, 3, 3, 1), count=10_000)
+    total = sum(term.ref for term in terms.terms) + terms.rest_ref
+    assert total == pytest.approx(terms.ref, rel=1e-5)
+
+
+def test_the_reproducer_runs_without_parity(stepper, tmp_path):
+    stepper.run_to("ip1 backward")
+    write_repro(stepper, tmp_path)
+    blocked = "import sys, runpy; sys.modules['parity'] = None; runpy.run_path('repro.py', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", blocked], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    differing = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("differs")]
+    assert (done.returncode, differing) == (1, ["dkernel"]), done.stderr[-2000:]
+
+
+def test_a_clean_pair_has_nothing_to_stop_at(tmp_path):
+    clean = Stepper.open(SEED / "model.h5", SEED / "model.h5", SEED / "batch.npz", steps=1)
+    assert clean.resume().reason == "end"
+    assert clean.verdict == "match"
+    with pytest.raises(BadUsage, match="no layer diverges"):
+        write_repro(clean, tmp_path)
