@@ -30,11 +30,16 @@ def measured_files(request):
 
     def of(path):
         def note(prediction, step):
-            request.node.user_properties.append((_MARK, [path.parent.name, path.stem, path.suffix, prediction, step]))
+            request.node.user_properties.append((_MARK, [path.parent.name, path.stem, path.suffix, *map(_plain, (prediction, step))]))
 
         return note
 
     return of
+
+
+def _plain(item):
+    """What a worker of pytest-xdist can send."""
+    return float(item) if isinstance(item, np.floating) else item
 
 
 def pytest_terminal_summary(terminalreporter):
