@@ -53,6 +53,6 @@ def engine_name(file: KerasFile, engine: str = "auto", backend: str = "") -> str
         raise BadUsage(f"Keras 2 runs on tensorflow only, not on {backend}; ask for keras3, or leave the backend out")
     if name == "tf_keras" and file.era == 3:
         raise CannotCompare(
-            f"{file.path}: was saved by Keras {file.version}, which Keras 2 cannot read; leave the engine out"
+            f"{file.path}: was saved by Keras {file.version}, which Keras 2 cannot read; leave out --keras-engine"
         )
     return name

@@ -9,7 +9,7 @@ which later versions dropped, so that no Keras of today opens a file of Keras 1;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from parity.frameworks.keras.merges import Branches, first_merges, is_model, merge
@@ -129,10 +129,15 @@ def _entries(item: Any) -> Iterator[Mapping[str, Any]]:
             yield from _entries(part)
 
 
-def gone(config: Any) -> str:
-    """The first layer that no later Keras has, as "layer x is ..."; empty where there is none."""
+def gone(config: Any, given: Container[str] = ()) -> str:
+    """The first layer that no later Keras has, as "layer x is ..."; empty where there is none.
+
+    Args:
+        config: of a model of Keras 1 or 2.
+        given: the classes of the user's own, which may have a lost layer's name.
+    """
     for entry in _entries(config):
-        reason = _unknown_today(entry)
+        reason = "" if entry["class_name"] in given else _unknown_today(entry)
         if reason:
             inner = entry.get("config")
             name = entry.get("name") or (inner.get("name") if isinstance(inner, Mapping) else "")
@@ -150,6 +155,14 @@ def _unknown_today(entry: Mapping[str, Any]) -> str:
     if name == "BatchNormalization" and config.get("mode", 0) not in (0, None):
         what = "each sample" if config.get("mode") == 1 else "the batch at inference too"
         return f"normalises {what} (mode={config.get('mode')}), which ended with Keras 1"
+    if name == "Merge" and config.get("mode") == "cos":
+        # It expanded axis 1 of what it made, and divided rows i, j by the root of x_i·x_j y_i·y_j: no cosine for i ≠ j.
+        return (
+            "is a Merge of mode cos, whose output had an axis more than a Dot's; say it as Dot(normalize=True) and "
+            "Reshape, or compare a model built in Python"
+        )
+    if name == "Embedding" and config.get("dropout"):
+        return f"drops words of its vocabulary in training (dropout={config['dropout']}), which ended with Keras 1"
     for key, value in config.items():
         if isinstance(value, Mapping) and value.get("name") == "EigenvalueRegularizer":
             return f"has an EigenvalueRegularizer ({key}), which ended with Keras 1"

@@ -125,7 +125,7 @@ def load_file(
         if file.training_config is not None:
             refuse_code(file.path, _training_code(file.training_config), given)
     name = engine_name(file, engine, backend)
-    lost = gone(file.original or file.model_config)
+    lost = gone(file.original or file.model_config, given) if file.era < 3 else ""
     if lost:
         raise BadFile(file.path, lost)
     file = repaired(file)

@@ -16,16 +16,17 @@ def is_model(entry: Mapping[str, Any]) -> bool:
 
 
 def merge(entry: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A `Merge` layer by its mode; one whose mode is a function stays, and is refused as code."""
+    """A `Merge` layer by its mode; one that no later layer says (a function, which is code, or `cos`) stays."""
     mode = config.get("mode", "sum")
     if config.get("mode_type", "raw") != "raw" or not isinstance(mode, str):
         return dict(entry)
     made: dict[str, Any] = {key: config[key] for key in ("name", "trainable") if key in config}
     if mode == "concat":
         return {**entry, "class_name": "Concatenate", "config": {**made, "axis": config.get("concat_axis", -1)}}
-    if mode in ("dot", "cos"):
-        axes = config.get("dot_axes", -1)
-        return {**entry, "class_name": "Dot", "config": {**made, "axes": axes, "normalize": mode == "cos"}}
+    if mode == "dot":
+        return {**entry, "class_name": "Dot", "config": {**made, "axes": config.get("dot_axes", -1)}}
+    if mode == "cos":
+        return dict(entry)
     if mode not in _MERGES:
         raise ValueError(f"has a Merge of the unknown mode {mode!r}")
     return {**entry, "class_name": _MERGES[mode], "config": made}

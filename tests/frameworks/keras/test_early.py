@@ -300,6 +300,9 @@ def test_other_convolutions(tmp_path, draw):
          r"layer n normalises the batch.*mode=2"),
         (dense("e", 3, W_regularizer={"name": "EigenvalueRegularizer", "k": 1.0}, batch_input_shape=[None, 4]),
          "layer e has an EigenvalueRegularizer"),
+        (layer("Embedding", "v", input_dim=5, output_dim=3, input_length=4, dropout=0.2, init="uniform",
+               W_regularizer=None, W_constraint=None, mask_zero=False, batch_input_shape=[None, 4]),
+         r"layer v drops words of its vocabulary in training \(dropout=0\.2\)"),
     ],
 )  # fmt: skip
 def test_what_ended_with_keras_1_is_one_line(tmp_path, entry, words):
@@ -310,13 +313,54 @@ def test_what_ended_with_keras_1_is_one_line(tmp_path, entry, words):
     assert len(lift(path)[0].layers) == 1
 
 
-def test_a_merge_by_a_function_is_code(tmp_path):
-    config = {"name": "m", "mode": ["4wE=", None, None], "mode_type": "lambda", "concat_axis": -1}
+@pytest.mark.parametrize("version", ["1.2.2", "2.0.5"])
+def test_a_cosine_merge_is_one_line(tmp_path, version):
+    """Its output is (n, 1, 1) where a Dot's is (n, 1): a model of today that merely loads would be another one."""
+    path = one_merge(tmp_path / "m.h5", version, mode="cos", mode_type="raw", dot_axes=-1)
+    with pytest.raises(BadFile, match="layer m is a Merge of mode cos") as caught:
+        open_keras(path)
+    assert "\n" not in str(caught.value)
+    assert isinstance(lift(path)[0]["m"].kind, Opaque)
+
+
+def test_an_embedding_that_drops_nothing_loads(tmp_path, draw):
+    entry = layer("Embedding", "v", input_dim=5, output_dim=3, input_length=4, dropout=0.0, init="uniform",
+                  W_regularizer=None, W_constraint=None, mask_zero=False, batch_input_shape=[None, 4])  # fmt: skip
+    table = draw(5, 3)
+    weights = {"v": named("v", table, words="W")}
+    path = write(tmp_path / "v.h5", {"class_name": "Sequential", "config": [entry]}, weights)
+    x = np.arange(8).reshape(2, 4) % 5
+    close(predict(path, x)[0], table[x])
+
+
+def test_a_class_of_the_users_own_may_have_a_lost_name(tmp_path, draw):
+    source = tmp_path / "own.py"
+    source.write_text(
+        "import tf_keras\nclass Highway(tf_keras.layers.Layer):\n    def call(self, x):\n        return 3 * x\n"
+    )
+    entry = {"class_name": "Highway", "config": {"name": "h", "trainable": True, "batch_input_shape": [None, 4]}}
+    path = write(
+        tmp_path / "h.h5", {"class_name": "Sequential", "config": {"name": "s", "layers": [entry]}}, {"h": {}},
+        version="2.4.0", backend="tensorflow",
+    )  # fmt: skip
+    x = draw(2, 4)
+    close(predict(path, x, custom_objects=str(source))[0], 3 * x)
+    with pytest.raises(ParityError, match="layer h is a Highway"):
+        open_keras(path)
+
+
+def one_merge(path, version="1.2.2", **config):
+    """A model that merges its input with itself."""
     start = {"class_name": "InputLayer", "name": "in", "inbound_nodes": [],
              "config": {"name": "in", "batch_input_shape": [None, 4]}}  # fmt: skip
+    config = {"name": "m", "concat_axis": -1, **config}
     node = {"class_name": "Merge", "name": "m", "config": config, "inbound_nodes": [[["in", 0, 0], ["in", 0, 0]]]}
     model = {"name": "x", "layers": [start, node], "input_layers": [["in", 0, 0]], "output_layers": [["m", 0, 0]]}
-    path = write(tmp_path / "m.h5", {"class_name": "Model", "config": model}, {"in": {}, "m": {}})
+    return write(path, {"class_name": "Model", "config": model}, {"in": {}, "m": {}}, version=version)
+
+
+def test_a_merge_by_a_function_is_code(tmp_path):
+    path = one_merge(tmp_path / "m.h5", mode=["4wE=", None, None], mode_type="lambda")
     with pytest.raises(Refused, match="layer m is a Lambda"):
         open_keras(path)
     kind = lift(path)[0]["m"].kind

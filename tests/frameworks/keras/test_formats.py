@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from parity import opening
+from parity import cli, opening
 from parity.errors import BadFile, BadUsage, CannotCompare, ParityError, Refused
 from parity.frameworks.keras.engine import engine_of
 from parity.frameworks.keras.files import read
@@ -277,6 +277,17 @@ def test_engines_and_backends_that_cannot_be(monkeypatch):
     monkeypatch.setattr("parity.frameworks.keras.load.use_backend", lambda _: None)
     with pytest.raises(BadUsage, match="Keras 2 runs on tensorflow only"):
         open_keras(old, engine="tf_keras", backend="torch")
+
+
+@pytest.mark.parametrize("name", ["arch_residual.keras", "arch_bn.h5"])
+def test_keras_2_on_a_file_of_keras_3_is_one_line(capsys, name):
+    path = str(TRACES / "k3.15.1_tf2.21" / name)
+    assert cli.main(("compare", "--ref", path, "--keras", path, "--keras-engine", "tf_keras")) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    (line,) = err.splitlines()
+    assert line.endswith("saved by Keras 3.15.1, which Keras 2 cannot read; leave out --keras-engine")
+    assert "arch_" in line
 
 
 def test_a_backend_is_set_before_keras_is_imported():
