@@ -272,7 +272,7 @@ def test_snapshots(stepper):
     SCREENS.mkdir(exist_ok=True)
     scenes = {"start": [], "groups": ["c", "c"], "help": ["question_mark"]}
     for name, keys in scenes.items():
-        stepper.restart()
+        stepper.begin(stepper.setup.sides.keras, stepper.setup.sides.data)  # nothing of other tests is known
         lines, _ = play(stepper, keys, size=(100, 30))
         words = (" ".join(re.findall(r"[^\W\d_]{2,}", line)) for line in lines)
         text = "\n".join(line for line in words if line) + "\n"
