@@ -271,6 +271,11 @@ def _arguments(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
             made["unit_forget_bias"] = config["forget_bias_init"] in ("one", "ones")
         if name == "GRU":
             made["reset_after"] = False
+    if name == "Lambda":
+        made["output_shape"] = config.get("output_shape")
+        if config.get("function_type") == "function":  # by name alone, which tf_keras takes for a value
+            named = {"class_name": "function", "config": config.get("function"), "module": "builtins"}
+            made["function"] = {**named, "registered_name": config.get("function")}
     if name == "Dropout":
         made.setdefault("rate", config.get("p"))
     if name in ("ZeroPadding2D", "ZeroPadding1D", "Cropping2D", "Cropping1D", "UpSampling1D"):

@@ -140,7 +140,8 @@ def load_file(
         except ParityError:
             raise
         except Exception as error:
-            unknown = any(word in str(error) for word in ("custom_objects", "Could not locate", "Unknown"))
+            words = "custom_objects", "Could not locate", "Unknown", "unsupported callable"
+            unknown = any(word in str(error) for word in words)
             raise BadFile(
                 file.path,
                 f"{running.name} {running.keras.__version__} cannot rebuild its model "

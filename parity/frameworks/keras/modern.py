@@ -50,7 +50,7 @@ _ONLY_KERAS_2 = {
     "LocallyConnected1D": "is a LocallyConnected1D",
     "LocallyConnected2D": "is a LocallyConnected2D",
     "RandomFourierFeatures": "is a RandomFourierFeatures",
-    "Lambda": "is a Lambda, whose code Keras 3 does not read",
+    "Lambda": "is a Lambda with code of Keras 2",
 }
 
 
@@ -62,7 +62,7 @@ def modernized(file: KerasFile) -> KerasFile:
     """
     if not is_model(file.model_config):
         raise CannotCompare(
-            f"{file.path}: a subclassed model of Keras 2 does not run under Keras 3; leave the engine out"
+            f"{file.path}: a subclassed model of Keras 2 does not run under Keras 3; leave out --keras-engine"
         )
     stored = list(file.weights) if file.format == "hdf5" and not file.repaired else []
     entry = with_names(file.model_config, stored)
@@ -158,7 +158,7 @@ def _layer(file: KerasFile, entry: Mapping[str, Any]) -> dict[str, Any]:
     if name in _ONLY_KERAS_2:
         raise CannotCompare(
             f"{file.path}: layer {name_of(entry)} {_ONLY_KERAS_2[name]}, which Keras 3 does not run; "
-            "leave the engine out"
+            "leave out --keras-engine and --backend"
         )
     raw = entry.get("config")
     config = _arguments(file, name, name_of(entry), dict(raw) if isinstance(raw, Mapping) else {})

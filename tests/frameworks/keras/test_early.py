@@ -1,5 +1,7 @@
 """Files of Keras 1 and early Keras 2: every spelling, every layout, Theano's kernels; held against plain numpy."""
 
+import marshal
+
 import numpy as np
 import pytest
 
@@ -321,6 +323,37 @@ def test_a_cosine_merge_is_one_line(tmp_path, version):
         open_keras(path)
     assert "\n" not in str(caught.value)
     assert isinstance(lift(path)[0]["m"].kind, Opaque)
+
+
+def test_a_trusted_lambda_of_keras_1(tmp_path, draw):
+    """Its byte code runs under Keras 2 if this Python wrote it; else, and under Keras 3, it ends in one line."""
+    D, d, x = draw(4, 3), draw(3), draw(2, 4)
+
+    def saved(function, kind):
+        config = {"function": function, "function_type": kind, "output_shape": None, "output_shape_type": "raw"}
+        layers = [dense("d", 3, batch_input_shape=[None, 4]), layer("Lambda", "twice", **config, arguments={})]
+        weights = {"d": named("d", D, d, words="W b"), "twice": {}}
+        return write(tmp_path / "twice.h5", {"class_name": "Sequential", "config": layers}, weights)
+
+    code = marshal.dumps((lambda v: 2 * v).__code__).decode("raw_unicode_escape")
+    path = saved([code, None, None], "lambda")
+    close(predict(path, x, trust=True)[0], 2 * (x @ D + d))
+    source = tmp_path / "own.py"
+    source.write_text("def thrice(v):\n    return 3 * v\n")
+    close(predict(saved("thrice", "function"), x, trust=True, custom_objects=str(source))[0], 3 * (x @ D + d))
+    for function, kind, engine, words in (
+        ("thrice", "function", "auto", "cannot rebuild its model.*--custom-objects"),
+        ([code[: len(code) // 2], None, None], "lambda", "auto", "cannot rebuild its model"),
+        (
+            [code, None, None],
+            "lambda",
+            "keras3",
+            "layer twice is a Lambda with code of Keras 2, which Keras 3 does not",
+        ),
+    ):
+        with pytest.raises(ParityError, match=words) as caught:
+            open_keras(saved(function, kind), engine=engine, trust=True)
+        assert "\n" not in str(caught.value)
 
 
 def test_an_embedding_that_drops_nothing_loads(tmp_path, draw):
