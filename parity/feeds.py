@@ -10,6 +10,7 @@ import numpy as np
 from parity.batch import Batch, class_ids, extents
 from parity.errors import BadFile
 from parity.layers import Loss
+from parity.layers.loss_words import INTEGERS
 from parity.network import Layer, Network, Shape
 from parity.runner import Targets
 from parity.units import same_shape
@@ -222,6 +223,8 @@ def _value(
     """Class ids, or the targets as they are for a loss that takes values."""
     function = kind.function if isinstance(kind, Loss) else ""
     classes = prediction[-1] if prediction else None
+    if function in INTEGERS:
+        return _integers(function, y, name, batch.source)
     try:
         ids, hot = class_ids(y, name, batch.source)
     except BadFile:
@@ -239,6 +242,16 @@ def _value(
     if classes is not None:
         _check_classes(ids, hot, classes, batch)
     return ids
+
+
+def _integers(function: str, y: np.ndarray, name: str, source: str) -> np.ndarray:
+    """Labels of a loss that knows no classes: whose image it is (n,), or a sequence for each (n, steps), 0 for none."""
+    if function != "ctc":
+        return class_ids(y, name, source)[0]
+    if y.ndim != 2 or not np.all(np.isfinite(y) & (y == np.floor(y)) & (y >= 0)):
+        problem = f"has {name} of shape {extents(y.shape)}, which is no sequence of classes for each image"
+        raise BadFile(source, problem, "the loss ctc takes whole numbers from 1 on (n, steps), filled up with 0")
+    return y.astype(np.int64)
 
 
 def _is_value(ids: np.ndarray, classes: int | None) -> bool:

@@ -81,6 +81,10 @@ def targets(kind: Kind, prediction: Shape | None, n: int, rng: np.random.Generat
     function = kind.function if isinstance(kind, Loss) else ""
     if function in CATEGORICAL or shape is None or not function:
         return _ids(max(classes, 2), n, rng)
+    if function == "circle":
+        return _ids(max(n // 4, 2), n, rng)
+    if function == "ctc":  # as many steps as leave room for the blanks between equal neighbours
+        return rng.integers(1, max(classes, 2), (n, max(shape[0] // 4, 1)))
     if function in ("hinge", "logistic", "binarylog", "binaryerror", "squared_hinge", "binary_crossentropy"):
         flat = math.prod(shape) == 1
         return _ids(2, n, rng) if flat else rng.integers(0, 2, (n, *shape))

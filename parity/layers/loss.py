@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from parity.layers.base import Context, Kind, Reach, scalar, setting, text, whole
 from parity.layers.keras_losses import class_of, settings_of, word_of
 from parity.layers.loss_weights import Factor, check_weights, spread, stored_weights
-from parity.layers.loss_words import BINARY, CATEGORICAL
+from parity.layers.loss_words import BINARY, CATEGORICAL, INTEGERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,11 +104,11 @@ class Loss(Kind):
             function = "softmaxlog" if config.get("from_logits") else "log"
         reduction = str(config.get("reduction") or "none" if "reduction" in config else "mean").lower()
         if reduction in ("sum_over_batch_size", "auto", "mean", "mean_with_sample_weight"):
-            maps = bool(inputs) and len(inputs[0]) > 1 and name not in ("dice", "tversky")
+            maps = bool(inputs) and len(inputs[0]) > 1 and name not in ("dice", "tversky", "ctc")
             reduction = "pixel-mean" if maps else "mean"
         smoothing = config.get("label_smoothing")
         share = float(smoothing) if isinstance(smoothing, int | float) else 0.0
-        sparse = name.startswith("sparse") or name == "categorical_generalized_cross_entropy"
+        sparse = name.startswith("sparse") or name in ("categorical_generalized_cross_entropy", *INTEGERS)
         return cls(function, reduction, share, sparse, settings=settings_of(name, config))
 
     def keras_line(self, field_name: str) -> str:

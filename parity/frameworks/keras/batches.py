@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.errors import BadUsage, CannotCompare
+from parity.layers.loss_words import INTEGERS
 
 if TYPE_CHECKING:
     from parity.frameworks.keras.engine import Engine
@@ -118,7 +119,8 @@ def labels_for(function: str, sparse: bool, labels: np.ndarray, prediction: Sequ
         prediction: shape of what the loss reads, batch included.
 
     Returns:
-        Class ids (n, 1), one-hot in the prediction's shape, a column of 0 and 1 for one unit, or the targets.
+        Class ids (n, 1), one-hot in the prediction's shape, a column of 0 and 1 for one unit, or the targets; those
+        of `INTEGERS` as they are, (n, 1) or the sequences (n, steps).
 
     Raises:
         CannotCompare: counts do not agree, or a label has no class.
@@ -128,6 +130,8 @@ def labels_for(function: str, sparse: bool, labels: np.ndarray, prediction: Sequ
     n, classes = shape[0], shape[-1] if len(shape) > 1 else 1
     if labels.shape[:1] != (n,):
         raise CannotCompare(f"the batch has {labels.shape[0] if labels.ndim else 0} labels for {n} images")
+    if function in INTEGERS:
+        return labels.reshape(n, -1).astype(np.int32)
     if labels.shape == shape and not sparse:
         return labels.astype(np.float32)
     per_pixel = len(shape) > 2 and labels.shape[1:] in (shape[1:-1], (*shape[1:-1], 1))

@@ -6,12 +6,16 @@ import h5py
 import numpy as np
 import pytest
 
+import parity
+from parity.errors import BadFile
 from parity.frameworks.keras.engine import engine_of
 from parity.frameworks.keras.lift import lift
 from parity.frameworks.keras.losses import kinds_of, loss_layers, specs_of, weights_of
 from parity.frameworks.keras.recipes import metric_names
 from parity.frameworks.keras.runner import KerasRunner
 from parity.layers import Loss
+from parity.layers.keras_losses import class_of
+from parity.layers.loss_words import INTEGERS
 
 MSE = Loss("mean_squared_error", sparse=False)
 MAE = Loss("mean_absolute_error", sparse=False)
@@ -141,3 +145,63 @@ def test_strange_metrics_and_losses_of_other_versions_do_not_stop_a_load(tmp_pat
     runner = KerasRunner.open(path, np.ones((2, 4), np.float32))
     assert runner.recipe.metrics == recipe.metrics == ("acc", "no_such_metric", "Fancy", "b")
     assert runner.recipe.loss == recipe.loss == Loss("log", sparse=False)
+
+
+INTEGER_LABELS = np.array([[1, 2], [2, 0], [3, 3], [1, 4], [2, 2], [4, 1], [1, 1], [3, 0]])
+NEWER = {
+    "circle": (dict(gamma=20.0), dict(gamma=30.0), np.arange(8) % 3),
+    "ctc": ({}, None, INTEGER_LABELS),
+    "dice": ({}, dict(axis=[1, 2, 3]), None),
+    "tversky": (dict(alpha=0.3, beta=0.7), dict(alpha=0.7, beta=0.3), None),
+}
+"""Loss → its settings, others, and labels that it takes (None for one-hot)."""
+
+
+def _newer(keras, name, settings, folder, activation="tanh"):
+    """A small model with one of the losses that only newer Kerases have, saved."""
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    if name == "ctc":
+        net = [layers.Input((6, 3)), layers.Conv1D(4, 1, activation=activation, name="hidden"), layers.Dense(5)]
+    else:
+        end = layers.UnitNormalization() if name == "circle" else layers.Activation("softmax")
+        net = [layers.Input((5, 5, 3)), layers.Conv2D(4, 3, activation=activation, name="hidden")]
+        net += [*([layers.Flatten()] if name == "circle" else []), layers.Dense(3, name="scores"), end]
+    model = keras.Sequential(net)
+    model.compile(keras.optimizers.SGD(0.1), getattr(keras.losses, class_of(name))(**settings))
+    path = folder / f"{name}-{activation}-{len(list(folder.iterdir()))}.keras"
+    model.save(path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", NEWER)
+def test_losses_of_newer_kerases(tmp_path, name):
+    """Compared by value: equal to themselves, other settings and another layer before them are named."""
+    keras = engine_of("keras").keras
+    settings, others, y = NEWER[name]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 6, 3) if name == "ctc" else (8, 5, 5, 3)).astype(np.float32)
+    y = np.eye(3, dtype=np.float32)[rng.integers(0, 3, (8, 3, 3))] if y is None else y
+    path, batch = _newer(keras, name, settings, tmp_path), {"x": x, "y": y}
+    for given in (batch, None):
+        report = parity.compare(ref=path, keras=path, batch=given)
+        assert (report.verdict, report.findings) == ("match", ())
+    (loss,) = (layer.kind for layer in lift(path)[0].losses)
+    assert (loss.function, loss.sparse) == (name, name in INTEGERS)
+    bent = parity.compare(ref=path, keras=_newer(keras, name, settings, tmp_path, "relu"), batch=batch)
+    assert bent.verdict == "diverged"
+    assert ("activation-kind", "hidden:activation") in [(f.cause, f.layer) for f in bent.findings]
+    if others is not None:
+        other = parity.compare(ref=path, keras=_newer(keras, name, others, tmp_path), batch=batch)
+        assert other.verdict == "diverged"
+        assert [f.cause for f in other.findings] == ["loss-kind"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_labels_that_a_sequence_loss_does_not_take_are_one_line(tmp_path):
+    path = _newer(engine_of("keras").keras, "ctc", {}, tmp_path)
+    for y in (np.arange(8) % 3, INTEGER_LABELS - 1, INTEGER_LABELS + 0.5):
+        with pytest.raises(BadFile, match="is no sequence of classes") as caught:
+            parity.compare(ref=path, keras=path, batch={"x": np.ones((8, 6, 3), np.float32), "y": y})
+        assert "\n" not in str(caught.value)
