@@ -47,6 +47,7 @@ ORDER = (
         "compare",
         "trace",
     ),
+    ("replay",),
     ("rules", "causes"),
     ("diagnose", "findings"),
     ("options", "identity", "joined", "sides", "summary", "fixes", "traces", "setup", "session"),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
 from parity.case import Comparison
 from parity.changes import Change
 from parity.optimizers.base import UpdateRule
 from parity.optimizers.schedules import rate_at
 from parity.recipe import Recipe
+from parity.replay import replay
 from parity.report import Finding
 from parity.rules.base import finding, shown
 from parity.rules.decay import decays_the_rate
+from parity.rules.multipliers import scaled
 from parity.rules.trained import severity_of
 
 __all__ = ["find"]
@@ -24,7 +28,7 @@ def find(run: Comparison) -> Iterable[Finding]:
     if ref.optimizer is None or keras.optimizer is None or run.mode != "train":
         return
     severity = severity_of(run)
-    yield from _rule(ref, keras, severity)
+    yield from _rule(run, ref, keras, severity)
     yield from _rate(run, severity)
     if keras.clip and not ref.clip:
         words = ", ".join(f"{k}={v:g}" for k, v in keras.clip.items())
@@ -38,15 +42,17 @@ def find(run: Comparison) -> Iterable[Finding]:
         )
 
 
-def _rule(ref: Recipe, keras: Recipe, severity: str) -> Iterator[Finding]:
+def _rule(run: Comparison, ref: Recipe, keras: Recipe, severity: str) -> Iterator[Finding]:
     mine, theirs = ref.optimizer, keras.optimizer
     assert mine is not None
     assert theirs is not None
     fix = f"model.compile(optimizer={mine.keras_line(_number(ref.learning_rate.first))}, …)"
-    if mine.name != theirs.name:
+    if mine.name != theirs.name and scaled(run) is None:
         evidence = f"The reference trains with {_words(mine)}, Keras with {_words(theirs)}."
         changes = _built(mine, ref.learning_rate.first)
         yield finding("optimizer-kind", severity, "update", evidence, fix=fix, changes=changes)
+        return
+    if mine.name != theirs.name:
         return
     a, b = mine.describe(), theirs.describe()
     for name, cause in mine.causes.items():
@@ -66,7 +72,18 @@ def _rule(ref: Recipe, keras: Recipe, severity: str) -> Iterator[Finding]:
             continue
         label = {"nesterov": "nesterov"}.get(name, name)
         evidence = f"{label} is {shown(a[name])} in the reference and {shown(b[name])} in Keras."
-        yield finding(cause, severity, "update", evidence, fix=fix, changes=_argument(mine, name))
+        changes = _argument(mine, name)
+        sure = severity == "divergence" and not changes and _replayed(run, name, a[name])
+        yield finding(cause, severity, "update", evidence, fix=fix, confirmed=sure, changes=changes)
+
+
+def _replayed(run: Comparison, name: str, value: Any) -> bool:
+    """Whether Keras' recipe as it says, and not with the reference's value of this field, makes the steps it makes."""
+    tried, recipe = replay(run), run.keras.recipe
+    assert recipe.optimizer is not None
+    if tried is None or not tried.explains(recipe):
+        return False
+    return not tried.explains(replace(recipe, optimizer=replace(recipe.optimizer, **{name: value})))
 
 
 def _built(rule: UpdateRule, rate: float) -> tuple[Change, ...]:
