@@ -30,7 +30,9 @@ def measured_files(request):
 
     def of(path):
         def note(prediction, step):
-            request.node.user_properties.append((_MARK, [path.parent.name, path.stem, path.suffix, *map(_plain, (prediction, step))]))
+            request.node.user_properties.append(
+                (_MARK, [path.parent.name, path.stem, path.suffix, *map(_plain, (prediction, step))])
+            )
 
         return note
 
