@@ -120,3 +120,36 @@ def test_the_sampled_steps_would_show_a_wrong_rate():
     errors, moved = zip(*((sample(a) - w, w - sample(b)) for b, a, w in pairs), strict=True)
     off = np.sqrt(np.mean(np.concatenate(errors) ** 2) / np.mean(np.concatenate(moved) ** 2))
     assert off == pytest.approx(0.01, rel=0.05)
+
+
+def test_a_step_of_keras_2_1_6_reads_weights_that_it_has_updated():
+    """Its convolution's recorded step is the one whose gradient came through the dense layer's *next* kernel."""
+    import tensorflow as tf
+
+    path = next(p for p in FILES if p.name == "reg_l2.h5" and p.parent.name.startswith("k2.1.6"))
+    saved = oracle(path)
+    runner = KerasRunner.open(path, saved["x"])
+    model = runner.model
+    conv, flatten, dense = model.layers
+    before = model.get_weights()
+    seen = runner.run({"x": saved["x"]}, saved["y"])
+    runner.update(seen.param_grads, seen.statistics)
+    after, wanted = model.get_weights(), [saved[key] for key in sorted(saved) if key.startswith("next_w")]
+    model.set_weights(before)
+    hot = saved["y"]
+    assert hot.shape == (len(saved["x"]), dense.units)
+
+    def gradients(kernel):
+        """Of conv, with this kernel of dense in the backward pass alone."""
+        with tf.GradientTape() as tape:
+            features = flatten(conv(saved["x"]))
+            back = (tf.nn.softmax(features @ before[2] + before[3]) - hot) / len(hot)
+            objective = tf.reduce_sum(tf.stop_gradient(back) * (features @ kernel))
+        return tape.gradient(objective, conv.trainable_weights)
+
+    rate = float(model.optimizer.learning_rate)
+    for i, (early, late) in enumerate(zip(gradients(before[2]), gradients(after[2]), strict=True)):
+        step, moved = wanted[i] - sample(before[i]), sample(after[i]) - sample(before[i])
+        raced = moved - rate * sample(late - early)
+        assert np.linalg.norm(moved - step) > 0.05 * np.linalg.norm(step)
+        assert np.linalg.norm(raced - step) < 1e-4 * np.linalg.norm(step)
