@@ -1,7 +1,8 @@
 """`python -m bench.load [--net FILE.mat]`: what reading a network costs, in ratios to scipy's loadmat and its arrays.
 
 Without a file, one like ResNet-50 at half the width is made, random weights, in a DagNN's saved form. Times are medians
-of interleaved runs; memory is what a process of its own takes at its peak beyond what it had before.
+of interleaved runs; memory is what a process of its own takes at its peak beyond what it had before. Then `parity
+inspect` of a Keras ResNet-50, a process from start to end, in ratios to one that only imports keras.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "values read": read,
     "network lifted": lift,
 }
+INSPECT_LIMIT = 1.3
+"""What is asked of `parity inspect` on a Keras file: times the import of keras, which it does without."""
 
 
 def main() -> None:
@@ -48,6 +51,8 @@ def main() -> None:
             files = {f"ResNet-50, half the width, {v}": resnet(Path(folder) / f"{v}.mat", v) for v in ("v6", "v7")}
         for name, path in files.items():
             _show(name, path, options.runs)
+        if not options.net and not _inspects(Path(folder), options.runs):
+            sys.exit(1)
 
 
 def _show(name: str, path: Path, runs: int) -> None:
@@ -68,6 +73,28 @@ def _show(name: str, path: Path, runs: int) -> None:
             f"  {reader:18} {1000 * usual[reader]:6.0f} ms  {usual[reader] / usual[first]:4.2f}× scipy   "
             f"{grown / 2**20:5.0f} MiB  {grown / arrays:4.2f}× the arrays"
         )
+
+
+def _inspects(folder: Path, runs: int) -> bool:
+    """Prints what `parity inspect` takes on a ResNet-50 of each of Keras' formats; whether all are within the limit."""
+    made = [folder / "resnet50.h5", folder / "resnet50.keras"]
+    for path in made:
+        code = f"import keras; keras.applications.ResNet50(weights=None).save({str(path)!r})"
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    commands = {"import keras": [sys.executable, "-c", "import keras"]}
+    commands |= {path.name: [sys.executable, "-m", "parity", "inspect", str(path)] for path in made}
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(runs):
+        for name, command in commands.items():
+            begun = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+            seconds[name].append(time.perf_counter() - begun)
+    usual = {name: statistics.median(times) for name, times in seconds.items()}
+    ratios = {name: value / usual["import keras"] for name, value in usual.items()}
+    print(f"parity inspect of Keras files, {made[0].stat().st_size / 2**20:.0f} MiB (asked for: {INSPECT_LIMIT})")
+    for name, ratio in ratios.items():
+        print(f"  {name:18} {1000 * usual[name]:6.0f} ms  {ratio:4.2f}× import keras")
+    return all(ratios[path.name] <= INSPECT_LIMIT for path in made)
 
 
 def _child(reader: str, path: Path) -> int:
