@@ -137,7 +137,8 @@ def _engine(facts: Any) -> str:
         return ""
     name = clean(facts.get("name") or facts.get("framework") or "")
     version = clean(facts.get("version") or "").split("+")[0]
-    below = f" on tensorflow {clean(facts['tensorflow'])}" if facts.get("tensorflow") else ""
+    backends = ("tensorflow", "torch", "jax") if name in ("keras", "tf_keras") else ()
+    below = next((f" on {word} {clean(facts[word]).split('+')[0]}" for word in backends if facts.get(word)), "")
     return f"{name} {version}".strip() + below
 
 

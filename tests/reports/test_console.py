@@ -193,3 +193,12 @@ def test_the_header_says_what_ran():
     assert "Keras traces/seed/model.h5 tf_keras 2.21.0 on tensorflow 2.21.0" in lines
     assert "batch traces/seed/batch.npz 32 images" in lines
     assert "mode train, weights of the reference in both, 3 updates" in lines
+
+
+@pytest.mark.parametrize(("backend", "version"), [("torch", "2.13.0+cpu"), ("jax", "0.10.2")])
+def test_the_header_says_which_backend(backend, version):
+    facts = {"framework": "keras", "version": "3.15.1", backend: version}
+    report = examples.divergent()
+    report = dataclasses.replace(report, environment={**report.environment, "keras": facts})
+    lines = [" ".join(line.split()) for line in draw(report).splitlines()]
+    assert f"Keras traces/seed/model.h5 keras 3.15.1 on {backend} {version.split('+')[0]}" in lines
