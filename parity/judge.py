@@ -15,9 +15,12 @@ from parity.bench import Trial, Unfit
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
 
-__all__ = ["RESTLESS", "Verdict", "examine"]
+__all__ = ["RESTLESS", "ROUNDED", "Verdict", "examine"]
 
 Array = np.ndarray
+
+ROUNDED = "rounding: equal in float64"
+"""The note of a tensor that float32 makes otherwise on each side, and float64 alike."""
 
 RESTLESS = "Keras does not repeat itself: twice on the same inputs it makes different numbers"
 """The note of a tensor of which nothing can be said, since it is another one in each run."""
@@ -203,7 +206,7 @@ class _Judge:
             if judged is not None:
                 settled = shaped(judged, truth.shape)
                 if settled is not None and distance(settled, truth).x_floor(floor) <= _SETTLED:
-                    return Verdict(phase, tensor, "match", x_floor, floor, apart, "rounding: equal in float64")
+                    return Verdict(phase, tensor, "match", x_floor, floor, apart, ROUNDED)
                 return Verdict(phase, tensor, "born", x_floor, floor, apart)
         if x_floor <= _WITHOUT_REFEREE:
             return Verdict(phase, tensor, "match", x_floor, floor, apart, "by the floor alone: no float64 run")

@@ -51,6 +51,7 @@ SAMPLE = [
     "double/flip and bias, one layer@lenet",
 ]
 CLEAN = [
+    "clean/zeros@normalised",
     "activation-slope/masked, bright images@alex",
     "optimizer-clipping/masked, never bites@lenet",
     "pool-pad-value/masked, behind a ReLU@inception",
