@@ -263,18 +263,6 @@ def test_shells_get_their_completion():
     assert run("--show-completion", "bash").returncode == 0
 
 
-def test_help_answers_at_once():
-    import time
-
-    run("--help")  # byte code is written the first time
-    spent = []
-    for _ in range(5):
-        start = time.perf_counter()
-        assert run("--help").returncode == 0
-        spent.append(time.perf_counter() - start)
-    assert min(spent) < 0.3
-
-
 def test_a_reader_that_stops_reading_is_no_error():
     root = Path(__file__).parents[1]
     command = f"{sys.executable} -m parity inspect {root / 'traces' / 'seed' / 'net.mat'} | head -n 1"
