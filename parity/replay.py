@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -18,9 +19,9 @@ from parity.network import Param
 from parity.optimizers.updater import Updater
 from parity.recipe import Recipe
 from parity.runner import Pass
-from parity.tolerance import CLEAN, ROUNDOFF, channel_rms, distance, rms
+from parity.tolerance import CLEAN, distance
 from parity.transfer import Link, transferred
-from parity.updates import Course, isolated_step
+from parity.updates import Course, isolated_step, move_floor
 
 __all__ = ["Replay", "Step", "replay"]
 
@@ -28,9 +29,6 @@ Array = np.ndarray
 
 _LARGEST = 20_000_000
 """Parameters up to which a replay, which holds them several times, is made."""
-
-_SCALARS = 2.5e-5
-"""Relative error of a step that float32 scalars cause in Keras (see `parity.updates`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +43,7 @@ class Step:
     @property
     def floor(self) -> Array:
         """What rounding may do to a change, per channel."""
-        return ROUNDOFF * channel_rms(self.start) + (8 * ROUNDOFF + _SCALARS / CLEAN) * rms(self.actual)
+        return move_floor(self.start, self.actual)
 
     def fits(self, change: Array) -> bool:
         """Whether this change is what Keras made, to the noise floor."""
@@ -62,7 +60,6 @@ class Replay:
     def __init__(self, run: Comparison) -> None:
         self.run = run
         self._first = list(self._steps(run.course.passes))
-        self._second: list[list[Step]] | None = None
 
     def _steps(self, passes: list[Pass]) -> Iterator[list[Step]]:
         run = self.run
@@ -81,12 +78,15 @@ class Replay:
                     made.append(Step(link, start[key], goal[key] - start[key], reached[key] - start[key]))
             yield made
 
-    @property
+    @cached_property
+    def _others(self) -> list[Pass]:
+        """The second sequence of gradients."""
+        return _varied(self.run.course.passes)
+
+    @cached_property
     def second(self) -> list[list[Step]]:
         """The steps on the second sequence of gradients, the reference's by its own trainer."""
-        if self._second is None:
-            self._second = list(self._steps(_varied(self.run.course.passes)))
-        return self._second
+        return list(self._steps(self._others))
 
     def factors(self) -> dict[str, float] | None:
         """Keras id → the factor on the reference's steps that gives Keras' in all steps of both sequences.
@@ -115,7 +115,7 @@ class Replay:
         """
         network = self.run.keras.network
         used = dict(network.params if params is None else params)
-        for steps, passes in ((self._first, self.run.course.passes), (self.second, _varied(self.run.course.passes))):
+        for steps, passes in ((self._first, self.run.course.passes), (self.second, self._others)):
             updater = Updater(recipe, used)
             updater.reset(started(self.run.ref, self.run.keras, self.run.links), recipe.steps_done)
             for step, seen in zip(steps, passes, strict=True):

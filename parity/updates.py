@@ -18,11 +18,11 @@ from parity.runner import Pass, Runner, Targets
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance, rms
 from parity.transfer import Link, transferred
 
-__all__ = ["SCALARS", "Course", "Move", "free_step", "isolated_moves", "isolated_step", "spread", "step_moves"]
+__all__ = ["Course", "Move", "free_step", "isolated_moves", "isolated_step", "move_floor", "spread", "step_moves"]
 
 Array = np.ndarray
 
-SCALARS = 2.5e-5
+_SCALARS = 2.5e-5
 """Relative error of a step that float32 scalars cause, taken as Keras holds them.
 
 Half of what Keras' 1 - beta2^t in Adam is off by: beta2 = 0.999 itself is rounded by 1.3e-8 (1.3e-5 of it), and the
@@ -187,6 +187,17 @@ def _statistics(alignment: Alignment, observed: Pass) -> dict[str, Mapping[str, 
     }
 
 
+def move_floor(start: Array, change: Array, noise: float = 0.0) -> Array:
+    """What rounding may do to a parameter's change in one step, per channel.
+
+    Args:
+        start: the parameter before it.
+        change: of the parameter.
+        noise: what else may differ, relative to the change.
+    """
+    return ROUNDOFF * channel_rms(start) + (8 * ROUNDOFF + _SCALARS / CLEAN + noise) * rms(change)
+
+
 def _move(
     link: Link,
     step: int,
@@ -199,7 +210,7 @@ def _move(
 ) -> Move:
     key = link.keras
     expected, actual = goal[key] - start[key], reached[key] - start[key]
-    floor = ROUNDOFF * channel_rms(start[key]) + (8 * ROUNDOFF + SCALARS / CLEAN) * rms(expected)
+    floor = move_floor(start[key], expected)
     travelled: Distance | None = None
     if link.linear:
         travelled = distance(free.weights[step][key] - free.weights[0][key], goal[key] - origin[key])

@@ -17,9 +17,9 @@ from textual.css.query import NoMatches
 from textual.widgets import Footer, Input, RichLog, Static, TabbedContent, TabPane
 
 from parity.debugger.help import HelpScreen
-from parity.debugger.panels import STYLES, Panel, StopTable
+from parity.debugger.panels import Panel, StopTable
 from parity.errors import ParityError
-from parity.reports.words import clean
+from parity.reports.words import clean, verdict_style
 
 if TYPE_CHECKING:
     from parity.debugger.commands import Commands
@@ -81,6 +81,8 @@ class DebuggerApp(App[int]):
         self.stepper, self.commands, self._what = stepper, commands, title
         self.tensor_index = 0
         self.busy = False
+        self._entered: list[str] = []
+        self._recalled = 0
 
     # ---- the screen
 
@@ -127,7 +129,7 @@ class DebuggerApp(App[int]):
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append("parity debug  ", "bold")
         text.append(f"{clean(self._what)}  " if self._what else "")
-        text.append(verdict, STYLES.get(self.stepper.verdict, ""))
+        text.append(verdict, verdict_style(self.stepper.verdict))
         if self.busy:
             text.append("  running …", "italic")
         return text
@@ -138,7 +140,7 @@ class DebuggerApp(App[int]):
         text.append(f"{stop.index + 1}/{len(self.stepper.stops)}  ", "dim")
         text.append(clean(stop.words), "bold")
         if state is not None:
-            text.append(f"  {state.status}", STYLES.get(state.status, ""))
+            text.append(f"  {state.status}", verdict_style(state.status))
         tensors = self._tensors()
         if tensors:
             text.append(f"   tensor {tensors[self.tensor_index % len(tensors)]}", "dim")
@@ -242,7 +244,7 @@ class DebuggerApp(App[int]):
         line = event.value.strip().removeprefix(":")
         self._close_prompt()
         if line:
-            self._history.append(line)
+            self._entered.append(line)
             self.give(line)
 
     def on_key(self, event: Any) -> None:
@@ -253,10 +255,10 @@ class DebuggerApp(App[int]):
         if event.key == "escape":
             self._close_prompt()
             event.stop()
-        elif event.key in ("up", "down") and self._history:
+        elif event.key in ("up", "down") and self._entered:
             self._recalled += 1 if event.key == "up" else -1
-            self._recalled = max(0, min(self._recalled, len(self._history)))
-            prompt.value = self._history[-self._recalled] if self._recalled else ""
+            self._recalled = max(0, min(self._recalled, len(self._entered)))
+            prompt.value = self._entered[-self._recalled] if self._recalled else ""
             prompt.cursor_position = len(prompt.value)
             event.stop()
 
@@ -266,9 +268,6 @@ class DebuggerApp(App[int]):
         prompt.display = False
         self._recalled = 0
         self.query_one("#stops").focus()
-
-    _history: ClassVar[list[str]] = []
-    _recalled = 0
 
     # ---- the rest of the keys
 

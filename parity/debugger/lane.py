@@ -167,10 +167,6 @@ class Lane:
             raise Blocked(f"{tensor} was not made")
         return known
 
-    def at_hand(self, tensor: str) -> bool:
-        """Whether the tensor is there without running anything."""
-        return self._known(tensor) is not None
-
     @property
     def outputs(self) -> Seen:
         """Every tensor by name."""
@@ -379,11 +375,7 @@ class Lane:
         Returns:
             What it was held at before, or None.
         """
-        before = self._put.get(tensor)
-        if value is None:
-            self._put.pop(tensor, None)
-        else:
-            self._put[tensor] = value
+        before = _hold(self._put, tensor, value)
         self.__dict__.pop("_whole", None)
         self._values.pop(tensor, None)
         self._forget(self._readers.get(tensor, ()))
@@ -395,23 +387,14 @@ class Lane:
         Returns:
             What it was held at before, or None.
         """
-        before = self._put_gradients.get(tensor)
-        if value is None:
-            self._put_gradients.pop(tensor, None)
-        else:
-            self._put_gradients[tensor] = value
+        before = _hold(self._put_gradients, tensor, value)
         self.__dict__.pop("_whole", None)
         self._forget_gradients()
         return before
 
     def put_param_gradient(self, key: str, value: Array | None) -> Array | None:
         """Hold a parameter's gradient at a value from now on (None: as it flows); gives what it was held at before."""
-        before = self._put_param_gradients.get(key)
-        if value is None:
-            self._put_param_gradients.pop(key, None)
-        else:
-            self._put_param_gradients[key] = value
-        return before
+        return _hold(self._put_param_gradients, key, value)
 
     def set_weight(self, key: str, value: Array) -> None:
         """Give a parameter another value; what depends on it is computed anew."""
@@ -477,3 +460,11 @@ class Lane:
         """Whether a gradient has been carried on to what is before it."""
         maker = self._makers.get(tensor)
         return maker is None or maker.name in self._backed
+
+
+def _hold(held: dict[str, Array], name: str, value: Array | None) -> Array | None:
+    """Put a value under a name, or take it away (None); gives what stood there."""
+    before = held.pop(name, None)
+    if value is not None:
+        held[name] = value
+    return before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -358,9 +357,3 @@ class Look:
 
 def _extent(value: Array) -> str:
     return "×".join(map(str, value.shape)) or "a scalar"
-
-
-def finite_rms(value: Array) -> float:
-    """Root mean square of the finite part of an array; NaN where there is none."""
-    finite = value[np.isfinite(value)]
-    return math.sqrt(float(np.mean(np.square(finite.astype(np.float64))))) if finite.size else math.nan

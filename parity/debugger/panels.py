@@ -15,25 +15,14 @@ from textual.widgets import DataTable, Static
 
 from parity.debugger import pictures
 from parity.errors import ParityError
-from parity.reports.words import clean
+from parity.reports.words import clean, verdict_style
 from parity.wording import kind_words
 
 if TYPE_CHECKING:
     from parity.debugger.stepper import State, Stepper
     from parity.debugger.stops import Stop
 
-__all__ = ["STYLES", "Panel", "StopTable"]
-
-STYLES = {
-    "match": "green",
-    "masked": "cyan",
-    "inherited": "yellow",
-    "born": "bold red",
-    "unpaired": "bold magenta",
-    "unverified": "bold yellow",
-    "diverged": "bold red",
-}
-"""Status → its colour; the word stands beside it at any rate."""
+__all__ = ["Panel", "StopTable"]
 
 _SHORT = {"input": "in", "structure": "struct", "weights": "weight", "forward": "fwd", "loss": "loss",
           "backward": "bwd", "update": "upd"}  # fmt: skip
@@ -120,7 +109,7 @@ def _verdict(state: State | None) -> Text:
     if state is None:
         return Text("·", "dim")
     floors = [p.isolated_x_floor for p in state.probes if p.isolated_x_floor is not None]
-    text = Text(state.status, STYLES.get(state.status, ""))
+    text = Text(state.status, verdict_style(state.status))
     if floors and state.status not in ("match",):
         top = max(floors)
         text.append(f"  {top:.0f}×" if top < 1e4 else f"  {top:.0e}×".replace("e+0", "e"), "dim")

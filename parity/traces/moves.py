@@ -10,10 +10,10 @@ import numpy as np
 from parity.layers import BatchNorm
 from parity.report import Probe
 from parity.runner import Pass
-from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance, rms
+from parity.tolerance import CLEAN, Distance, distance, rms
 from parity.traces.reader import Trace
 from parity.transfer import Link
-from parity.updates import SCALARS, Course, Move, spread
+from parity.updates import Course, Move, move_floor, spread
 
 __all__ = ["recorded_moves", "update_probes"]
 
@@ -93,8 +93,7 @@ def _noise(link: Link, ref: Trace, keras: Trace) -> float:
 
 def _move(link: Link, step: int, before: tuple[Array, Array], after: tuple[Array, Array], noise: float) -> Move:
     expected, actual = after[0] - before[0], after[1] - before[1]
-    own = rms(expected)
-    floor = ROUNDOFF * channel_rms(before[0]) + (8 * ROUNDOFF + SCALARS / CLEAN + noise * step) * own
+    floor = move_floor(before[0], expected, noise * step)
     apart: Distance = distance(actual, expected)
     x_floor = apart.x_floor(floor)
     clean = x_floor <= 2 * CLEAN or (step > 1 and apart.relative <= _SMALL)
