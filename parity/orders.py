@@ -18,7 +18,7 @@ from parity.align import Alignment, Pair
 from parity.layers import Activation, BatchNorm, Concat, Conv, Crop, Dense, Dropout, Identity, Merge, Pad, Pool, Scale
 from parity.transfer import Link
 
-__all__ = ["Orders", "hidden_orders", "matched"]
+__all__ = ["Orders", "hidden_orders", "matched", "row_order"]
 
 Array = np.ndarray
 
@@ -77,7 +77,7 @@ def matched(mine: Array, theirs: Array) -> Array | None:
     apart = _gap(mine, theirs)
     if apart <= 1e-6:
         return None
-    order = _sorted(mine, theirs)
+    order = row_order(mine, theirs)
     if _gap(mine[order], theirs) > 1e-6:
         if count > _ASSIGNABLE:
             return None
@@ -93,8 +93,11 @@ def _gap(mine: Array, theirs: Array) -> float:
     return float(np.linalg.norm(mine - theirs)) / size if size > 0 else float(np.any(mine))
 
 
-def _sorted(mine: Array, theirs: Array) -> Array:
-    """The order that equal rows have, told apart by a projection."""
+def row_order(mine: Array, theirs: Array) -> Array:
+    """The order in which rows of `mine` would be those of `theirs` (both n × m) if each has its equal there.
+
+    Rows are told apart by a projection; whether they are equal is for the caller to see.
+    """
     along = np.random.default_rng(0).standard_normal(mine.shape[1])
     order = np.empty(len(mine), np.int64)
     order[np.argsort(theirs @ along, kind="stable")] = np.argsort(mine @ along, kind="stable")

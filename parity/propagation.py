@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -182,27 +182,45 @@ class Propagation:
         own = {p.layer for p in run.probes if p.phase in ("structure", "weights") and p.status == "born"}
         lost = {unit.output for unit in (*alignment.ref_only, *alignment.keras_only)}
         all_inputs = any(p.phase == "input" and p.status == "born" for p in run.probes)
-        tainted: set[str] = set()
+        return self._from(own, lambda verdict: verdict.status == "born", lost, inputs=all_inputs)
 
-        def dirty(tensor: str, side: str) -> bool:
+    def _from(
+        self,
+        own: Set[str],
+        source: Callable[[Verdict], bool],
+        lost: Set[str] = frozenset(),
+        *,
+        inputs: bool = False,
+    ) -> set[str]:
+        """Pairs behind others, on either side, units without a partner looked through along their first input.
+
+        Args:
+            own: pairs to begin with, themselves among them.
+            source: whether a pair with such a forward verdict is one, itself not among them.
+            lost: tensors of units without a partner that count like sources.
+            inputs: whether the network's inputs count likewise.
+        """
+        run, alignment = self.run, self.run.alignment
+        found: set[str] = set()
+
+        def behind(tensor: str, side: str) -> bool:
             while True:
                 if tensor in lost:
                     return True
                 paired = (alignment.by_ref if side == "ref" else alignment.by_keras).get(tensor)
                 if paired is not None:
                     name = paired.ref.name
-                    born = any(v.status == "born" and v.phase == "forward" for v in run.verdicts.get(name, ()))
-                    return born or name in tainted
+                    return name in found or any(v.phase == "forward" and source(v) for v in run.verdicts.get(name, ()))
                 unit = (alignment.ref_makers if side == "ref" else alignment.keras_makers).get(tensor)
                 if unit is None or not unit.inputs:
-                    return all_inputs
+                    return inputs
                 tensor = unit.inputs[0]
 
         for pair in alignment.pairs:
-            above = any(dirty(t, "ref") for t in pair.ref.inputs) or any(dirty(t, "keras") for t in pair.keras.inputs)
+            above = any(behind(t, "ref") for t in pair.ref.inputs) or any(behind(t, "keras") for t in pair.keras.inputs)
             if above or pair.ref.name in own:
-                tainted.add(pair.ref.name)
-        return tainted
+                found.add(pair.ref.name)
+        return found
 
     def probe(self, pair: Pair, verdict: Verdict, tainted: bool) -> Probe:
         """The probe of one verdict; `tainted`: whether its end-to-end value may differ by a fault before it."""
@@ -253,21 +271,16 @@ class Propagation:
         return apart.rms > _CHAOS * max(noise.rms, verdict.floor_rms)
 
     def _behind_rounding(self) -> set[str]:
-        """Pairs behind one whose float32 results are far apart though float64 agrees: what it makes is rounding.
+        """Pairs behind one whose float32 results are far apart though float64 agrees, and that one: it makes rounding.
 
         A batch normalisation of a constant map divides rounding by the root of epsilon, which shaking cannot show.
         """
-        alignment = self.run.alignment
-        found: set[str] = set()
-        for pair in alignment.pairs:
-            above = (alignment.by_ref.get(alignment.source(t, "ref")) for t in pair.ref.inputs)
-            own = any(
-                v.phase == "forward" and v.note == ROUNDED and (v.x_floor or 0.0) > _CHAOS
-                for v in self.run.verdicts.get(pair.ref.name, ())
-            )
-            if own or any(other is not None and other.ref.name in found for other in above):
-                found.add(pair.ref.name)
-        return found
+        own = {
+            name
+            for name, verdicts in self.run.verdicts.items()
+            if any(v.phase == "forward" and v.note == ROUNDED and (v.x_floor or 0.0) > _CHAOS for v in verdicts)
+        }
+        return self._from(own, lambda _: False) if own else own
 
     def _jumps(self) -> bool:
         """Whether gradients may jump where activations move by rounding: another maximum wins, a relu switches.

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from parity.case import Comparison
+from parity.orders import row_order
 from parity.report import Finding
 from parity.rules import repairs
 from parity.rules.base import finding, kernel_layouts
@@ -152,17 +153,12 @@ def _named_layout(link: Link, wanted: Array, held: Array) -> bool:
 
 
 def _permutation(wanted: Array, held: Array, axis: int) -> Array | None:
-    """The order along an axis in which `wanted` is `held`; None where there is none, or it is the order it has.
-
-    Slices are told apart by a projection; an order counts only if every element then agrees.
-    """
+    """The order along an axis in which `wanted` is `held`; None where there is none, or it is the order it has."""
     mine = np.moveaxis(wanted, axis, 0).reshape(wanted.shape[axis], -1).astype(np.float64)
     theirs = np.moveaxis(held, axis, 0).reshape(held.shape[axis], -1).astype(np.float64)
     if len(mine) < 2 or not np.isfinite(mine).all() or not np.isfinite(theirs).all():
         return None
-    along = np.random.default_rng(0).standard_normal(mine.shape[1])
-    order = np.empty(len(mine), np.int64)
-    order[np.argsort(theirs @ along, kind="stable")] = np.argsort(mine @ along, kind="stable")
+    order = row_order(mine, theirs)
     if np.array_equal(order, np.arange(len(order))) or not _equal(mine[order], theirs):
         return None
     return order
