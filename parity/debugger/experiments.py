@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from parity.align import Pair
 from parity.bench import Unfit
-from parity.debugger.lane import Blocked, Lane
+from parity.debugger import written
+from parity.debugger.exchange import SIDES, carried, put_gradients, put_output, put_weights, undoing
+from parity.debugger.nodes import Blocked
 from parity.diagnose import diagnose
 from parity.errors import BadUsage, ParityError
 from parity.experiments import Edit, Experiment
-from parity.layers import Kind
 from parity.report import Finding
-from parity.tensors import fitted, shaped
+from parity.tensors import shaped
 from parity.tolerance import CLEAN, distance
-from parity.transfer import Link
 
 if TYPE_CHECKING:
     from parity.debugger.stepper import Stepper
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Applied", "Experiments"]
 
 Array = np.ndarray
-
-_SIDES = {"ref": "the reference", "keras": "Keras"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,84 +82,19 @@ class Experiments:
         Raises:
             BadUsage: there is no such side, nothing runs here, or the tensor does not fit the other side.
         """
-        if source not in _SIDES:
+        if source not in SIDES:
             raise BadUsage(f"put: whose tensor, ref or keras? not {source!r}")
         stop = self._stepper.stop
         if stop.pair is None or stop.phase == "loss":
             raise BadUsage(f"put: there is nothing to put in at {stop.words}; go on to a layer's forward or backward")
         target = "keras" if source == "ref" else "ref"
         try:
-            make = {"forward": self._put_output, "backward": self._put_gradients, "update": self._put_weights}
-            first, undo, what = make[stop.phase](stop.pair, source, target)
+            make = {"forward": put_output, "backward": put_gradients, "update": put_weights}
+            first, undo, what = make[stop.phase](self._stepper, stop.pair, source, target)
         except Blocked as problem:
             raise BadUsage(f"put: {problem}") from None
-        words = f"{_SIDES[source]}'s {what} of {stop.layer} put in the {_run_of(target)}"
+        words = f"{SIDES[source]}'s {what} of {stop.layer} put in the {_run_of(target)}"
         return self._noted(Applied(f"put {source}", self._where(), words, first, undo))
-
-    def _put_output(self, pair: Pair, source: str, target: str) -> tuple[int, Callable[[], None], str]:
-        scene, stop = self._stepper.scene(), self._stepper.stop
-        lanes = {"ref": scene.ref, "keras": scene.keras}
-        units = {"ref": pair.ref, "keras": pair.keras}
-        value = lanes[source].value(units[source].output)
-        lane, tensor = lanes[target], units[target].output
-        own = fitted(value, lane.network.shape_of(tensor))
-        if own is None:
-            raise BadUsage(f"put: a tensor of {value.shape[1:]} does not fit {_SIDES[target]}, which makes "
-                           f"{lane.network.shape_of(tensor)}")  # fmt: skip
-        before = lane.put(tensor, own)
-        self._stepper.training.changed(stop.step)
-        return stop.index, self._undoing(stop.step, lambda: lane.put(tensor, before)), "output"
-
-    def _put_gradients(self, pair: Pair, source: str, target: str) -> tuple[int, Callable[[], None], str]:
-        stepper = self._stepper
-        scene, stop = stepper.scene(), stepper.stop
-        named = scene.run.named[pair.ref.name]
-        lanes = {"ref": scene.ref, "keras": scene.keras}
-        mine, lane = lanes[source], lanes[target]
-        undoes: list[Callable[[], object]] = []
-        for ref_tensor, *keras_tensors in named.sources.values():
-            if len(keras_tensors) != 1:
-                continue  # which part of the sum is whose nobody can say
-            names = {"ref": ref_tensor, "keras": keras_tensors[0]}
-            value = mine.gradient(names[source])
-            if value is None:
-                continue
-            own = fitted(value, lane.network.shape_of(names[target]))
-            if own is not None:
-                before = lane.put_gradient(names[target], own)
-                undoes.append(lambda n=names[target], b=before: lane.put_gradient(n, b))
-        for link in named.gradients.values():
-            given = mine.param_gradients(link.ref if source == "ref" else [link.keras])
-            for key, value in _carried(link, given, target, lane).items():
-                before = lane.put_param_gradient(key, value)
-                undoes.append(lambda k=key, b=before: lane.put_param_gradient(k, b))
-        if not undoes:
-            raise BadUsage(f"put: no gradient of {stop.layer} fits the other side")
-        stepper.training.changed(stop.step)
-
-        def undo() -> None:
-            for back in reversed(undoes):
-                back()
-
-        return stop.index, self._undoing(stop.step, undo), "gradients"
-
-    def _put_weights(self, pair: Pair, source: str, target: str) -> tuple[int, Callable[[], None], str]:
-        stepper, stop = self._stepper, self._stepper.stop
-        training, run = stepper.training, stepper.comparison
-        training.update(stop.step)
-        held = {"ref": run.course, "keras": run.free}
-        given = held[source].weights[stop.step]
-        scene = stepper.scene()
-        lane = scene.keras if target == "keras" else scene.ref
-        values: dict[str, Array] = {}
-        for link in run.links:
-            if link.pair is pair:
-                values |= _carried(link, given, target, lane)
-        if not values:
-            raise BadUsage(f"put: no parameter of {stop.layer} fits the other side")
-        before = training.put(target, stop.step, values)
-        first = next(s.index for s in stepper.stops if s.phase == "update" and s.step == stop.step)
-        return first, lambda: training.unput(target, stop.step, before), "parameters"
 
     # ---- fields and parameters
 
@@ -182,7 +113,7 @@ class Experiments:
         name, equals, text = assignment.partition("=")
         side, dot, plain = name.strip().rpartition(".")
         side = side if dot else "ref"
-        if not equals or side not in _SIDES:
+        if not equals or side not in SIDES:
             raise BadUsage("set: write NAME=VALUE, e.g. epsilon=1e-3, kernel=FILE.npy, keras.bias=0, kernel=keras")
         if stop.pair is None:
             raise BadUsage(f"set: there is no layer at {stop.words}; go on to a layer")
@@ -202,13 +133,13 @@ class Experiments:
     def _set_field(self, pair: Pair, name: str, text: str, assignment: str) -> Applied:
         stepper, stop, scene = self._stepper, self._stepper.stop, self._stepper.scene()
         network = scene.ref.network
-        owner = next((n for n in pair.ref.layers if name in _field_names(network[n].kind)), "")
+        owner = next((n for n in pair.ref.layers if name in written.field_names(network[n].kind)), "")
         if not owner:
-            kinds = dict.fromkeys(f for n in pair.ref.layers for f in _field_names(network[n].kind))
+            kinds = dict.fromkeys(f for n in pair.ref.layers for f in written.field_names(network[n].kind))
             known = ", ".join([*kinds, *pair.ref.params])
             raise BadUsage(f"set: {stop.layer} has no field or parameter {name!r}; it has {known or 'none'}")
         kind = network[owner].kind
-        value = _value(text, getattr(kind, name), name)
+        value = written.value(text, getattr(kind, name), name)
         edited = replace(kind, **{name: value})
         figures, reproduces = self._tried(pair, {name: value})
         words = f"{name} of {stop.layer} is {value} instead of {getattr(kind, name)}"
@@ -237,7 +168,7 @@ class Experiments:
                 scene.edited[pair.ref.name] = known
 
         return Applied(
-            f"set {assignment}", self._where(), words, first, self._undoing(stop.step, undo), reproduces, figures
+            f"set {assignment}", self._where(), words, first, undoing(stepper, stop.step, undo), reproduces, figures
         )
 
     def _tried(self, pair: Pair, edit: Mapping[str, Any]) -> tuple[dict[str, float], bool | None]:
@@ -274,14 +205,14 @@ class Experiments:
         unit, lane = (pair.ref, scene.ref) if side == "ref" else (pair.keras, scene.keras)
         keys = unit.params[role]
         values: dict[str, Array] = {}
-        if text in _SIDES:
+        if text in SIDES:
             other = scene.ref if text == "ref" else scene.keras
             for link in stepper.comparison.links:
                 if link.pair is pair and text != side and set(keys) & {*link.ref, link.keras}:
-                    values |= _carried(link, other.weights, side, lane)
+                    values |= carried(link, other.weights, side, lane)
             values = {key: value for key, value in values.items() if key in keys}
         elif len(keys) == 1:
-            values = {keys[0]: _array(text, lane.weights[keys[0]])}
+            values = {keys[0]: written.array(text, lane.weights[keys[0]])}
         if not values:
             raise BadUsage(f"set: {text} gives no value for the {role} of {stop.layer}")
         before = {key: training.set_weight(side, stop.step, key, value) for key, value in values.items()}
@@ -291,7 +222,7 @@ class Experiments:
                 training.set_weight(side, stop.step, key, value)
 
         first = next(s.index for s in stepper.stops if s.step == stop.step and s.pair is not None)
-        return first, undo, f"{role} of {stop.layer} in {_SIDES[side]} replaced by {text}"
+        return first, undo, f"{role} of {stop.layer} in {SIDES[side]} replaced by {text}"
 
     # ---- rules and fixes
 
@@ -419,13 +350,6 @@ class Experiments:
         self._stepper.forget(made.first)
         return made
 
-    def _undoing(self, step: int, back: Callable[[], object]) -> Callable[[], None]:
-        def undo() -> None:
-            back()
-            self._stepper.training.changed(step)
-
-        return undo
-
 
 def _run_of(side: str) -> str:
     return "reference's run" if side == "ref" else "Keras run"
@@ -437,68 +361,3 @@ def _concerns(finding: Finding, layer: str, keras_layer: str, phase: str) -> boo
         same = finding.layer == layer if layer else finding.keras_layer == keras_layer
         return same or (phase == "update" and finding.phase == "update")
     return finding.phase == phase or phase == "input"
-
-
-def _field_names(kind: Kind) -> list[str]:
-    return [f.name for f in fields(kind)]
-
-
-def _carried(link: Link, given: Mapping[str, Array], target: str, lane: Lane) -> dict[str, Array]:
-    """One side's array of a parameter in the layout of the other side; empty where there is no such layout."""
-    if link.to_keras is None or not link.keras or not link.ref:
-        return {}
-    if target == "keras":
-        known = all(key in given for key in link.ref)
-        return {link.keras: np.asarray(link.to_keras(given))} if known else {}
-    value = given.get(link.keras)
-    if value is None or len(link.ref) != 1:
-        return {}
-    shape = lane.network.params[link.ref[0]].shape
-    if value.size != int(np.prod(shape)):
-        return {}
-    back = {link.ref[0]: value.reshape(shape)}
-    return back if np.array_equal(link.to_keras(back), value) else {}
-
-
-def _value(text: str, like: Any, name: str) -> Any:
-    """The value of a field as written, in the form of its present one."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    words = {"true": True, "yes": True, "false": False, "no": False, "none": None}
-    if isinstance(value, str):
-        value = words.get(value.lower(), value)
-    if isinstance(like, tuple):
-        items = tuple(value) if isinstance(value, tuple | list) else (value,) * len(like)
-        if len(items) != len(like) or not all(isinstance(item, int) for item in items):
-            raise BadUsage(f"set: {name} takes {len(like)} whole numbers, e.g. {','.join(map(str, like))}")
-        return items
-    if isinstance(like, bool):
-        good = isinstance(value, bool)
-    elif isinstance(like, float):
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        value = float(value) if good else value
-    elif isinstance(like, int):
-        good = isinstance(value, int) and not isinstance(value, bool)
-    else:
-        good = like is None or isinstance(value, type(like))
-    if not good:
-        raise BadUsage(f"set: {name} is {like!r}, and cannot be {text!r}")
-    return value
-
-
-def _array(text: str, like: Array) -> Array:
-    """A parameter's value: a number for all of it, or an array in a file, in the parameter's shape."""
-    try:
-        return np.full(like.shape, float(text), like.dtype)
-    except ValueError:
-        pass
-    path = Path(text)
-    try:
-        value = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BadUsage(f"set: {text} is no number and no .npy file ({' '.join(str(error).split())})") from None
-    if not isinstance(value, np.ndarray) or value.size != like.size:
-        raise BadUsage(f"set: {text} does not hold one array of {like.shape}")
-    return value.reshape(like.shape).astype(like.dtype)

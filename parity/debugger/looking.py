@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parity.align import Pair
-from parity.debugger.lane import Blocked
+from parity.debugger.nodes import Blocked
 from parity.debugger.terms import Terms, terms_of
 from parity.errors import BadUsage
 from parity.report import Probe, RecipeRow

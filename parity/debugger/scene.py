@@ -12,7 +12,8 @@ from parity.align import Pair
 from parity.bench import Bench, masks_for_ref
 from parity.case import Comparison
 from parity.comparison import same_labels
-from parity.debugger.lane import Blocked, Lane, Seen, nodes_of
+from parity.debugger.lane import Lane
+from parity.debugger.nodes import Blocked, Seen, nodes_of
 from parity.differences import differences
 from parity.errors import ParityError
 from parity.judge import Verdict, examine

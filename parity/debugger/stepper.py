@@ -14,7 +14,7 @@ from parity.case import Comparison
 from parity.comparison import begun
 from parity.debugger.breakpoints import Breakpoint
 from parity.debugger.experiments import Experiments
-from parity.debugger.lane import Blocked
+from parity.debugger.nodes import Blocked
 from parity.debugger.scene import How, Scene
 from parity.debugger.stops import Stop, stops_of
 from parity.debugger.training import Training

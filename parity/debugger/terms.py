@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.debugger.lane import Blocked, Lane
+from parity.debugger.lane import Lane
+from parity.debugger.nodes import Blocked
 from parity.debugger.stops import Stop
 from parity.errors import BadUsage
 from parity.receptive import receptive_fields
