@@ -209,7 +209,7 @@ def align(
     left = units(ref, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(keras))
     right = units(keras, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(ref))
     if not both:
-        left, right = _ending_alike(left, right, ref, keras), _ending_alike(right, left, keras, ref)
+        left, right = _ending_alike(left, right, keras), _ending_alike(right, left, ref)
     forced = _forced(left, right, mapping or Map())
     all_left, all_right = left, right
     left = tuple(u for u in left if u.name not in forced.drop_ref)
@@ -251,15 +251,19 @@ def _hold_softmax(network: Network) -> bool:
     return bool(kinds) and all(isinstance(kind, Loss) and kind.function == "softmaxlog" for kind in kinds)
 
 
-def _ending_alike(own: tuple[Unit, ...], others: tuple[Unit, ...], mine: Network, theirs: Network) -> tuple[Unit, ...]:
+def _ending_alike(own: tuple[Unit, ...], others: tuple[Unit, ...], theirs: Network) -> tuple[Unit, ...]:
     """One side's units where losses are left out: a softmax at its end may stay alone if the other's loss holds it."""
     inside = any(isinstance(layer.kind, Loss) and layer.kind.function == "softmaxlog" for layer in theirs)
     if not inside or any(isinstance(unit.kind, Softmax) for unit in others):
         return own
-    read = {t for layer in mine for t in layer.inputs if not isinstance(layer.kind, Loss)}
+
+    def last(tensor: str) -> bool:
+        """Whether nothing behind it changes a value."""
+        readers = [unit for unit in own if tensor in unit.inputs and not isinstance(unit.kind, Loss)]
+        return all(unit.optional and last(unit.output) for unit in readers)
+
     return tuple(
-        replace(unit, optional=True) if isinstance(unit.kind, Softmax) and unit.output not in read else unit
-        for unit in own
+        replace(unit, optional=True) if isinstance(unit.kind, Softmax) and last(unit.output) else unit for unit in own
     )
 
 

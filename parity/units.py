@@ -35,6 +35,7 @@ from parity.layers import (
     Softmax,
     Split,
 )
+from parity.layers.endings import softmax_behind
 from parity.network import Layer, Network, Shape
 
 __all__ = ["Unit", "family", "same_shape", "units"]
@@ -166,15 +167,15 @@ class _Grouping:
     def _softmax_loss(self, layer: Layer) -> None:
         kind = layer.kind
         assert isinstance(kind, Loss)
-        prediction = next(iter(self.network.data(layer.inputs)), None)
-        before = self._producer(prediction) if prediction else None
-        if before is None or not isinstance(before.kind, Softmax):
+        prediction = next(iter(self.network.data(layer.inputs)), "")
+        found = softmax_behind(self.network, prediction)
+        if not found or any(self._producer(one.output) is not one for one in found):
             return
         if kind.function in ("log", "softmaxlog"):
             kind = replace(kind, function="softmaxlog")
         elif not self.with_softmax:
             return
-        self._take(layer, (before.name, layer.name), kind)
+        self._take(layer, (*(one.name for one in found), layer.name), kind)
 
     def _split_convolution(self, layer: Layer) -> None:
         """Slices of one tensor, convolved apart and concatenated, are one grouped convolution."""

@@ -51,6 +51,43 @@ def test_split_and_concatenated_is_grouped(plain):
     assert report.verdict == "match", explain(report)
 
 
+def ending(layers, *, compiled):
+    """A small model whose classes come out of a map of one cell, put through `layers`."""
+    import keras
+
+    x = start = keras.Input((6, 6, 2))
+    for layer in [keras.layers.Conv2D(4, 6, name="classifier"), *layers]:
+        x = layer(x)
+    model = keras.Model(start, x)
+    if compiled:
+        model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("last", ["Flatten", "Reshape", "GlobalAveragePooling2D"])
+def test_a_softmax_on_the_map_is_part_of_the_loss(tmp_path, last, compiled):
+    import keras
+
+    rng = np.random.default_rng(0)
+    layers = [twins.conv("classifier", rng, (6, 6, 2, 4)), {"type": "softmaxloss", "name": "loss"}]
+    mat = twins.save(tmp_path / "net.mat", layers, (6, 6, 2))
+    batch = twins.batch(0, (6, 6, 2))
+
+    def layout():
+        return keras.layers.Reshape((4,)) if last == "Reshape" else getattr(keras.layers, last)()
+
+    def compared(*made):
+        return parity.compare(ref=mat, keras=ending(made, compiled=compiled), batch=batch, mode="eval")
+
+    softmax = keras.layers.Softmax
+    report = compared(softmax(), layout())
+    assert report.verdict == "match", explain(report)
+    twice = compared(softmax(), layout(), softmax(name="again"))
+    assert twice.first_divergence.phase == "structure", explain(twice)
+    assert [f.cause for f in twice.findings if f.severity == "divergence"] == ["softmax-double"], explain(twice)
+
+
 @pytest.mark.parametrize("seed", [*range(8), 107])  # 107: a near tie of a pooling window is decided by rounding
 def test_random_nets_match_their_twins(tmp_path, seed):
     layers, size = twins.random_net(seed)

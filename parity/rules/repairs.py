@@ -32,6 +32,7 @@ from parity.layers import (
     Rescale,
     Softmax,
 )
+from parity.layers.endings import softmax_behind
 from parity.network import STATISTICS, Layer
 from parity.rules.making import activation_of, layer_of, listed, pool_of
 from parity.transfer import Link, transferred
@@ -132,8 +133,7 @@ def _entropy(run: Comparison, pair: Pair, kind: Loss) -> tuple[Change, ...]:
         return ()
     word = "CategoricalCrossentropy"
     word = f"Sparse{word}" if getattr(pair.keras.kind, "sparse", kind.sparse) else word
-    maker = run.keras.network.producers.get(_predicted(run, pair))
-    logits = kind.function == "softmaxlog" and not (maker is not None and isinstance(maker.kind, Softmax))
+    logits = kind.function == "softmaxlog" and not softmax_behind(run.keras.network, _predicted(run, pair))
     return (Change("loss", "", {**_output(run, pair), "class_name": word, "config": {"from_logits": logits}}),)
 
 

@@ -15,9 +15,8 @@ from parity.frameworks.keras.lift import lift_file
 from parity.frameworks.keras.optimizer_state import stepping
 from parity.frameworks.keras.recipes import metric_names, recipe_of
 from parity.frameworks.keras.saved_state import saved_state
-from parity.layers import Loss, Softmax
+from parity.layers import Loss
 from parity.layers.keras_losses import class_of
-from parity.network import Layer
 from parity.recipe import Recipe
 
 __all__ = ["as_saved", "compile_alike", "copied", "live_recipe", "loss_from_kind"]
@@ -79,11 +78,11 @@ def _metrics(engine: Engine, model: Any) -> tuple[str, ...]:
     return metric_names(getattr(container, "_user_metrics", None))
 
 
-def loss_from_kind(engine: Engine, kind: Loss, last: Layer | None) -> Any:
-    """A Keras loss that computes this kind, for a model whose last layer is `last`.
+def loss_from_kind(engine: Engine, kind: Loss, *, softmax: bool) -> Any:
+    """A Keras loss that computes this kind, for a model that ends with a softmax or does not.
 
-    A cross-entropy of logits is the same as one of probabilities behind a softmax, which the last layer decides. Keras'
-    mean over the batch is what enters MatConvNet's update too.
+    A cross-entropy of logits is the same as one of probabilities behind a softmax. Keras' mean over the batch is what
+    enters MatConvNet's update too.
 
     Raises:
         CannotCompare: the kind has no Keras counterpart.
@@ -94,7 +93,6 @@ def loss_from_kind(engine: Engine, kind: Loss, last: Layer | None) -> Any:
     if kind.label_smoothing:
         settings["label_smoothing"] = kind.label_smoothing
     if kind.function in ("softmaxlog", "log"):
-        softmax = last is not None and isinstance(last.kind, Softmax)
         return losses.CategoricalCrossentropy(from_logits=kind.function == "softmaxlog" and not softmax, **settings)
     found = getattr(losses, class_of("hinge" if kind.function == "mean_hinge" else kind.function), None)
     if kind.target == "either" and isinstance(found, type):

@@ -22,6 +22,7 @@ from parity.frameworks.keras.observe import Recorder, places
 from parity.frameworks.keras.replay import Replay, Replayed
 from parity.frameworks.keras.stepper import Stepper
 from parity.layers import Loss
+from parity.layers.endings import softmax_behind
 from parity.network import Network
 from parity.optimizers.updater import Updater
 from parity.recipe import Recipe
@@ -147,8 +148,8 @@ class KerasRunner:
         kind = loss or recipe.loss
         notes = list(self.recipe.notes)
         if not self._graph.terms and kind is not None:
-            prediction = self.network.outputs[0]
-            live = loss_from_kind(self._engine, kind, self.network.producers.get(prediction))
+            softmax = bool(softmax_behind(self.network, self.network.outputs[0]))
+            live = loss_from_kind(self._engine, kind, softmax=softmax)
             self._graph = self._lift(self._example, live)
             self.network = self._graph.network
             self._replay = Replay(self._engine, self._graph, self._feeder.labels)
