@@ -18,9 +18,10 @@ from parity.frameworks.keras.runner import KerasRunner
 from parity.layers import Loss
 from parity.recipe import Recipe
 
-__all__ = ["Edited", "EditedRunner", "apply"]
+__all__ = ["LAYERS", "Edited", "EditedRunner", "apply"]
 
-_LAYERS = ("argument", "replace", "insert", "remove", "rewire", "regularize", "weights", "trainable")
+LAYERS = ("argument", "replace", "insert", "remove", "rewire", "regularize", "weights", "trainable")
+"""The actions that change layers."""
 
 _FAULTS = (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError)
 """What Keras raises for a layer that does not fit: it has no class of its own for it."""
@@ -59,7 +60,7 @@ def apply(model: Any, changes: Sequence[Change]) -> Edited:
         ValueError: the model cannot be copied: it is written in code (a subclassed model).
     """
     engine = engine_of(model)
-    surgery, left = _operated(engine, model, [(i, c) for i, c in enumerate(changes) if c.action in _LAYERS])
+    surgery, left = _operated(engine, model, [(i, c) for i, c in enumerate(changes) if c.action in LAYERS])
     recipe = [(i, c) for i, c in enumerate(changes) if c.action in ("optimizer", "loss")]
     reasons = compile_as(engine, model, surgery.model, [{**c.values, "action": c.action} for _, c in recipe])
     left |= {i: reason for (i, _), reason in zip(recipe, reasons, strict=True) if reason}

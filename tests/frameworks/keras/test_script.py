@@ -25,6 +25,16 @@ STRUCTURE = {
         Change("trainable", "conv", {"trainable": False}),
         Change("input", values={"code": "x / 255", "scale": 1 / 255}),
     ],
+    "settings": [
+        Change("argument", "conv", {"groups": 2, "use_bias": False}),
+        Change("regularize", "conv", {"role": "kernel", "l2": 0.1}),
+        Change("weights", "bn", {"role": "gamma", "value": np.arange(6, dtype=np.float32)}),
+        Change("trainable", "bn", {"trainable": False}),
+    ],
+    "stack": [
+        Change("replace", "relu", {"class_name": "LeakyReLU", "config": {"negative_slope": 0.25}}),
+        Change("argument", "conv", {"strides": [1, 1]}),
+    ],
     "nested": [
         Change("remove", "block/leaky"),
         Change("regularize", "shared", {"role": "kernel", "l2": 0.1}),
@@ -32,7 +42,18 @@ STRUCTURE = {
     ],
 }
 
-MODELS = {"functional": functional, "sequential": sequential, "nested": nested}
+MODELS = {
+    "functional": functional,
+    "sequential": sequential,
+    "settings": functional,
+    "stack": sequential,
+    "nested": nested,
+}
+
+DROPOUT = {"class_name": "Dropout", "config": {"rate": 0.0}}
+
+CLONED = ("sequential", "settings", "stack")
+"""Where the graph stays as it is, which takes a shorter script."""
 
 
 def written(model, changes, folder, **options):
@@ -63,13 +84,16 @@ def test_a_script_makes_what_was_tried(keras, batch, tmp_path, name):
         assert len(model.trainable_weights) == len(copy.trainable_weights)
         assert type(model.optimizer).__name__ == "SGD"
         assert model.optimizer.get_config()["momentum"] == pytest.approx(0.9)
+    assert ("Surgery" in script) == (name not in CLONED)
+    if name in CLONED:
+        assert len((tmp_path / "fix.py").read_text().splitlines()) < 100
     if name == "sequential":
         assert "x = x / 255" in (tmp_path / "fix.py").read_text()
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
-@pytest.mark.parametrize("structure", [True, False])
-def test_a_script_trains_with_factors(keras, batch, tmp_path, optimizer, structure):
+@pytest.mark.parametrize("how", ["clone", "graph", "as it is"])
+def test_a_script_trains_with_factors(keras, batch, tmp_path, optimizer, how):
     model = functional(keras)
     model.compile(getattr(keras.optimizers, optimizer)(0.01), "sparse_categorical_crossentropy")
     changes = [
@@ -77,9 +101,12 @@ def test_a_script_trains_with_factors(keras, batch, tmp_path, optimizer, structu
         Change("optimizer", values={"learning_rate": 0.02}),
         Change("loss", values={"config": {"from_logits": True}}),
     ]
-    changes += [Change("argument", "bn", {"epsilon": 0.1})] if structure else []
+    changes += {
+        "clone": [Change("argument", "bn", {"epsilon": 0.1})],
+        "graph": [Change("insert", "join", DROPOUT)],
+    }.get(how, [])
     _, script, result = written(model, changes, tmp_path)
-    assert ("Surgery" in script) == structure
+    assert ("Surgery" in script, "cloned" in script) == (how == "graph", how == "clone")
     trained = script["main"]()
     runner = EditedRunner(apply(model, changes), {"image": batch[0]})
     images, labels = batch

@@ -78,6 +78,12 @@ class Part:
         self.order: list[int] | None = None
 
     @property
+    def stays(self) -> bool:
+        """Whether the graph around it stays as it is."""
+        moved = self.before or self.behind or self.removed or self.aside
+        return not moved and self.inputs is None and self.order is None
+
+    @property
     def config(self) -> dict[str, Any]:
         """The configuration of what will stand in its place."""
         return {**(self.instead[1] if self.instead else config_of(self.item)), **self.arguments}
@@ -113,12 +119,16 @@ class Plan:
         self._index(model, "")
         self._taken = {path.rsplit("/", 1)[-1] for path in self.paths}
         for edit in edits:
-            action, path, values = edit
-            if action in ("weights", "trainable"):
-                self.part(path)
-                self.later.append(edit)
-            else:
-                getattr(self, f"_{action}")(path, dict(values))
+            self.add(edit)
+
+    def add(self, edit: Edit) -> None:
+        """One more edit, behind the others. Raises ValueError where it names nothing, or does not fit."""
+        action, path, values = edit
+        if action in ("weights", "trainable"):
+            self.part(path)
+            self.later.append(edit)
+        else:
+            getattr(self, f"_{action}")(path, dict(values))
 
     def _index(self, model: Any, prefix: str) -> None:
         for item in self.items(model):
@@ -168,8 +178,8 @@ class Plan:
             path = inputs[0]
         return self.parts[id(self.paths[path])]
 
-    def create(self, class_name: str, config: Mapping[str, Any]) -> Any:
-        """A layer of Keras' own, under a name that the model does not have yet."""
+    def constructor(self, class_name: str, config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """A layer class of Keras' own, and what it is called with for this configuration, in this Keras' words."""
         maker = getattr(self.keras.layers, str(class_name), None)
         if maker is None:
             raise ValueError(f"Keras has no layer {class_name}")
@@ -178,6 +188,11 @@ class Plan:
         for key, value in config.items():
             other = ALIASES.get(key, "")
             settings[other if key not in known and other in known else key] = tuples(value)
+        return maker, settings
+
+    def create(self, class_name: str, config: Mapping[str, Any]) -> Any:
+        """A layer of Keras' own, under a name that the model does not have yet."""
+        maker, settings = self.constructor(class_name, config)
         wanted = name = str(settings.pop("name", None) or str(class_name).lower())
         again = 1
         while name in self._taken:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
-from parity.frameworks.keras.edit import Edited
+from parity.frameworks.keras.edit import LAYERS, Edited
 from parity.frameworks.keras.edits import code
 from parity.frameworks.keras.edits.structure import word_of
 from parity.frameworks.keras.edits.surgery import Surgery
+from parity.frameworks.keras.edits.ways import Said, Way, operations, way_of
 from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.optimizer_state import proportional
 
 __all__ = ["Script", "script_of"]
 
-_EMBEDDED = ("structure", "plan", "surgery")
-
 _BATCH = {"input": "x", "labels": "y"}
-
-_ELSEWHERE = ("optimizer", "loss", "rate", *_BATCH)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,69 +58,25 @@ def script_of(
         ValueError: this Keras cannot load the file by itself, or finds other layers in it.
     """
     engine = engine_of(edited.model)
-    _check(engine, source, edited, custom_objects)
-    lines = _Lines(edited, why)
-    surgery = bool(lines.edits)
+    loaded = _checked(engine, source, edited, custom_objects)
+    way = way_of(engine, loaded, edited, why) if operations(edited, why) else None
+    arrays = way.arrays if way else {}
+    rates, batch = _rates(edited, why), _batch(edited, why)
     parts = [
-        _head(source, result, engine, bool(lines.arrays), custom_objects is not None),
-        _imports(engine, surgery, bool(lines.arrays), custom_objects is not None),
+        _head(source, result, engine, bool(arrays), custom_objects is not None),
+        _imports(engine, way, custom_objects is not None),
         f"MODEL = {code.text(source)}\nRESULT = {code.text(result)}",
+        'ARRAYS = np.load(pathlib.Path(__file__).with_name("{arrays}"))' if arrays else "",
+        way.data if way else "",
+        rates,
+        batch,
+        _main(engine, edited, why, way, bool(rates), custom_objects, metrics),
     ]
-    if lines.arrays:
-        parts.append('ARRAYS = np.load(pathlib.Path(__file__).with_name("{arrays}"))')
-    if surgery:
-        parts.append("\n".join(["EDITS = [", *lines.edits, "]"]))
-    if lines.rates:
-        parts.append("\n".join([*_RATES, "RATES = [", *lines.rates, "]"]))
-    if lines.batch:
-        parts.append("\n".join(lines.batch))
-    parts.append(_main(engine, edited, why, lines, custom_objects, metrics))
-    if lines.rates:
-        parts += [*([] if surgery else [_LAYER]), _FACTORS, _rated(engine, edited.model.optimizer)]
-    if surgery:
-        parts.append("# How a copy is made with these edits. What is changed stands above.")
-        parts += [_body(name) for name in _EMBEDDED]
+    if rates:
+        parts += ["" if way else _LAYER, _FACTORS, _rated(engine, edited.model.optimizer)]
+    parts += way.functions if way else []
     parts.append('if __name__ == "__main__":\n    main()')
-    return Script("\n\n\n".join(part.strip("\n") for part in parts) + "\n", lines.arrays)
-
-
-class _Lines:
-    """The changes as lines of code, each behind the reason for it.
-
-    Attributes:
-        edits: of EDITS.
-        rates: of RATES.
-        batch: comments on what the model is fed.
-        arrays: what EDITS reads from the file beside.
-    """
-
-    def __init__(self, edited: Edited, why: Sequence[str]) -> None:
-        self.edits: list[str] = []
-        self.rates: list[str] = []
-        self.batch: list[str] = []
-        self.arrays: dict[str, np.ndarray] = {}
-        self._said: dict[int, str] = {}
-        for change, words in zip(edited.done, why, strict=True):
-            values, layer = change.values, code.text(change.layer)
-            if change.action in _BATCH:
-                letter = _BATCH[change.action]
-                self._add(self.batch, words, 0, f"# So feed the model with {letter} = {values.get('code', letter)}")
-            elif change.action == "rate":
-                line = f"    ({layer}, {code.text(values['role'])}, {code.value(float(values['factor']))}),"
-                self._add(self.rates, words, 4, line)
-            elif change.action not in _ELSEWHERE:
-                line = f"    ({code.text(change.action)}, {layer}, {code.value(values, self.arrays)}),"
-                self._add(self.edits, words, 4, line)
-        for path, word, variable in edited.fresh:
-            values = {"role": word, "value": np.array(variable.numpy())}
-            line = f'    ("weights", {code.text(path)}, {code.value(values, self.arrays)}),'
-            self._add(self.edits, "What is new or has another shape now holds the reference's values.", 4, line)
-
-    def _add(self, lines: list[str], words: str, indent: int, line: str) -> None:
-        if self._said.get(id(lines)) != words:
-            lines += code.comment(words, indent)
-        self._said[id(lines)] = words
-        lines.append(line)
+    return Script("\n\n\n".join(part.strip("\n") for part in parts if part) + "\n", arrays)
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
@@ -142,43 +93,60 @@ def _head(source: str, result: str, engine: Engine, arrays: bool, custom: bool) 
     )
 
 
-def _imports(engine: Engine, surgery: bool, arrays: bool, custom: bool) -> str:
+def _imports(engine: Engine, way: Way | None, custom: bool) -> str:
     keras = "import keras" if engine.modern else "import tf_keras as keras"
-    plain = ["import pathlib"] * arrays + ["import runpy"] * custom
-    named: list[str] = []
-    if surgery:
-        plain += ["import copy", "import inspect", "import math"]
-        named = ["from collections.abc import Callable, Iterable, Mapping, Sequence", "from typing import Any"]
-    standard = [*sorted(plain), *named]
+    plain = ["pathlib"] * bool(way and way.arrays) + ["runpy"] * custom + list(way.modules if way else ())
+    standard = [*(f"import {name}" for name in sorted(plain)), *(way.names if way else ())]
     return "\n".join(
         ["from __future__ import annotations", "", *standard, *([""] if standard else []), keras, "import numpy as np"]
     )
+
+
+def _rates(edited: Edited, why: Sequence[str]) -> str:
+    """The factors on learning rates."""
+    said = Said()
+    for change, words in zip(edited.done, why, strict=True):
+        if change.action == "rate":
+            factor = code.value(float(change.values["factor"]))
+            said.add(words, f"({code.text(change.layer)}, {code.text(change.values['role'])}, {factor}),")
+    return _RATES.strip() + "\n" + said.as_list("RATES") if said.lines else ""
+
+
+def _batch(edited: Edited, why: Sequence[str]) -> str:
+    """Comments on what the model is to be fed."""
+    said = Said(indent=0)
+    for change, words in zip(edited.done, why, strict=True):
+        if change.action in _BATCH:
+            letter = _BATCH[change.action]
+            said.add(words, f"# So feed the model with {letter} = {change.values.get('code', letter)}")
+    return "\n".join(said.lines)
 
 
 def _main(
     engine: Engine,
     edited: Edited,
     why: Sequence[str],
-    lines: _Lines,
+    way: Way | None,
+    rates: bool,
     custom_objects: str | None,
     metrics: Sequence[str],
 ) -> str:
-    model, surgery = edited.model, bool(lines.edits)
+    model = edited.model
     body = ['"""Writes the changed model, and returns it."""']
     given = ""
     if custom_objects is not None:
         body.append(f"custom = runpy.run_path({code.text(custom_objects)})")
         given = ", custom_objects=custom"
     load = f"keras.models.load_model(MODEL, compile=False{given})"
-    body += [f"surgery = Surgery(keras, {load}, EDITS)", "model = surgery.model"] if surgery else [f"model = {load}"]
+    body += way.body(load) if way else [f"model = {load}"]
     if getattr(model, "optimizer", None) is not None:
         recipe = [w for c, w in zip(edited.done, why, strict=True) if c.action in ("optimizer", "loss")]
         body += [line for words in dict.fromkeys(recipe) for line in code.comment(words)]
         optimizer, settings = code.compilation(engine, model, metrics, custom_objects is not None)
         body += [f"optimizer = {optimizer}", f"settings = {settings}", "model.compile(optimizer=optimizer, **settings)"]
     body.append("model.save(RESULT)")
-    if lines.rates:
-        layer = "surgery.layer" if surgery else "lambda path: layer_of(model, path)"
+    if rates:
+        layer = way.layer if way else "lambda path: layer_of(model, path)"
         body.append(f"factors = factors_of(RATES, {layer})")
         body.append("model.compile(optimizer=rated(optimizer, factors), **settings)  # to train with the factors")
     body.append("return model")
@@ -187,10 +155,10 @@ def _main(
 
 # Factors on learning rates --------------------------------------------------------------------------------------------
 
-_RATES = (
-    "# Factors on the learning rates of single parameters. Keras has no argument for them, and no file holds",
-    "# them: what `main` returns has an optimizer that multiplies.",
-)
+_RATES = """
+# Factors on the learning rates of single parameters. Keras has no argument for them, and no file holds
+# them: what `main` returns has an optimizer that multiplies.
+"""
 
 _LAYER = '''
 def layer_of(model, path):
@@ -279,26 +247,11 @@ def _rated(engine: Engine, optimizer: Any) -> str:
     return _CLASS.replace("METHOD", textwrap.indent(method, "        "))
 
 
-# The surgery ----------------------------------------------------------------------------------------------------------
-
-
-def _body(name: str) -> str:
-    """A module's text without what a script has once: its docstring, imports and `__all__`."""
-    source = resources.files("parity.frameworks.keras.edits").joinpath(f"{name}.py").read_text(encoding="utf-8")
-    dropped: set[int] = set()
-    for i, node in enumerate(ast.parse(source).body):
-        heading = i == 0 and isinstance(node, ast.Expr)
-        listed = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-        if heading or listed or isinstance(node, ast.Import | ast.ImportFrom):
-            dropped |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return "\n".join(line for i, line in enumerate(source.splitlines(), 1) if i not in dropped)
-
-
-def _check(engine: Engine, source: str, edited: Edited, custom_objects: str | None) -> None:
-    """Whether this Keras loads the file by itself, and finds the layers that are named."""
+def _checked(engine: Engine, source: str, edited: Edited, custom_objects: str | None) -> Any:
+    """The model as this Keras loads it by itself. Raises ValueError where it does not, or finds other layers in it."""
     from parity.frameworks.keras.safety import custom_objects as objects_in
 
-    layers = [(c.action, c.layer, c.values) for c in edited.done if c.action not in _ELSEWHERE]
+    layers = [(c.action, c.layer, c.values) for c in edited.done if c.action in LAYERS]
     try:
         given = dict(objects_in(custom_objects))
         model = engine.keras.models.load_model(source, compile=False, custom_objects=given)
@@ -308,3 +261,4 @@ def _check(engine: Engine, source: str, edited: Edited, custom_objects: str | No
         raise ValueError(f"{engine.name} cannot load {source} by itself ({type(error).__name__}: {words})") from error
     if found != [word_of(variable) for variable in edited.model.weights]:
         raise ValueError(f"{engine.name} finds other layers in {source} by itself")
+    return model
