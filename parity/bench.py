@@ -102,7 +102,8 @@ class Trial:
         self.named = bench.named[pair.ref.name]
         self.is_loss = isinstance(pair.ref.kind, Loss)
         observed = bench.observed
-        self.upstream_ref = observed.output_grads.get(pair.ref.output)
+        # A pass may make its gradients when they are asked for: forward only, none is.
+        self.upstream_ref = observed.output_grads.get(pair.ref.output) if bench.backward else None
         self.backward = bench.backward and (self.is_loss or self.upstream_ref is not None)
         if varied is not None and self.upstream_ref is not None:
             self.upstream_ref = _varied(self.upstream_ref, varied + 1, apart=True)
