@@ -52,6 +52,7 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.compare
 	$(BIN)/python -m bench.load
 	$(BIN)/python -m bench.traces
+	$(BIN)/python -m bench.debugger
 
 faults: $(STAMP)
 	$(BIN)/python -m bench.faults --seed $(SEED)

@@ -152,6 +152,18 @@ class _Joined:
         """Put the optimizer at its start."""
         self.inner.reset(slots)
 
+    def slots(self) -> dict[str, dict[str, Array]]:
+        """What the optimizer holds."""
+        return self.inner.slots()
+
+    def halted(self) -> Any:
+        """The optimizer between two updates."""
+        return self.inner.halted()
+
+    def resume(self, halted: Any) -> None:
+        """Put the optimizer back to there."""
+        self.inner.resume(halted)
+
     def run(
         self,
         inputs: Mapping[str, Array],

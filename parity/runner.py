@@ -189,3 +189,18 @@ class Runner(Protocol):
     def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
         """Put the optimizer at its start: step 0, slots zero or made of `slots` (param id → slot name → value)."""
         ...
+
+    def slots(self) -> dict[str, dict[str, np.ndarray]]:
+        """Param id → slot name → a copy of what the optimizer holds, as the rules of `parity.optimizers` name it.
+
+        A momentum is without the learning rate, as `reset` takes it. Empty where nothing is held or known.
+        """
+        ...
+
+    def halted(self) -> Any:
+        """The optimizer as it stands between two updates, for one `resume`; until that or a `reset` there is none."""
+        ...
+
+    def resume(self, halted: Any) -> None:
+        """Put the optimizer back to where `halted` found it; the weights are loaded apart from it."""
+        ...

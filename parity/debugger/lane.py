@@ -364,6 +364,12 @@ class Lane:
         for parts in self._flows.values():
             yield from parts.values()
 
+    def release(self) -> None:
+        """Let go of every tensor and gradient but what was put in."""
+        self._values.clear()
+        self._forget_gradients()
+        self.__dict__.pop("_whole", None)
+
     def _trim(self, needed: set[str]) -> None:
         """Let go of what was used longest ago, as far as the memory demands it."""
         held = self.held

@@ -17,13 +17,14 @@ from parity.errors import BadUsage
 from parity.report import Probe, RecipeRow
 from parity.summary import recipe_rows
 from parity.tensors import shaped
+from parity.tolerance import rms
 from parity.transfer import Link
 from parity.wording import kind_words
 
 if TYPE_CHECKING:
     from parity.debugger.stepper import Stepper
 
-__all__ = ["Extreme", "Histogram", "LayerLine", "Look"]
+__all__ = ["Extreme", "Histogram", "LayerLine", "Look", "ParameterLine"]
 
 Array = np.ndarray
 
@@ -66,6 +67,17 @@ class LayerLine:
     statuses: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class ParameterLine:
+    """A parameter or a slot: name, shape in the Keras layout, and root mean squares; None where a side has none."""
+
+    name: str
+    shape: tuple[int, ...]
+    ref: float | None
+    keras: float | None
+    difference: float | None
+
+
 class Look:
     """What there is at one stop.
 
@@ -92,7 +104,8 @@ class Look:
         output = [] if self.stop.phase == "loss" else ["output"]
         grads = [*named.sources, *named.gradients] if self.stop.phase == "backward" else []
         roles = [self._role_name(link) for link in self._links()]
-        return tuple(dict.fromkeys([*made, *output, *inputs, *grads, *roles]))
+        slots = [f"{self._role_name(link)}.{slot}" for link in self._links() for slot in self._slots_of(link)]
+        return tuple(dict.fromkeys([*made, *output, *inputs, *grads, *roles, *slots]))
 
     def tensor(self, name: str = "", side: str = "ref") -> Array:
         """A tensor of the stop, n h w c; the Keras one in the reference's shape and layout if it fits.
@@ -162,9 +175,10 @@ class Look:
                 tensor = self._inputs(side)[place]
                 value = lane.value(tensor) if tensor else None
                 return value if side == "ref" or value is None else self._like_ref(value, name)
-            link = next((link for link in self._links() if self._role_name(link) == name), None)
+            role, _, slot = name.partition(".")
+            link = next((link for link in self._links() if self._role_name(link) == role), None)
             if link is not None and name not in ("output", "loss"):
-                return self._parameter(link, side)
+                return self._slot(link, slot, side) if slot else self._parameter(link, side)
             return scene.tensor(pair, name, side)
         except Blocked as problem:
             raise BadUsage(f"{name} of {self.stop.layer}: {problem}") from None
@@ -188,6 +202,44 @@ class Look:
             return values.get(link.keras)
         known = link.to_keras is not None and all(key in values for key in link.ref)
         return link.to_keras(values) if known and link.to_keras is not None else None
+
+    def _slots_of(self, link: Link) -> list[str]:
+        """What either optimizer holds of a parameter after this update, but for counts of steps."""
+        if self.stop.phase != "update" or self._state_probes() is None:
+            return []
+        mine, theirs = self._stepper.training.slots(self.stop.step)
+        found = dict.fromkeys(slot for key in link.ref for slot, value in mine.get(key, {}).items() if np.ndim(value))
+        return [*found, *(slot for slot in theirs.get(link.keras, {}) if slot not in found)]
+
+    def _slot(self, link: Link, slot: str, side: str) -> Array | None:
+        """What a side's own optimizer holds after this update, in the Keras layout; a momentum without the rate."""
+        mine, theirs = self._stepper.training.slots(self.stop.step)
+        if side == "keras":
+            return theirs.get(link.keras, {}).get(slot)
+        given = {key: mine[key][slot] for key in link.ref if slot in mine.get(key, {})}
+        known = link.to_keras is not None and len(given) == len(link.ref) > 0
+        return np.asarray(link.to_keras(given)) if known and link.to_keras is not None else None
+
+    def parameters(self) -> list[ParameterLine]:
+        """The layer's parameters and, in an update, its slots: shapes, sizes, and how far the sides are apart."""
+        found: list[ParameterLine] = []
+        for name in self.names:
+            if self._pair is None or name.partition(".")[0] not in {self._role_name(link) for link in self._links()}:
+                continue
+            sides: dict[str, Array | None] = {}
+            for side in ("ref", "keras"):
+                try:
+                    sides[side] = self.tensor(name, side)
+                except BadUsage:
+                    sides[side] = None
+            expected, actual = sides["ref"], sides["keras"]
+            gap = None
+            if expected is not None and actual is not None and expected.shape == actual.shape:
+                gap = rms(actual.astype(np.float64) - expected)
+            some = expected if expected is not None else actual
+            sizes = [None if value is None else rms(value.astype(np.float64)) for value in (expected, actual)]
+            found.append(ParameterLine(name, () if some is None else some.shape, sizes[0], sizes[1], gap))
+        return found
 
     # ---- how they differ
 

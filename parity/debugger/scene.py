@@ -177,6 +177,11 @@ class Scene:
             self.keras.runner.load(self.keras.weights)
             self.loaded = True
 
+    def release(self) -> None:
+        """Let go of every tensor; what is looked at later is computed again."""
+        for lane in (self.ref, self.keras, *([self._shaken] if "_shaken" in self.__dict__ else [])):
+            lane.release()
+
     def changed(self) -> None:
         """Forget what experiments made untrue: loaded weights, gradients of a finished step, benches and noise."""
         self.loaded = False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,26 @@ __all__ = ["Training"]
 Array = np.ndarray
 
 _BAD = ("born", "unpaired", "inherited")
+
+
+@dataclass(eq=False)
+class _Optimizers:
+    """The reference's optimizer, Keras' own, and Keras' on the reference's gradients, after so many steps."""
+
+    ref: Any
+    free: Any
+    alone: Any
+    steps: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """Both sides' parameters after an update, those that Keras reached from the reference's, and both sides' slots."""
+
+    ref: dict[str, Array]
+    keras: dict[str, Array]
+    reached: dict[str, Array]
+    slots: tuple[Slots, Slots]
 
 
 class Training:
@@ -37,6 +59,8 @@ class Training:
         self._scenes: list[Scene] = []
         self._moves: dict[int, list[Move]] = {}
         self._put: dict[tuple[str, int], dict[str, Array]] = {}
+        self._slots_after: dict[int, tuple[Slots, Slots]] = {}
+        self._optimizers: _Optimizers | None = None
         self.scene(1)
 
     @property
@@ -62,6 +86,8 @@ class Training:
                 self.update(done)
             mine, theirs = self.run.course.weights[done], self.run.free.weights[done]
             scene = Scene(self.run, done + 1, mine, theirs, self._how)
+            for earlier in self._scenes:
+                earlier.release()
             self._scenes.append(scene)
             if done == 0:
                 self.run.course.passes.append(scene.seen_ref)
@@ -83,25 +109,54 @@ class Training:
             del held.passes[step - 1 :]
             held.passes.append(seen)
             del held.weights[step:]
-        run.ref.reset(run.ref.recipe.slots or None)
-        for at in range(step):  # an optimizer's slots are those of every step before
-            run.ref.load(course.weights[at])
-            run.ref.update(course.passes[at].param_grads, course.passes[at].statistics)
-        course.weights.append({**run.ref.params(), **self._put.get(("ref", step), {})})
-        run.keras.reset(self._slots)
-        for at in range(step):
-            run.keras.load(free.weights[at])
-            run.keras.update(free.passes[at].param_grads, free.passes[at].statistics)
-        free.weights.append({**run.keras.params(), **self._put.get(("keras", step), {})})
-        run.keras.reset(self._slots)
-        reached: dict[str, Array] = {}
-        for at in range(1, step + 1):
-            reached = isolated_step(run.alignment, run.links, run.keras, course, at)
-        self._moves[step] = step_moves(run.links, course, free, reached, step, unmoved(run))
+        if self._optimizers is None or self._optimizers.steps != step - 1:
+            self._optimizers = self._started()
+            for at in range(1, step):
+                self._advance(self._optimizers, at)
+        optimizers, self._optimizers = self._optimizers, None  # what is half done nobody goes on from
+        made = self._advance(optimizers, step)
+        self._optimizers = optimizers
+        course.weights.append({**made.ref, **self._put.get(("ref", step), {})})
+        free.weights.append({**made.keras, **self._put.get(("keras", step), {})})
+        self._slots_after[step] = made.slots
+        self._moves[step] = step_moves(run.links, course, free, made.reached, step, unmoved(run))
         run.moves = [move for at in sorted(self._moves) for move in self._moves[at]]
         for other in self._scenes:
             other.loaded = False
         return self._moves[step]
+
+    def _started(self) -> _Optimizers:
+        """All three at their start."""
+        run = self.run
+        run.ref.reset(run.ref.recipe.slots or None)
+        run.keras.reset(self._slots)
+        free = run.keras.halted()
+        run.keras.reset(self._slots)
+        return _Optimizers(run.ref.halted(), free, run.keras.halted())
+
+    def _advance(self, optimizers: _Optimizers, step: int) -> _Made:
+        """One update of each, from the weights and gradients of that step."""
+        run = self.run
+        ends: list[dict[str, Array]] = []
+        slots: list[Slots] = []
+        for name, runner, held in (("ref", run.ref, run.course), ("free", run.keras, run.free)):
+            runner.resume(getattr(optimizers, name))
+            runner.load(held.weights[step - 1])
+            seen = held.passes[step - 1]
+            runner.update(seen.param_grads, seen.statistics)
+            ends.append(runner.params())
+            slots.append(runner.slots())
+            setattr(optimizers, name, runner.halted())
+        run.keras.resume(optimizers.alone)
+        reached = isolated_step(run.alignment, run.links, run.keras, run.course, step)
+        optimizers.alone = run.keras.halted()
+        optimizers.steps = step
+        return _Made(ends[0], ends[1], reached, (slots[0], slots[1]))
+
+    def slots(self, step: int) -> tuple[Slots, Slots]:
+        """What both optimizers hold after a step's update, by the ids of each side."""
+        self.update(step)
+        return self._slots_after[step]
 
     def probes(self, step: int, layer: str, before: list[Probe]) -> list[Probe]:
         """The probes of one layer's parameters in an update."""
@@ -115,6 +170,7 @@ class Training:
         """Something of a step was replaced: its update and everything behind it is made anew."""
         for at in [at for at in self._moves if at >= step]:
             del self._moves[at]
+            self._optimizers = None
         for scene in self._scenes[step:]:
             scene.loaded = False
         del self._scenes[step:]

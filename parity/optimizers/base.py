@@ -45,6 +45,10 @@ class UpdateRule:
         """A recipe's slots as this rule keeps them: one that keeps the rate in its momentum multiplies it in."""
         return slots
 
+    def neutral(self, slots: dict[str, np.ndarray], rate: float) -> dict[str, np.ndarray]:
+        """This rule's slots as a recipe has them: what `adopted` was given."""
+        return slots
+
     def step(
         self, weight: np.ndarray, gradient: np.ndarray, slots: dict[str, np.ndarray], rate: float
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:

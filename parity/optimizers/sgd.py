@@ -47,6 +47,13 @@ class SGD(UpdateRule):
         m = slots["momentum"]
         return {**slots, "momentum": m * m.dtype.type(rate)}
 
+    def neutral(self, slots: dict[str, np.ndarray], rate: float) -> dict[str, np.ndarray]:
+        """A recipe's momentum is m without the rate (see Slots)."""
+        if not self.rate_inside or "momentum" not in slots or not rate:
+            return slots
+        m = slots["momentum"]
+        return {**slots, "momentum": m / m.dtype.type(rate)}
+
     def step(
         self, weight: np.ndarray, gradient: np.ndarray, slots: dict[str, np.ndarray], rate: float
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:

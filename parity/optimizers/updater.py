@@ -41,6 +41,20 @@ class Updater:
         held = {id: {name: np.array(value) for name, value in of.items()} for id, of in (slots or {}).items()}
         self.slots = {id: rule.adopted(of, self.rate) for id, of in held.items()} if rule is not None else held
 
+    def held(self) -> dict[str, dict[str, np.ndarray]]:
+        """Param id → slot name → value, as a recipe's slots are."""
+        rule = self.recipe.optimizer
+        return {id: dict(of) if rule is None else rule.neutral(dict(of), self.rate) for id, of in self.slots.items()}
+
+    def halted(self) -> tuple[dict[str, dict[str, np.ndarray]], int]:
+        """Slots and steps, for `resume`; a step puts new arrays in place of the old ones."""
+        return {id: dict(of) for id, of in self.slots.items()}, self.steps
+
+    def resume(self, halted: tuple[dict[str, dict[str, np.ndarray]], int]) -> None:
+        """Go on from where `halted` was called."""
+        slots, self.steps = halted
+        self.slots = {id: dict(of) for id, of in slots.items()}
+
     @property
     def rate(self) -> float:
         """The learning rate of the next update."""

@@ -189,6 +189,16 @@ class TraceRunner:
     def reset(self, slots: Mapping[str, Mapping[str, Array]] | None = None) -> None:
         """Nothing: the recorded optimizer started where it did."""
 
+    def slots(self) -> dict[str, dict[str, Array]]:
+        """Empty: a trace has no slots."""
+        return {}
+
+    def halted(self) -> Any:
+        """Nothing: the step that is played follows from the weights."""
+
+    def resume(self, halted: Any) -> None:
+        """Nothing, likewise."""
+
     def shaken(self) -> Pass:
         """The recorded pass, each tensor moved by its recorded floor: as far off as rounding alone puts it."""
         found = self.trace.seen(1)

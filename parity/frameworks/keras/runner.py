@@ -388,6 +388,18 @@ class KerasRunner:
         """A new optimizer of the model's own configuration: step 0, slots zero or translated."""
         self._stepper.reset(slots)
 
+    def slots(self) -> dict[str, dict[str, np.ndarray]]:
+        """Param id → slot's neutral name → value, of an optimizer that parity knows."""
+        return self._stepper.slots()
+
+    def halted(self) -> Any:
+        """The optimizer between two updates."""
+        return self._stepper.halted()
+
+    def resume(self, halted: Any) -> None:
+        """Put the optimizer back to there."""
+        self._stepper.resume(halted)
+
 
 def _is_kerases(item: Any) -> bool:
     """Whether Keras itself defines its class."""

@@ -10,7 +10,14 @@ import numpy as np
 from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.graph import Graph
-from parity.frameworks.keras.optimizer_state import first_rate, proportional, set_steps, slot_variable, stepping
+from parity.frameworks.keras.optimizer_state import (
+    first_rate,
+    live_slots,
+    proportional,
+    set_steps,
+    slot_variable,
+    stepping,
+)
 from parity.frameworks.keras.standalone import average_of
 
 if TYPE_CHECKING:
@@ -158,6 +165,35 @@ class Stepper:
         self.optimizer = self.engine.fresh_optimizer(self.optimizer, variables)
         if slots:
             self._translate(variables, slots)
+
+    def slots(self) -> dict[str, dict[str, np.ndarray]]:
+        """Param id → slot's neutral name → value; the opposite of what `reset` takes."""
+        if self.updater is not None:
+            return self.updater.held()
+        found: dict[str, dict[str, np.ndarray]] = {}
+        if self.optimizer is None:
+            return found
+        variables = list(self.model.trainable_variables)
+        self.engine.build_optimizer(self.optimizer, variables)
+        velocity = type(stepping(self.optimizer)).__name__ == "SGD"
+        for index, slot, held in live_slots(self.engine, self.optimizer, variables):
+            pid = self._ids.get(id(variables[index]))
+            if pid is not None:
+                scale = np.float32(first_rate(self.optimizer) if velocity and slot == "momentum" else 1.0)
+                value = np.array(held.numpy(), np.float32)
+                found.setdefault(pid, {})[slot] = value / scale if scale else value
+        return found
+
+    def halted(self) -> Any:
+        """What `resume` puts back: the optimizer itself, which nobody steps before that."""
+        return self.updater.halted() if self.updater is not None else (self.optimizer, self.continuing)
+
+    def resume(self, halted: Any) -> None:
+        """Go on with an optimizer from where it was halted."""
+        if self.updater is not None:
+            self.updater.resume(halted)
+            return
+        self.optimizer, self.continuing = halted
 
     def _translate(self, variables: list[Any], slots: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         name = type(stepping(self.optimizer)).__name__

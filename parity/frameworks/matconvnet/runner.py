@@ -272,6 +272,18 @@ class MatConvNetRunner:
         """Put the trainer at its start; slots as the file's recipe has them."""
         self._updater.reset(slots)
 
+    def slots(self) -> dict[str, dict[str, np.ndarray]]:
+        """What the trainer holds beside the weights; nothing before its first update but what the file has."""
+        return self._updater.held()
+
+    def halted(self) -> Any:
+        """The trainer between two updates."""
+        return self._updater.halted()
+
+    def resume(self, halted: Any) -> None:
+        """Put the trainer back to there."""
+        self._updater.resume(halted)
+
     def _piecewise(self, one: Any, mode: str, images: int) -> Any:
         """What `one` gives for the batch, or for its sub-batches put together."""
         count = self.recipe.sub_batches if mode == "train" else 1

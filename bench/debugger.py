@@ -1,0 +1,203 @@
+"""`python -m bench.debugger [--net FILE.mat]`: what `parity debug` costs, in ratios to what it must do anyway.
+
+Its first screen, in a pseudo-terminal from the start of the process, against a process that only imports the
+frameworks. A step against running that layer on both sides, forward or forward and backward: both are timed in turn on
+the same tensors, and the medians of several rounds are added up over the layers. And the memory of a whole forward and
+backward pass against that of one with room for few tensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCH = 8
+LIMITS = {"screen": 1.2, "step": 1.5}
+"""What is asked for: times the import of the frameworks, times running the layer on both sides."""
+
+FIRST = "the start: what both sides are fed"
+IMPORTS = "import tensorflow, keras, torch"
+SMALL = 1 << 26
+
+
+def main() -> None:
+    """Run every measurement and print the table; fails where something costs more than is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--net", type=Path, help="a MatConvNet file with VGG-16's layers; by default one is made")
+    parser.add_argument("--runs", type=int, default=5, help="repetitions that count")
+    parser.add_argument("--child", choices=("make", "steps", "memory"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--room", type=int, default=1 << 31, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(CHILDREN[options.child](options)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _child("make", folder, options)
+        good = _screen(folder, options.runs)
+        good &= _steps(_child("steps", folder, options))
+        wide, narrow = (_child("memory", folder, options, room) for room in (1 << 31, SMALL))
+    print(
+        f"forward and backward: {wide['held'] >> 20} MiB of tensors at hand, {narrow['held'] >> 20} MiB where there is "
+        f"room for twice {SMALL >> 20} MiB; the process grew by {wide['grown'] >> 20} and {narrow['grown'] >> 20} MiB"
+    )
+    if not good or narrow["held"] > 2 * SMALL:
+        sys.exit(1)
+
+
+def _child(name: str, folder: Path, options: argparse.Namespace, room: int = 1 << 31) -> Any:
+    command = [sys.executable, "-m", "bench.debugger", "--child", name, "--folder", str(folder), "--room", str(room)]
+    command += ["--runs", str(options.runs), *(["--net", str(options.net)] if options.net else [])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+# ------------------------------------------------------------------------------------------------------------- opening
+
+
+def _screen(folder: Path, runs: int) -> bool:
+    files = ["--ref", str(folder / "vgg16q.mat"), "--keras", str(folder / "vgg16q.h5")]
+    commands = {"imports": [sys.executable, "-c", IMPORTS], "screen": [sys.executable, "-m", "parity", "debug", *files]}
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(runs):
+        for name, command in commands.items():
+            seconds[name].append(_until(command, FIRST if name == "screen" else ""))
+    usual = {name: statistics.median(times) for name, times in seconds.items()}
+    ratio = usual["screen"] / usual["imports"]
+    print(f"VGG-16 at a quarter of the width, batch {BATCH}, median of {runs}")
+    print(f"{IMPORTS:44} {usual['imports']:7.2f} s")
+    print(f"{'parity debug, up to its first screen':44} {usual['screen']:7.2f} s")
+    print(f"{'':44} {ratio:7.2f}×  (asked: {LIMITS['screen']}×)")
+    return ratio <= LIMITS["screen"]
+
+
+def _until(command: list[str], words: str) -> float:
+    """Seconds from a process's start until these words stand on its terminal, or until it ends."""
+    import pexpect
+
+    begun = time.perf_counter()
+    child = pexpect.spawn(
+        command[0], command[1:], dimensions=(36, 120), timeout=600, encoding="utf-8", cwd=str(ROOT),
+        env={**os.environ, "TERM": "xterm-256color"},
+    )  # fmt: skip
+    child.expect_exact(words or pexpect.EOF)
+    taken = time.perf_counter() - begun
+    if words:
+        child.send("q")
+        child.expect(pexpect.EOF)
+    child.close()
+    return taken
+
+
+# ------------------------------------------------------------------------------------------------------------ children
+
+
+def make(options: argparse.Namespace) -> dict[str, Any]:
+    """The net, and the Keras model that is its right port."""
+    from bench.nets import twin, vgg
+    from parity.frameworks.matconvnet.lift import lift
+
+    twin(lift(vgg(options.folder, options.net))[0]).save(options.folder / "vgg16q.h5")
+    return {}
+
+
+def steps(options: argparse.Namespace) -> dict[str, Any]:
+    """Phase → seconds of all steps, of all layers run on both sides, and each layer's ratio."""
+    stepper = _opened(options)
+    taken: dict[int, list[tuple[float, float]]] = {}
+    for turn in range(options.runs + 1):  # the first finds frameworks that plan their own work
+        stepper.begin(stepper.setup.sides.keras, stepper.setup.sides.data)
+        while (index := stepper.position + 1) < len(stepper.stops) and stepper.stops[index].phase != "update":
+            begun = time.perf_counter()
+            stepper.next()
+            step = time.perf_counter() - begun
+            alone = _alone(stepper)
+            if turn and stepper.stop.pair is not None:
+                taken.setdefault(index, []).append((step, alone))
+    found: dict[str, Any] = {}
+    for phase in ("forward", "backward"):
+        pairs = [
+            tuple(statistics.median(column) for column in zip(*taken[i], strict=True))
+            for i in taken
+            if stepper.stops[i].phase == phase
+        ]
+        totals = [sum(column) for column in zip(*pairs, strict=True)]
+        found[phase] = {"step": totals[0], "alone": totals[1], "ratios": [a / b for a, b in pairs]}
+    return found
+
+
+def _alone(stepper: Any) -> float:
+    """Seconds to run the present layer on both sides, on the tensors that it has just been run on."""
+    scene, pair = stepper.scene(), stepper.stop.pair
+    if pair is None:
+        return 0.0
+    given: list[Any] = []
+    for lane, unit in ((scene.ref, pair.ref), (scene.keras, pair.keras)):
+        node, upstream = lane.node(unit.name), None
+        if stepper.stop.phase == "backward":
+            grads = {tensor: lane.gradient(tensor) for tensor in node.outputs}
+            upstream = {tensor: value for tensor, value in grads.items() if value is not None}
+        given.append((lane, node, upstream))
+    begun = time.perf_counter()
+    for lane, node, upstream in given:
+        lane.isolate(node, upstream)
+    return time.perf_counter() - begun
+
+
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Bytes of tensors at hand after a forward and a backward pass, and what the process grew by."""
+    stepper = _opened(options)
+    stepper.next()
+    before = _status("VmRSS")
+    while stepper.position + 1 < len(stepper.stops) and stepper.stops[stepper.position + 1].phase != "update":
+        stepper.next()
+    scene = stepper.scene()
+    return {"held": scene.ref.held + scene.keras.held, "grown": _status("VmHWM") - before}
+
+
+def _opened(options: argparse.Namespace) -> Any:
+    from parity.debugger.stepper import Stepper
+
+    rng = np.random.default_rng(0)
+    batch = {"x": rng.standard_normal((BATCH, 224, 224, 3)).astype(np.float32), "y": rng.integers(0, 1000, BATCH)}
+    folder = options.folder
+    return Stepper.open(folder / "vgg16q.mat", folder / "vgg16q.h5", batch, steps=1, memory=options.room)
+
+
+def _status(name: str) -> int:
+    """A memory figure of this process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024
+
+
+def _steps(found: dict[str, Any]) -> bool:
+    good = True
+    for phase, of in found.items():
+        ratio = of["step"] / of["alone"]
+        good &= ratio <= LIMITS["step"]
+        layers = len(of["ratios"])
+        print(f"{f'{phase}: {layers} layers on both sides':44} {of['alone']:7.2f} s")
+        print(f"{f'{phase}: a step at each of them':44} {of['step']:7.2f} s")
+        print(f"{'':44} {ratio:7.2f}×  (asked: {LIMITS['step']}×; median layer {statistics.median(of['ratios']):.2f}×)")
+    return good
+
+
+CHILDREN = {"make": make, "steps": steps, "memory": memory}
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()
