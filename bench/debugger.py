@@ -1,9 +1,9 @@
 """`python -m bench.debugger [--net FILE.mat]`: what `parity debug` costs, in ratios to what it must do anyway.
 
 Its first screen, in a pseudo-terminal from the start of the process, against a process that only imports the
-frameworks. A step against running that layer on both sides, forward or forward and backward: both are timed in turn on
-the same tensors, and the medians of several rounds are added up over the layers. And the memory of a whole forward and
-backward pass against that of one with room for few tensors.
+frameworks. A step against running that layer on both sides, forward or forward and backward: first one steps through
+the network, then its layers run one after the other on the same tensors; the best of several rounds are added up.
+And the memory of a whole forward and backward pass against that of one with room for few tensors.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,44 +120,45 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
 def steps(options: argparse.Namespace) -> dict[str, Any]:
     """Phase → seconds of all steps, of all layers run on both sides, and each layer's ratio."""
     stepper = _opened(options)
-    taken: dict[int, list[tuple[float, float]]] = {}
+    taken: dict[str, dict[int, list[float]]] = {"step": {}, "alone": {}}
     for turn in range(options.runs + 1):  # the first finds frameworks that plan their own work
         stepper.begin(stepper.setup.sides.keras, stepper.setup.sides.data)
+        ran: list[Any] = []
         while (index := stepper.position + 1) < len(stepper.stops) and stepper.stops[index].phase != "update":
-            begun = time.perf_counter()
-            stepper.next()
-            step = time.perf_counter() - begun
-            alone = _alone(stepper)
-            if turn and stepper.stop.pair is not None:
-                taken.setdefault(index, []).append((step, alone))
+            seconds = _timed(stepper.next)
+            if stepper.stop.pair is not None:
+                ran.append(stepper.stop)
+                taken["step"].setdefault(index, []).append(seconds)
+        for stop in ran:
+            taken["alone"].setdefault(stop.index, []).append(_timed(*_runs(stepper, stop)))
+        if not turn:
+            taken = {"step": {}, "alone": {}}
+    usual = {name: {i: min(times) for i, times in of.items()} for name, of in taken.items()}
     found: dict[str, Any] = {}
     for phase in ("forward", "backward"):
-        pairs = [
-            tuple(statistics.median(column) for column in zip(*taken[i], strict=True))
-            for i in taken
-            if stepper.stops[i].phase == phase
-        ]
-        totals = [sum(column) for column in zip(*pairs, strict=True)]
-        found[phase] = {"step": totals[0], "alone": totals[1], "ratios": [a / b for a, b in pairs]}
+        here = [i for i in usual["step"] if stepper.stops[i].phase == phase]
+        ratios = [usual["step"][i] / usual["alone"][i] for i in here]
+        found[phase] = {name: sum(of[i] for i in here) for name, of in usual.items()} | {"ratios": ratios}
     return found
 
 
-def _alone(stepper: Any) -> float:
-    """Seconds to run the present layer on both sides, on the tensors that it has just been run on."""
-    scene, pair = stepper.scene(), stepper.stop.pair
-    if pair is None:
-        return 0.0
-    given: list[Any] = []
-    for lane, unit in ((scene.ref, pair.ref), (scene.keras, pair.keras)):
+def _timed(*calls: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    for call in calls:
+        call()
+    return time.perf_counter() - begun
+
+
+def _runs(stepper: Any, stop: Any) -> list[Callable[[], object]]:
+    """What runs a stop's layer on each side, on the side's own tensors."""
+    scene, made = stepper.scene(stop.index), []
+    for lane, unit in ((scene.ref, stop.pair.ref), (scene.keras, stop.pair.keras)):
         node, upstream = lane.node(unit.name), None
-        if stepper.stop.phase == "backward":
+        if stop.phase == "backward":
             grads = {tensor: lane.gradient(tensor) for tensor in node.outputs}
             upstream = {tensor: value for tensor, value in grads.items() if value is not None}
-        given.append((lane, node, upstream))
-    begun = time.perf_counter()
-    for lane, node, upstream in given:
-        lane.isolate(node, upstream)
-    return time.perf_counter() - begun
+        made.append(partial(lane.isolate, node, upstream))
+    return made
 
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:

@@ -253,18 +253,22 @@ def relation(expected: Array, actual: Array) -> tuple[str, str]:
         return "misfit", f"{_extent(actual.shape)} against {_extent(expected.shape)}"
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return ("equal", "bit for bit") if np.array_equal(a, b, equal_nan=True) else ("independent", "not finite")
-    gap, norm, own = np.linalg.norm(a - b), np.linalg.norm(b), np.linalg.norm(a)
+    apart = np.abs(a - b)
+    gap, norm, own = (float(np.sqrt(v @ v)) for v in (apart, b, a))
     if gap == 0:
         return "equal", "bit for bit"
-    if np.abs(a - b).max() <= 2e-7 * max(np.abs(b).max(), np.abs(a).max()):
+    size = np.maximum(np.abs(a), np.abs(b))
+    if apart.max() <= 2e-7 * size.max():
         return "equal", "to rounding"
-    wrong = int(np.count_nonzero(np.abs(a - b) > 2e-7 * np.maximum(np.abs(a), np.abs(b))))
+    wrong = int(np.count_nonzero(apart > 2e-7 * size))
     few = f"{wrong} of {a.size} elements differ"
     if norm > 0 and own > 0 and a.size > 1:
-        factor = float(a @ b / (b @ b))
-        if np.linalg.norm(a - factor * b) <= 1e-5 * own:
+        both = float(a @ b)
+        factor = both / norm**2
+        parallel = own**2 - both * factor <= 1e-8 * own**2  # as far as float64 can say without a look at each element
+        if parallel and np.linalg.norm(a - factor * b) <= 1e-5 * own:
             return "scaled", f"{factor:.6g} times the reference's"
-        if abs(a @ b) / (norm * own) > 0.9:
+        if abs(both) / (norm * own) > 0.9:
             return "perturbed", f"{few}, by {gap / norm:.2g} of their size"
     elif max(norm, own) > 0 and wrong < a.size:
         return "perturbed", few

@@ -6,6 +6,7 @@ in a thread of their own, so that the screen answers while a layer is computed.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -15,6 +16,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.css.query import NoMatches
 from textual.widgets import Footer, Input, RichLog, Static, TabbedContent, TabPane
+from textual.worker import get_current_worker
 
 from parity.debugger.help import HelpScreen
 from parity.debugger.panels import Panel, StopTable
@@ -81,6 +83,7 @@ class DebuggerApp(App[int]):
         self.stepper, self.commands, self._what = stepper, commands, title
         self.tensor_index = 0
         self.busy = False
+        self._turn = threading.Lock()
         self._entered: list[str] = []
         self._recalled = 0
 
@@ -178,8 +181,9 @@ class DebuggerApp(App[int]):
 
     @work(thread=True, exclusive=True, group="view")
     def _draw(self, panel: Panel, name: str, width: int, height: int) -> None:
-        made = panel.made_of(self.stepper, self.tensor, width, height)
-        self.call_from_thread(panel.update, made)
+        made = panel.made_of(self.stepper, self.tensor, width, height, self._turn)
+        if not get_current_worker().is_cancelled:  # else another drawing is under way, of what is there now
+            self.call_from_thread(panel.update, made)
 
     def on_tabbed_content_tab_activated(self) -> None:
         """Another view is open."""
@@ -211,7 +215,8 @@ class DebuggerApp(App[int]):
     @work(thread=True, exclusive=True, group="command")
     def _give(self, line: str) -> None:
         try:
-            made: Any = self.commands.run(line)
+            with self._turn:
+                made: Any = self.commands.run(line)
         except ParityError as problem:
             made = Text(str(problem), style="bold red")
         except Exception as problem:  # an error of ours must not take the session with it

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from rich.text import Text
 
-from parity.debugger import shown
+from parity.debugger import pictures, shown
 from parity.debugger.breakpoints import parse_break
 from parity.debugger.looking import SIDES
 from parity.debugger.session import restore, save, script
@@ -21,7 +21,7 @@ from parity.reports.output import check_target, show, write
 
 __all__ = ["COMMANDS", "Command", "Commands", "run_script"]
 
-_VIEWS = ("worst", "heatmap", "histogram", "channels", "terms", "layers", "recipe", "names")
+_VIEWS = ("worst", "heatmap", "histogram", "channels", "terms", "layers", "parameters", "slots", "recipe", "names")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ COMMANDS = (
             "break delete N, break off N, break on N, break list"),
     Command("status", "", "where one stands, the verdict so far, breakpoints and experiments"),
     Command("show", "[TENSOR] [VIEW] [ref|keras|difference] [INDEX]",
-            "this stop; or of a tensor worst, heatmap, histogram, channels, or terms INDEX; or layers, recipe, names"),
+            "this stop; or of a tensor worst, heatmap, histogram, channels, or terms INDEX; or layers, parameters, "
+            "slots (what the optimizers hold), recipe, names"),
     Command("put", "ref|keras", "put one side's tensor of this stop in the other side's run"),
     Command("set", "NAME=VALUE", "edit a field of the reference (epsilon=1e-3) or replace a parameter "
             "(kernel=FILE.npy, keras.bias=0, kernel=keras)"),
@@ -211,8 +212,10 @@ class Commands:
         match view:
             case "layers":
                 return shown.layers(look, self.stepper.stop.layer)
+            case "parameters" | "slots":
+                return shown.parameters(look, slots=view == "slots")
             case "recipe":
-                return shown.recipe(look)
+                return pictures.recipe(look.recipe())
             case "names":
                 return Text(", ".join(look.names) or "nothing is computed here")
             case "histogram":
@@ -223,7 +226,7 @@ class Commands:
                 at = _index(index) if index else look.worst("output", 1)[0].index
                 if any(i is None for i in at):
                     raise BadUsage("show terms: give one element, e.g. show terms 0,3,3,7")
-                return shown.terms(look.terms([i for i in at if i is not None]))
+                return pictures.terms(look.terms([i for i in at if i is not None]))
             case "heatmap":
                 return shown.heatmap(look, name, side, _index(index) if index else None)
             case _:

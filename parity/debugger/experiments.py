@@ -345,7 +345,12 @@ class Experiments:
         return (f"{stop.layer or stop.keras_layer} {stop.phase}".strip() if stop.index else "", stop.step)
 
     def _noted(self, made: Applied) -> Applied:
-        self._made.append(made)
+        """On the list; what was tried at later training steps stood on what is changed now, and is off it."""
+        gone = [item for item in self._made if item.where[1] > made.where[1] and not item.command.startswith("fix ")]
+        if gone:
+            what = ", ".join(f"{item.command} at {item.where[0]}, step {item.where[1]}" for item in gone)
+            made = replace(made, words=f"{made.words}; taken back, since it came after this: {what}")
+        self._made = [*(item for item in self._made if item not in gone), made]
         self._findings.clear()
         self._stepper.forget(made.first)
         return made

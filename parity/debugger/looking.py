@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,47 +12,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parity.align import Pair
+from parity.debugger.measures import Extreme, Histogram, by_channel, by_place, extremes, histogram
 from parity.debugger.nodes import Blocked
 from parity.debugger.terms import Terms, terms_of
 from parity.errors import BadUsage
 from parity.report import Probe, RecipeRow
 from parity.summary import recipe_rows
 from parity.tensors import shaped
-from parity.tolerance import rms
+from parity.tolerance import distance, rms
 from parity.transfer import Link
 from parity.wording import kind_words
 
 if TYPE_CHECKING:
     from parity.debugger.stepper import Stepper
 
-__all__ = ["Extreme", "Histogram", "LayerLine", "Look", "ParameterLine"]
+__all__ = ["LayerLine", "Look", "ParameterLine"]
 
 Array = np.ndarray
 
 SIDES = ("ref", "keras", "difference")
-
-
-@dataclass(frozen=True)
-class Extreme:
-    """One element at which the sides are far apart: its index, and both values."""
-
-    index: tuple[int, ...]
-    ref: float
-    keras: float
-
-    @property
-    def difference(self) -> float:
-        """Keras less the reference."""
-        return self.keras - self.ref
-
-
-@dataclass(frozen=True, eq=False)
-class Histogram:
-    """How often values of each bin occur on both sides; `edges` has one entry more than the counts."""
-
-    edges: Array
-    ref: Array
-    keras: Array
 
 
 @dataclass(frozen=True)
@@ -79,7 +58,7 @@ class ParameterLine:
 
 
 class Look:
-    """What there is at one stop.
+    """What there is at one stop; tensors that were asked for are held as long as this is.
 
     Args:
         stepper: the run.
@@ -89,6 +68,7 @@ class Look:
     def __init__(self, stepper: Stepper, index: int) -> None:
         self._stepper, self.stop = stepper, stepper.stops[index]
         self._pair = self.stop.pair
+        self._held: dict[tuple[str, str], Array] = {}
 
     # ---- tensors
 
@@ -123,14 +103,19 @@ class Look:
         if name not in self.names:
             raise BadUsage(f"there is no tensor {name!r} at {self.stop.words}; there are {', '.join(self.names)}")
         if side != "difference":
-            value = self._value(name, side)
+            value = self._held[name, side] if (name, side) in self._held else self._value(name, side)
             if value is None:
                 raise BadUsage(f"{'the reference' if side == 'ref' else 'Keras'} has no {name} at {self.stop.words}")
+            self._held[name, side] = value
             return value
-        expected, actual = self.tensor(name, "ref"), self.tensor(name, "keras")
-        if expected.shape != actual.shape:
-            raise BadUsage(f"{name} is {_extent(expected)} in the reference and {_extent(actual)} in Keras")
+        expected, actual = self._both(name)
         return actual.astype(np.float64) - expected
+
+    def hold(self, name: str) -> None:
+        """Compute a tensor on both sides, as far as they have it, so that later looks at it run nothing."""
+        for side in ("ref", "keras"):
+            with contextlib.suppress(BadUsage):
+                self.tensor(name, side)
 
     @property
     def default(self) -> str:
@@ -235,64 +220,47 @@ class Look:
             expected, actual = sides["ref"], sides["keras"]
             gap = None
             if expected is not None and actual is not None and expected.shape == actual.shape:
-                gap = rms(actual.astype(np.float64) - expected)
+                gap = distance(actual, expected).rms
             some = expected if expected is not None else actual
-            sizes = [None if value is None else rms(value.astype(np.float64)) for value in (expected, actual)]
+            sizes = [None if value is None else rms(value) for value in (expected, actual)]
             found.append(ParameterLine(name, () if some is None else some.shape, sizes[0], sizes[1], gap))
         return found
 
     # ---- how they differ
 
+    def _both(self, name: str) -> tuple[Array, Array]:
+        """Both sides' tensors; raises BadUsage where their shapes differ."""
+        expected, actual = self.tensor(name, "ref"), self.tensor(name, "keras")
+        if expected.shape != actual.shape:
+            name = name or self.default
+            raise BadUsage(f"{name} is {_extent(expected)} in the reference and {_extent(actual)} in Keras")
+        return expected, actual
+
     def worst(self, name: str = "", count: int = 10) -> list[Extreme]:
         """The elements at which the sides are furthest apart, the worst first."""
-        expected, actual = self.tensor(name, "ref"), self.tensor(name, "keras")
-        gap = np.abs(self.tensor(name, "difference"))
-        gap = np.where(np.isnan(gap), np.inf, gap).ravel()
-        count = min(count, gap.size)
-        places = np.argpartition(-gap, count - 1)[:count] if count else np.array([], int)
-        ordered = sorted(places, key=lambda place: -gap[place])
-        return [
-            Extreme(
-                tuple(int(i) for i in np.unravel_index(place, expected.shape)),
-                float(expected.ravel()[place]),
-                float(actual.ravel()[place]),
-            )
-            for place in ordered
-        ]
+        return extremes(*self._both(name), count)
 
     def histogram(self, name: str = "", bins: int = 40) -> Histogram:
         """Both sides' values in common bins; what is not finite is left out."""
-        expected, actual = self.tensor(name, "ref"), self.tensor(name, "keras")
-        finite = [value[np.isfinite(value)].astype(np.float64) for value in (expected, actual)]
-        every = np.concatenate([value.ravel() for value in finite])
-        low, high = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
-        edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
-        return Histogram(edges, *(np.histogram(value, edges)[0] for value in finite))
+        return histogram(self.tensor(name, "ref"), self.tensor(name, "keras"), bins)
 
     def channels(self, name: str = "") -> Array:
         """Root mean square of the difference in each channel (the last axis)."""
-        gap = self.tensor(name, "difference")
-        flat = gap.reshape(-1, gap.shape[-1]) if gap.ndim else gap.reshape(1, 1)
-        return np.sqrt(np.mean(np.square(flat), axis=0))
+        return by_channel(*self._both(name))
 
     def spatial(self, name: str = "") -> Array:
         """Root mean square of the difference at each place, over images and channels: (h, w), or () without places.
 
         Of a kernel h w i o likewise, over its channels.
         """
-        gap = np.square(self.tensor(name, "difference"))
-        if gap.ndim == 4 and (name or self.default) in self._kernels:
-            return np.sqrt(gap.mean(axis=(2, 3)))
-        if gap.ndim < 3:
-            return np.sqrt(gap.mean())
-        return np.sqrt(gap.mean(axis=(0, -1)))
+        return by_place(*self._both(name), kernel=self._is_kernel(name))
 
-    @cached_property
-    def _kernels(self) -> frozenset[str]:
+    def _is_kernel(self, name: str) -> bool:
+        """Whether a tensor is laid out as a parameter: one of them, its gradient, or what an optimizer holds of it."""
         if self._pair is None:
-            return frozenset()
-        roles = {self._role_name(link) for link in self._links()}
-        return frozenset(roles | {f"d{role}" for role in roles})
+            return False
+        role = (name or self.default).partition(".")[0]
+        return any(role in (known, f"d{known}") for known in map(self._role_name, self._links()))
 
     def slice(self, name: str = "", side: str = "difference", index: Sequence[int | None] | None = None) -> Array:
         """A two-dimensional cut of a tensor.
@@ -306,6 +274,11 @@ class Look:
         Raises:
             BadUsage: the index does not fit.
         """
+        if side == "difference":
+            self._both(name)
+            index = self.cut(name) if index is None and self.tensor(name).ndim > 1 else index
+            expected, actual = (self.slice(name, one, index) for one in ("ref", "keras"))
+            return actual.astype(np.float64) - expected
         value = self.tensor(name, side)
         if value.ndim < 2:
             return value.reshape(1, -1)
@@ -326,7 +299,7 @@ class Look:
             at = (0,) * value.ndim
         if value.ndim <= 2:
             return (None,) * value.ndim
-        free = (0, 1) if (name or self.default) in self._kernels else (value.ndim - 3, value.ndim - 2)
+        free = (0, 1) if self._is_kernel(name) else (value.ndim - 3, value.ndim - 2)
         if all(value.shape[axis] == 1 for axis in free):  # no map: the two largest axes
             free = tuple(sorted(range(value.ndim), key=lambda axis: -value.shape[axis])[:2])
         return tuple(None if axis in free else at[axis] for axis in range(value.ndim))
@@ -399,7 +372,7 @@ class Look:
         arrays = {word: self.tensor(name, word) for word in ("ref", "keras")}
         if arrays["ref"].shape == arrays["keras"].shape:
             arrays["difference"] = self.tensor(name, "difference")
-        turned = name in self._kernels
+        turned = self._is_kernel(name)
         held = {k: np.moveaxis(v, 0, -1) if v.ndim == 4 and not turned else v for k, v in arrays.items()}
         about = {"layer": self.stop.layer, "phase": self.stop.phase, "step": self.stop.step, "tensor": name}
         with replacing(path, "export") as target:

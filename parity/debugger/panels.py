@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,7 @@ from parity.reports.words import clean, verdict_style
 from parity.wording import kind_words
 
 if TYPE_CHECKING:
+    from parity.debugger.looking import Look
     from parity.debugger.stepper import State, Stepper
     from parity.debugger.stops import Stop
 
@@ -148,7 +149,7 @@ class Panel(VerticalScroll, can_focus=True):
         """Shows a drawn view."""
         self._content.update(content)
 
-    def made_of(self, stepper: Stepper, name: str, width: int, height: int) -> Any:
+    def made_of(self, stepper: Stepper, name: str, width: int, height: int, turn: AbstractContextManager[Any]) -> Any:
         """What the view shows of a tensor at the present stop; runs in a thread and draws nothing.
 
         Args:
@@ -156,22 +157,29 @@ class Panel(VerticalScroll, can_focus=True):
             name: of the tensor.
             width: of the panel, in cells.
             height: likewise.
+            turn: held while something of the run is computed, and not while a tensor is only looked through, however
+                large it is.
         """
         try:
-            return _VIEWS[self.view](stepper, name, width, height)
+            with turn:
+                look = stepper.look()
+                if self.view in _RUNNING:
+                    return _VIEWS[self.view](stepper, look, name, width, height)
+                for each in look.names if self.view == "params" else (name,) if name else ():
+                    look.hold(each)
+            return _VIEWS[self.view](stepper, look, name, width, height)
         except ParityError as problem:
             return Text(clean(str(problem)), "italic")
 
 
-def _heatmap(stepper: Stepper, name: str, width: int, height: int) -> Any:
+def _heatmap(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
     """The difference through the worst element, with both sides' values beneath or beside it."""
-    look = stepper.look()
     if not name:
-        return _nothing(stepper)
+        return _nothing(look)
     cut = look.cut(name)
     at = ", ".join("*" if i is None else str(i) for i in cut)
     expected, actual = (look.slice(name, side, cut) for side in ("ref", "keras"))
-    limit = float(np.nanmax(np.abs(np.concatenate([expected.ravel(), actual.ravel()])), initial=0.0))
+    limit = pictures.strongest(expected, actual)
     gap = pictures.heatmap(
         look.slice(name, "difference", cut), width, max(4, height // 2 - 2), f"{name}[{at}]: Keras − reference"
     )
@@ -184,11 +192,10 @@ def _heatmap(stepper: Stepper, name: str, width: int, height: int) -> Any:
     return Group(gap, Text(), both)
 
 
-def _slice(stepper: Stepper, name: str, width: int, height: int) -> Any:
+def _slice(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
     """The numbers around the worst element, of both sides."""
-    look = stepper.look()
     if not name:
-        return _nothing(stepper)
+        return _nothing(look)
     cut, worst = look.cut(name), look.worst(name, 1)
     expected, actual = (look.slice(name, side, cut) for side in ("ref", "keras"))
     at = [i for i, free in zip(worst[0].index, cut, strict=True) if free is None] if worst else []
@@ -216,71 +223,55 @@ def _slice(stepper: Stepper, name: str, width: int, height: int) -> Any:
     return Group(Text(f"{name}[{where}], around the element that differs most", "dim"), *parts)
 
 
-def _histogram(stepper: Stepper, name: str, width: int, height: int) -> Any:
-    return pictures.histogram(stepper.look().histogram(name), width, height - 1) if name else _nothing(stepper)
+def _histogram(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
+    return pictures.histogram(look.histogram(name), width, height - 1) if name else _nothing(look)
 
 
-def _worst(stepper: Stepper, name: str, width: int, height: int) -> Any:
-    return pictures.worst(stepper.look().worst(name, max(5, height - 2))) if name else _nothing(stepper)
+def _worst(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
+    return pictures.worst(look.worst(name, max(5, height - 2))) if name else _nothing(look)
 
 
-def _profile(stepper: Stepper, name: str, width: int, height: int) -> Any:
-    look = stepper.look()
-    return pictures.profiles(look.channels(name), look.spatial(name), width, height) if name else _nothing(stepper)
+def _profile(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
+    return pictures.profiles(look.channels(name), look.spatial(name), width, height) if name else _nothing(look)
 
 
-def _terms(stepper: Stepper, name: str, width: int, height: int) -> Any:
-    look = stepper.look()
-    if stepper.stop.pair is None:
-        return _nothing(stepper)
+def _terms(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
+    if look.stop.pair is None:
+        return _nothing(look)
     index = look.worst("output", 1)[0].index if "output" in look.names else ()
     return pictures.terms(look.terms(index, max(4, height - 6)))
 
 
-def _params(stepper: Stepper, name: str, width: int, height: int) -> Any:
-    """The parameters of the layer: sizes and distances; which, `[` and `]` and `show` go into."""
-    look = stepper.look()
-    pair = stepper.stop.pair
+def _params(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
+    """The parameters of the layer, and in an update what the optimizers hold: sizes and distances."""
+    pair = look.stop.pair
     if pair is None:
-        return _nothing(stepper)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for column in ("tensor", "shape", "rms (ref)", "rms (Keras)", "rms difference"):
-        table.add_column(column, justify="left" if column == "tensor" else "right", no_wrap=True)
-    for each in look.names:
-        try:
-            expected, actual = look.tensor(each, "ref"), look.tensor(each, "keras")
-        except ParityError:
-            continue
-        gap = _rms(actual.astype(np.float64) - expected) if actual.shape == expected.shape else float("nan")
-        shape = "×".join(map(str, expected.shape)) or "scalar"
-        row = (pictures.number(_rms(expected)), pictures.number(_rms(actual)), pictures.number(gap))
-        table.add_row(each, shape, *row)
+        return _nothing(look)
     kinds = Text.assemble(
         ("reference  ", "dim"), kind_words(pair.ref.kind), ("\nKeras      ", "dim"), kind_words(pair.keras.kind)
     )
-    return Group(kinds, Text(), table)
+    return Group(kinds, Text(), pictures.parameters(look.parameters()))
 
 
-def _recipe(stepper: Stepper, name: str, width: int, height: int) -> Any:
-    return pictures.recipe(stepper.look().recipe())
+def _recipe(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
+    return pictures.recipe(look.recipe())
 
 
-def _experiments(stepper: Stepper, name: str, width: int, height: int) -> Any:
+def _experiments(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
     made = [Text(f"{i}. {clean(item.words)}") for i, item in enumerate(stepper.experiments, start=1)]
     points = [Text(f"breakpoint {b.number}: {b.words} ({b.hits} hits)", "dim") for b in stepper.breakpoints]
     empty = "no experiments: x puts the reference's tensor in, :set epsilon=1e-3 edits the reference, f applies a fix"
     return Group(*(made or [Text(empty, "italic")]), Text(), *points)
 
 
-def _nothing(stepper: Stepper) -> Text:
-    return Text(f"nothing is computed at {clean(stepper.stop.words)}; n goes on", "italic")
+def _nothing(look: Look) -> Text:
+    return Text(f"nothing is computed at {clean(look.stop.words)}; n goes on", "italic")
 
 
-def _rms(value: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(value.astype(np.float64))))) if value.size else 0.0
+_RUNNING = ("terms", "recipe", "experiments")
+"""Views that run layers, or look at the run itself."""
 
-
-_VIEWS: dict[str, Callable[[Stepper, str, int, int], Any]] = {
+_VIEWS: dict[str, Callable[[Stepper, Look, str, int, int], Any]] = {
     "heatmap": _heatmap,
     "slice": _slice,
     "histogram": _histogram,

@@ -14,12 +14,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from parity.debugger.measures import reduced
+from parity.reports.words import clean
+
 if TYPE_CHECKING:
-    from parity.debugger.looking import Extreme, Histogram
+    from parity.debugger.looking import ParameterLine
+    from parity.debugger.measures import Extreme, Histogram
     from parity.debugger.terms import Terms
     from parity.report import RecipeRow
 
-__all__ = ["bars", "heatmap", "histogram", "number", "profiles", "recipe", "terms", "worst"]
+__all__ = ["bars", "heatmap", "histogram", "number", "parameters", "profiles", "recipe", "strongest", "terms", "worst"]
 
 Array = np.ndarray
 
@@ -37,18 +41,11 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _reduced(value: Array, height: int, width: int) -> Array:
-    """A matrix of at most (height, width) whose cells hold the entry of greatest magnitude of what they cover."""
-    rows, columns = value.shape
-    down, across = -(-rows // max(1, height)), -(-columns // max(1, width))
-    if down == across == 1:
-        return value
-    tall, wide = -(-rows // down), -(-columns // across)
-    padded = np.full((tall * down, wide * across), np.nan, np.float64)
-    padded[:rows, :columns] = value
-    blocks = padded.reshape(tall, down, wide, across).transpose(0, 2, 1, 3).reshape(tall, wide, -1)
-    size = np.where(np.isnan(blocks), -1.0, np.abs(blocks))
-    return np.take_along_axis(blocks, size.argmax(axis=-1)[..., None], axis=-1)[..., 0]
+def strongest(*values: Array) -> float | None:
+    """The greatest magnitude in several tensors, as their common scale; None where one is not finite."""
+    ends = [float(rule.reduce(value, axis=None, initial=0.0)) for value in values for rule in (np.fmax, np.fmin)]
+    top = max((abs(end) for end in ends), default=0.0)
+    return top if math.isfinite(top) else None
 
 
 def heatmap(value: Array, width: int = 60, height: int = 16, title: str = "", limit: float | None = None) -> Group:
@@ -61,7 +58,7 @@ def heatmap(value: Array, width: int = 60, height: int = 16, title: str = "", li
         title: stands above it.
         limit: the magnitude of the strongest colour; by default the greatest one.
     """
-    shown = _reduced(np.asarray(value, np.float64), height, max(1, width // 2))
+    shown = reduced(value, height, max(1, width // 2))
     finite = np.abs(shown[np.isfinite(shown)])
     top = limit if limit is not None else float(finite.max(initial=0.0))
     lines: list[Text] = []
@@ -171,9 +168,11 @@ def terms(found: Terms) -> Group:
     if found.field:
         lines.append(Text("reads " + " × ".join(f"{a}…{b}" if a != b else f"{a}" for a, b in found.field), "dim"))
     if found.image_field is not None:
-        size, stride, _ = found.image_field
+        size, stride, offset = (part for part in found.image_field)
         words = "×".join(f"{s:g}" for s in size)
-        lines.append(Text(f"its receptive field on the network's input is {words}, a step of {stride[0]:g}", "dim"))
+        at = ",".join(f"{o:g}" for o in offset)
+        step = ",".join(f"{s:g}" for s in stride)
+        lines.append(Text(f"its receptive field on the network's input is {words} (stride {step}, offset {at})", "dim"))
     table = _table(
         "input", "value (ref)", "value (Keras)", "slope (ref)", "slope (Keras)", "adds (ref)", "adds (Keras)"
     )
@@ -184,12 +183,23 @@ def terms(found: Terms) -> Group:
     return Group(*lines, table)
 
 
+def parameters(rows: Sequence[ParameterLine]) -> Table:
+    """Parameters and what optimizers hold of them: sizes as root mean squares, and how far the sides are apart."""
+    table = _table("tensor", "shape", "rms (ref)", "rms (Keras)", "rms difference")
+    for row in rows:
+        sizes = ("-" if value is None else number(value) for value in (row.ref, row.keras, row.difference))
+        table.add_row(clean(row.name), "×".join(map(str, row.shape)) or "scalar", *sizes)
+    return table
+
+
 def recipe(rows: Sequence[RecipeRow]) -> Table:
     """How both sides are trained, side by side."""
     table = _table("", "reference", "Keras", "", left=True)
     for row in rows:
         marked = row.ref + (" (default)" if row.default else "")
-        table.add_row(row.name, marked, row.keras, "" if row.same else "differs", style="" if row.same else "bold")
+        table.add_row(
+            row.name, clean(marked), clean(row.keras), "" if row.same else "differs", style="" if row.same else "bold"
+        )
     return table
 
 

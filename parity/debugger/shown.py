@@ -1,16 +1,16 @@
-"""What the debugger's commands print: short texts and tables that a pipe can take."""
+"""What the debugger's commands print: words, tables and pictures that a pipe can take."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from parity.debugger import pictures
 from parity.debugger.looking import Look
 from parity.report import Finding, Probe
 from parity.reports.tables import plain_table
@@ -18,13 +18,12 @@ from parity.reports.words import clean, relative, times_floor, verdict_style
 
 if TYPE_CHECKING:
     from parity.debugger.stepper import Arrival, Stepper
-    from parity.debugger.terms import Terms
 
-__all__ = ["arrival", "channels", "findings", "heatmap", "histogram", "layers", "recipe", "status", "terms", "worst"]
+__all__ = ["arrival", "channels", "findings", "heatmap", "histogram", "layers", "parameters", "status", "worst"]
 
-Array = np.ndarray
+_WIDE, _TALL = 72, 24
+"""Columns and lines of what is drawn where nobody says how large the screen is."""
 
-_SHADES = " .:-=+*#%@"
 _RIGHT = {"justify": "right", "no_wrap": True}
 
 
@@ -98,83 +97,41 @@ def layers(look: Look, position: str) -> Any:
 def worst(look: Look, name: str, count: int = 10) -> Any:
     """The elements that are furthest off."""
     name = name or look.default
-    table = plain_table(
-        ("index", {"no_wrap": True}), ("reference", _RIGHT), ("Keras", _RIGHT), ("difference", _RIGHT),
-        title=f"{name}: the elements that differ most",
-    )  # fmt: skip
-    for item in look.worst(name, count):
-        table.add_row(",".join(map(str, item.index)), f"{item.ref:.7g}", f"{item.keras:.7g}", f"{item.difference:.3g}")
-    return table
+    return _titled(f"{name}: the elements that differ most", pictures.worst(look.worst(name, count)))
 
 
-def heatmap(look: Look, name: str, side: str, index: Sequence[int | None] | None = None, width: int = 64) -> Any:
-    """A cut of a tensor in shades; the largest absolute value of a cell where the cut is larger than the screen."""
+def heatmap(look: Look, name: str, side: str, index: Sequence[int | None] | None = None) -> Any:
+    """A cut of a tensor as a picture."""
     name = name or look.default
     index = look.cut(name) if index is None else index
-    cut = np.abs(look.slice(name, side, index).astype(np.float64))
-    steps = [max(1, -(-extent // most)) for extent, most in zip(cut.shape, (width // 2, width), strict=True)]
-    padded = np.pad(cut, [(0, -extent % step) for extent, step in zip(cut.shape, steps, strict=True)])
-    cells = padded.reshape(padded.shape[0] // steps[0], steps[0], -1, steps[1]).max(axis=(1, 3))
-    finite = cells[np.isfinite(cells)]
-    top = float(finite.max()) if finite.size else 0.0
-    shade = np.zeros(cells.shape, int)
-    if top > 0:
-        shade = np.ceil(np.nan_to_num(cells / top, nan=1, posinf=1) * (len(_SHADES) - 1)).astype(int).clip(0, 9)
-    rows = ["".join(_SHADES[s] if np.isfinite(v) else "!" for s, v in zip(*pair, strict=True))
-            for pair in zip(shade, cells, strict=True)]  # fmt: skip
     at = ",".join("*" if i is None else str(i) for i in index)
-    whose = {"ref": "reference", "keras": "Keras", "difference": "difference"}[side]
-    head = f"{name}[{at}] of the {whose}, absolute; @ is {top:.3g}" + (
-        ", ! is not finite" if "!" in "".join(rows) else ""
-    )
-    return Text("\n".join([head, *("|" + row + "|" for row in rows)]))
+    whose = {"ref": "reference", "keras": "Keras", "difference": "Keras − reference"}[side]
+    return pictures.heatmap(look.slice(name, side, index), _WIDE, _TALL, f"{name}[{at}]: {whose}")
 
 
 def histogram(look: Look, name: str, bins: int = 16) -> Any:
     """Both sides' values in bins."""
     name = name or look.default
-    found = look.histogram(name, bins)
-    table = plain_table(("from", _RIGHT), ("reference", _RIGHT), ("Keras", _RIGHT), ("", {}), title=f"{name}: values")
-    most = max(1, int(max(found.ref.max(initial=0), found.keras.max(initial=0))))
-    for low, a, b in zip(found.edges, found.ref, found.keras, strict=False):
-        bar = "#" * round(20 * int(a) / most) + "\n" + "=" * round(20 * int(b) / most)
-        table.add_row(f"{low:.3g}", str(a), str(b), bar)
-    return table
+    return _titled(f"{name}: values", pictures.histogram(look.histogram(name, bins), _WIDE, bins))
 
 
-def channels(look: Look, name: str, count: int = 16) -> Any:
-    """The channels that are furthest off, and their share of the error."""
+def channels(look: Look, name: str) -> Any:
+    """Where the error lies: by place, and the channels that are furthest off."""
     name = name or look.default
-    values = look.channels(name)
-    total = float(np.square(values).sum()) or 1.0
-    table = plain_table(
-        ("channel", _RIGHT), ("rms error", _RIGHT), ("share", _RIGHT), title=f"{name}: error by channel ({values.size})"
-    )
-    for channel in sorted(range(values.size), key=lambda c: -values[c])[:count]:
-        table.add_row(str(channel), f"{values[channel]:.3g}", f"{values[channel] ** 2 / total:.0%}")
-    return table
+    drawn = pictures.profiles(look.channels(name), look.spatial(name), _WIDE, _TALL)
+    return _titled(f"{name}: root mean square of the difference", drawn)
 
 
-def terms(found: Terms) -> Any:
-    """An element, its receptive field, and the terms that made it."""
-    at = ",".join(map(str, found.index))
-    lines = [f"output[{at}]: {found.ref:.7g} in the reference, {found.keras:.7g} in Keras"]
-    if found.field:
-        lines.append("made of its input at " + ", ".join(f"{a}" if a == b else f"{a}..{b}" for a, b in found.field))
-    if found.image_field is not None:
-        size, stride, offset = (tuple(f"{v:g}" for v in part) for part in found.image_field)
-        lines.append(f"sees {' by '.join(size)} of the input (stride {','.join(stride)}, offset {','.join(offset)})")
-    lines.append(f"bias and the rest: {found.rest_ref:.7g} in the reference, {found.rest_keras:.7g} in Keras")
-    table = plain_table(
-        ("input at", {"no_wrap": True}), ("reference: value × weight", _RIGHT), ("Keras: value × weight", _RIGHT),
-        title="terms that differ most",
-    )  # fmt: skip
-    for item in found.terms:
-        table.add_row(
-            ",".join(map(str, item.index)), f"{item.value_ref:.4g} × {item.slope_ref:.4g} = {item.ref:.5g}",
-            f"{item.value_keras:.4g} × {item.slope_keras:.4g} = {item.keras:.5g}",
-        )  # fmt: skip
-    return Group(Text("\n".join(lines)), table)
+def parameters(look: Look, *, slots: bool) -> Any:
+    """The layer's parameters, or what the optimizers hold of them after this update."""
+    rows = [row for row in look.parameters() if "." in row.name or not slots]
+    if slots and not rows:
+        return Text("nothing is held here; go on to an update of a layer with parameters (run update)")
+    return pictures.parameters(rows)
+
+
+def _titled(title: str, drawn: Any) -> Any:
+    return Group(Text(title, "bold"), drawn)
 
 
 def findings(found: Sequence[Finding]) -> Any:
@@ -191,11 +148,3 @@ def findings(found: Sequence[Finding]) -> Any:
             able = "" if f.changes else "  (not one that `fix` can carry out)"
             parts.append(Padding(Text(f"fix in Keras: {clean(f.fix)}{able}"), (0, 0, 0, 3)))
     return Group(*parts)
-
-
-def recipe(look: Look) -> Any:
-    """How both sides are trained."""
-    table = plain_table(("", {}), ("reference", {}), ("Keras", {}), ("", {}), title="recipe")
-    for row in look.recipe():
-        table.add_row(row.name, clean(row.ref), clean(row.keras), "same" if row.same else "differs")
-    return table

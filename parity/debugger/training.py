@@ -177,6 +177,8 @@ class Training:
         for held in (self.run.course, self.run.free):
             del held.passes[max(step, 1) :]
             del held.weights[step:]
+        for side, at in [key for key in self._put if key[1] > step]:
+            del self._put[side, at]
         self.run.moves = [move for at in sorted(self._moves) for move in self._moves[at]]
         self._scenes[step - 1].changed()
 

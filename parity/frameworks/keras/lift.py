@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from parity.frameworks.keras.calls import layer_of, outputs_of
 from parity.frameworks.keras.choice import engine_name
@@ -38,8 +39,16 @@ def lift(path: str | Path, arch: str | Path | None = None) -> tuple[Network, Rec
 
 
 def lift_file(file: KerasFile) -> tuple[Network, Recipe]:
-    """As `lift`, of a file whose facts have been read."""
-    file = repaired(file)
+    """As `lift`, of a file whose facts have been read; made once, as opening a model asks for it more than once."""
+    if file not in _LIFTED:
+        _LIFTED[file] = _lifted(repaired(file))
+    return _LIFTED[file]
+
+
+_LIFTED: WeakKeyDictionary[KerasFile, tuple[Network, Recipe]] = WeakKeyDictionary()
+
+
+def _lifted(file: KerasFile) -> tuple[Network, Recipe]:
     with guard(file.path):
         stored = list(file.weights) if file.format == "hdf5" else []
         walked = walk(file.path, file.model_config, stored)
