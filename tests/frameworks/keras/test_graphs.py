@@ -35,6 +35,7 @@ def _targets(example, runner):
 def _own_loss(example, method):
     """What Keras' own `test_on_batch` or `train_on_batch` says of the batch."""
     model, given = example.model, list(example.inputs.values())
+    model.run_eagerly = True  # the same numbers, without the time that a graph takes to be traced
     x = example.inputs if len(given) > 1 and isinstance(model.input, dict) else given if len(given) > 1 else given[0]
     result = getattr(model, method)(x, example.labels, sample_weight=example.weights)
     return float(np.ravel(result)[0])

@@ -489,7 +489,7 @@ def test_junk_anywhere_gives_an_error_or_a_network(seed: int, where: Path) -> No
     batch = {name: np.ones((2, *size), np.float32) for name, size in dag.inputs.items()}
     spots = places(whole)
     outcomes = {True: 0, False: 0}
-    for _ in range(250):
+    for _ in range(100):
         data: Any = whole
         for _ in range(rng.choice((1, 1, 2))):
             try:
@@ -506,4 +506,4 @@ def test_junk_anywhere_gives_an_error_or_a_network(seed: int, where: Path) -> No
         except ParityError as error:
             assert "\n" not in str(error)
             outcomes[False] += 1
-    assert min(outcomes.values()) > 30
+    assert min(outcomes.values()) > 10

@@ -485,7 +485,7 @@ def test_junk_anywhere_gives_an_error_or_a_network(seed: int) -> None:
     lift_data(whole, "x")
     spots = places(whole)
     outcomes = {True: 0, False: 0}
-    for _ in range(250):
+    for _ in range(100):
         data: Any = whole
         for _ in range(rng.choice((1, 1, 2))):
             spot = rng.choice(spots)
@@ -505,4 +505,4 @@ def test_junk_anywhere_gives_an_error_or_a_network(seed: int) -> None:
         except ParityError as error:
             assert "\n" not in str(error)
             outcomes[False] += 1
-    assert min(outcomes.values()) > 30
+    assert min(outcomes.values()) > 10
