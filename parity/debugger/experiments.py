@@ -13,7 +13,6 @@ from parity.bench import Unfit
 from parity.debugger import written
 from parity.debugger.exchange import SIDES, carried, put_gradients, put_output, put_weights, undoing
 from parity.debugger.nodes import Blocked
-from parity.diagnose import diagnose
 from parity.errors import BadUsage, ParityError
 from parity.experiments import Edit, Experiment
 from parity.report import Finding
@@ -84,6 +83,7 @@ class Experiments:
         """
         if source not in SIDES:
             raise BadUsage(f"put: whose tensor, ref or keras? not {source!r}")
+        self._stepper.training.refuse("put")
         stop = self._stepper.stop
         if stop.pair is None or stop.phase == "loss":
             raise BadUsage(f"put: there is nothing to put in at {stop.words}; go on to a layer's forward or backward")
@@ -109,6 +109,7 @@ class Experiments:
         Raises:
             BadUsage: there is no such field or parameter here, or the value does not fit.
         """
+        self._stepper.training.refuse("set")
         stop = self._stepper.stop
         name, equals, text = assignment.partition("=")
         side, dot, plain = name.strip().rpartition(".")
@@ -230,11 +231,7 @@ class Experiments:
         """What the rules say of the present stop: causes of what was seen so far, at this layer or in the recipe."""
         stepper, stop = self._stepper, self._stepper.stop
         if stop.index not in self._findings:
-            first = stepper.training.scene(1)
-            first.ready()
-            if stop.phase not in ("input", "structure", "weights"):  # what runs layers alone is at hand from there on
-                first.run.bench = first.bench(backward=stop.phase in ("backward", "update"))
-            found = diagnose(first.run)
+            found = stepper.training.findings(stop.phase)
             here = [f for f in found if _concerns(f, stop.layer, stop.keras_layer, stop.phase)]
             self._findings[stop.index] = tuple(here)
         return self._findings[stop.index]
@@ -253,6 +250,7 @@ class Experiments:
         from parity.sides import Opening, open_sides
 
         stepper = self._stepper
+        stepper.training.refuse("fix")
         finding = self._chosen(which)
         before, batch = (stepper.comparison.keras, stepper.comparison.data), stepper.batch
         inner: Any = getattr(before[0], "inner", before[0])

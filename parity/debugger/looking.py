@@ -100,6 +100,8 @@ class Look:
         name = name or self.default
         if side not in SIDES:
             raise BadUsage(f"a tensor is of ref or keras, or their difference, not of {side!r}")
+        if not self.names:
+            raise BadUsage(f"nothing is computed at {self.stop.words}; go on to a layer")
         if name not in self.names:
             raise BadUsage(f"there is no tensor {name!r} at {self.stop.words}; there are {', '.join(self.names)}")
         if side != "difference":
@@ -176,13 +178,11 @@ class Look:
     def _parameter(self, link: Link, side: str) -> Array | None:
         """A parameter in the Keras layout, before the step (in the update phase: after it)."""
         stepper, step = self._stepper, self.stop.step
-        run = stepper.comparison
-        held = run.course if side == "ref" else run.free
-        after = self.stop.phase == "update"
-        if after:
-            stepper.training.update(step)
-        scene = stepper.scene(self.stop.index)
-        values = held.weights[step] if after else (scene.ref if side == "ref" else scene.keras).weights
+        if self.stop.phase == "update":
+            values = stepper.training.weights(side, step)
+        else:
+            scene = stepper.scene(self.stop.index)
+            values = (scene.ref if side == "ref" else scene.keras).weights
         if side == "keras":
             return values.get(link.keras)
         known = link.to_keras is not None and all(key in values for key in link.ref)

@@ -43,6 +43,7 @@ def write_repro(stepper: Stepper, folder: Path) -> str:
         BadUsage: no layer diverges when it is run alone, it cannot be written as a script, or the folder is not
             writable.
     """
+    stepper.training.refuse("repro")
     stop = _chosen(stepper)
     scene = stepper.scene(stop.index)
     scene.ready()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,14 +15,16 @@ from parity.comparison import begun
 from parity.debugger.breakpoints import Breakpoint
 from parity.debugger.experiments import Experiments
 from parity.debugger.nodes import Blocked
+from parity.debugger.played import RecordedPair
 from parity.debugger.scene import How, Scene
-from parity.debugger.stops import Stop, stops_of
+from parity.debugger.stops import Stop, common, end_of, entered, stops_of, within
 from parity.debugger.training import Training
 from parity.diagnose import first_divergence
 from parity.errors import BadUsage, ParityError
 from parity.report import FirstDivergence, Probe
 from parity.reports.words import worst
 from parity.setup import Setup, set_up
+from parity.traces.between import recorded_batch
 
 if TYPE_CHECKING:
     from parity.debugger.looking import Look
@@ -106,14 +108,19 @@ class Stepper:
         self.mode, self.steps, self._only, self._strict = mode, steps, only, strict
         self._own = weights == "own"
         self._how = How(setup.limits, seed, memory)
-        self.seed, self.batch = seed, setup.sides.batch
+        self._recorded = RecordedPair.of(setup)
+        self.seed = seed
+        self.batch = setup.sides.batch if self._recorded is None else recorded_batch(self._recorded.ref)
         self.breakpoints: list[Breakpoint] = []
         self.comparison: Comparison
         self.training: Training
         self.stops: tuple[Stop, ...] = ()
         self._states: dict[int, State] = {}
-        self._file_values = setup.sides.keras.params()
-        self.begin(setup.sides.keras, setup.sides.data)
+        if self._recorded is None:
+            self._file_values = setup.sides.keras.params()
+            self.begin(setup.sides.keras, setup.sides.data)
+        else:
+            self._play(self._recorded)
         self.experiments: Experiments = Experiments(self)
 
     @classmethod
@@ -170,10 +177,19 @@ class Stepper:
         backward = self.mode == "train" and self.comparison.alignment.has_loss
         recorded = any(hasattr(side, "recording") or hasattr(side, "trace") for side in (ref, keras))
         self.training = Training(self.comparison, slots, self._how)
+        self._stop_at(self.steps, backward=backward, recorded=recorded)
+
+    def _play(self, pair: RecordedPair) -> None:
+        """The start of two recorded runs, which are played back."""
+        self.comparison, played = pair.begun()
+        self.training = cast(Training, played)  # in the part that is asked of it; it refuses the rest
+        backward = self.mode == "train" and pair.steps > 0
+        self._stop_at(min(self.steps, pair.steps) if backward else 1, backward=backward, recorded=True)
+
+    def _stop_at(self, steps: int, *, backward: bool, recorded: bool) -> None:
+        """Every stop anew, and the first of them judged."""
         self._fixed = tuple(self.comparison.probes)
-        self.stops = stops_of(
-            self.comparison.alignment, self._fixed, steps=self.steps, backward=backward, recorded=recorded
-        )
+        self.stops = stops_of(self.comparison.alignment, self._fixed, steps=steps, backward=backward, recorded=recorded)
         self._states.clear()
         self.position, self.inside = 0, ()
         self._judge_through(0)
@@ -212,7 +228,7 @@ class Stepper:
     @property
     def first_divergence(self) -> FirstDivergence | None:
         """The earliest fault of what was compared so far; None while there is none."""
-        return first_divergence(self.judged, (), strict=self._strict)
+        return first_divergence(self.judged, (), strict=self._strict, alone=self._recorded is None)
 
     @property
     def verdict(self) -> str:
@@ -242,9 +258,9 @@ class Stepper:
         if self.position + 1 >= len(self.stops):
             return Arrival(self.stop, self._judge_through(self.position), "end")
         target = self.position + 1
-        crossing = self._entered(self.stops[target])
+        crossing = entered(self.inside, self.stops[target])
         if crossing:
-            target = self._end_of(target, crossing)
+            target = end_of(self.stops, target, crossing)
         return self._stood(self._proceed(target, "step", passing=target > self.position + 1))
 
     def previous(self) -> Arrival:
@@ -252,7 +268,7 @@ class Stepper:
         if self.position == 0:
             return Arrival(self.stop, self._judge_through(0), "start")
         target = self.position - 1
-        crossing = self._entered(self.stops[target])
+        crossing = entered(self.inside, self.stops[target])
         if crossing and self.stop.group[: len(crossing)] == crossing:
             while target > 0 and self.stops[target].group[: len(crossing)] == crossing:
                 target -= 1
@@ -265,10 +281,10 @@ class Stepper:
             BadUsage: there is none.
         """
         for at in (self.position, self.position + 1):
-            crossing = self._entered(self.stops[at]) if at < len(self.stops) else ()
+            crossing = entered(self.inside, self.stops[at]) if at < len(self.stops) else ()
             if crossing:
                 first = at
-                while first > 0 and self._same_group(first - 1, at, crossing):
+                while first > 0 and within(self.stops[first - 1], self.stops[at], crossing):
                     first -= 1
                 self.inside = crossing
                 return self.goto(first) if first <= self.position else self._proceed(first, "step")
@@ -283,7 +299,7 @@ class Stepper:
         if not self.inside:
             raise BadUsage("out: this is no submodel")
         left, self.inside = self.inside, self.inside[:-1]
-        return self._proceed(self._end_of(self.position, left), "step", passing=True)
+        return self._proceed(end_of(self.stops, self.position, left), "step", passing=True)
 
     def resume(self, progress: Callable[[Stop], None] | None = None) -> Arrival:
         """On to the next breakpoint, divergence, or the end.
@@ -334,7 +350,7 @@ class Stepper:
             raise BadUsage(f"there are stops 0 to {len(self.stops) - 1}, not {index}")
         state = self._judge_through(index)
         self.position = index
-        self._follow(self.stop)
+        self.inside = common(self.inside, self.stop)
         return Arrival(self.stop, state, "start" if index == 0 else "step")
 
     def restart(self) -> Arrival:
@@ -413,12 +429,15 @@ class Stepper:
         return next((item for item in met if item.hits > item.after), None)
 
     def _is_new_fault(self, index: int, state: State) -> bool:
-        bad = (*_FAULTS, "masked") if self._strict else _FAULTS
+        alone = self._recorded is None  # else nobody can say in which layer what two runs differ by was born
+        bad = (*_FAULTS, *(("masked",) if self._strict else ()), *(() if alone else ("inherited",)))
         stop = self.stops[index]
         if not any(p.status in bad and self._counts(p) for p in state.probes):
             return False
         earlier = [
-            s for s in self.stops[:index] if s.phase == stop.phase and (s.phase == "update" or s.layer == stop.layer)
+            s
+            for s in self.stops[:index]
+            if s.phase == stop.phase and (not alone or s.phase == "update" or s.layer == stop.layer)
         ]
         return not any(p.status in bad and self._counts(p) for s in earlier for p in self._states[s.index].probes)
 
@@ -463,39 +482,8 @@ class Stepper:
 
     # ---- submodels
 
-    def _entered(self, stop: Stop) -> tuple[str, ...]:
-        """The submodel just below the present one that a stop stands in; () where it stands in none."""
-        depth = 0
-        for mine, theirs in zip(self.inside, stop.group, strict=False):
-            if mine != theirs:
-                break
-            depth += 1
-        return stop.group[: depth + 1] if len(stop.group) > depth and depth == len(self.inside) else ()
-
-    def _same_group(self, a: int, b: int, group: tuple[str, ...]) -> bool:
-        one, other = self.stops[a], self.stops[b]
-        return (one.phase, one.step) == (other.phase, other.step) and one.group[: len(group)] == group
-
-    def _end_of(self, index: int, group: tuple[str, ...]) -> int:
-        """The last of the stops from `index` on that stand in a submodel."""
-        last = index
-        while last + 1 < len(self.stops) and self._same_group(last + 1, index, group):
-            last += 1
-        return last
-
     def _stood(self, arrival: Arrival) -> Arrival:
         """Where a run was stopped in a submodel one is inside it; where it only went on, out of those it left."""
-        if arrival.reason in ("breakpoint", "divergence", "reached"):
-            self.inside = arrival.stop.group
-        else:
-            self._follow(arrival.stop)
+        stopped = arrival.reason in ("breakpoint", "divergence", "reached")
+        self.inside = arrival.stop.group if stopped else common(self.inside, arrival.stop)
         return arrival
-
-    def _follow(self, stop: Stop) -> None:
-        """Leave the submodels that a stop does not stand in."""
-        depth = 0
-        for mine, theirs in zip(self.inside, stop.group, strict=False):
-            if mine != theirs:
-                break
-            depth += 1
-        self.inside = self.inside[:depth]

@@ -9,7 +9,7 @@ from parity.align import Alignment, Pair
 from parity.layers import Loss
 from parity.report import Probe
 
-__all__ = ["Stop", "stops_of"]
+__all__ = ["Stop", "common", "end_of", "entered", "stops_of", "within"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,3 +90,35 @@ def stops_of(
             for pair in with_params:
                 add("update", step, pair)
     return tuple(made)
+
+
+# ---- submodels
+
+
+def common(inside: Sequence[str], stop: Stop) -> tuple[str, ...]:
+    """Of the submodels that one is inside, those that a stop stands in too."""
+    depth = 0
+    for mine, theirs in zip(inside, stop.group, strict=False):
+        if mine != theirs:
+            break
+        depth += 1
+    return tuple(inside[:depth])
+
+
+def entered(inside: Sequence[str], stop: Stop) -> tuple[str, ...]:
+    """The submodel just below the present one that a stop stands in; () where it stands in none."""
+    depth = len(common(inside, stop))
+    return stop.group[: depth + 1] if len(stop.group) > depth == len(inside) else ()
+
+
+def within(stop: Stop, other: Stop, group: Sequence[str]) -> bool:
+    """Whether a stop stands in a submodel in the same phase and step as another."""
+    return (stop.phase, stop.step) == (other.phase, other.step) and stop.group[: len(group)] == tuple(group)
+
+
+def end_of(stops: Sequence[Stop], index: int, group: Sequence[str]) -> int:
+    """The last of the stops from `index` on that stand in a submodel."""
+    last = index
+    while last + 1 < len(stops) and within(stops[last + 1], stops[index], group):
+        last += 1
+    return last

@@ -84,6 +84,7 @@ def terms_of(stepper: Stepper, stop: Stop, index: tuple[int, ...], count: int) -
         BadUsage: the index lies outside, or a side cannot be run alone.
     """
     assert stop.pair is not None
+    stepper.training.refuse("terms")
     scene, pair = stepper.scene(stop.index), stop.pair
     scene.ready()
     try:

@@ -11,7 +11,8 @@ import numpy as np
 from parity.case import Comparison
 from parity.comparison import Slots, unmoved, update_probe
 from parity.debugger.scene import How, Scene
-from parity.report import Probe
+from parity.diagnose import diagnose
+from parity.report import Finding, Probe
 from parity.transfer import transferred
 from parity.updates import Move, isolated_step, step_moves
 
@@ -152,6 +153,23 @@ class Training:
         optimizers.alone = run.keras.halted()
         optimizers.steps = step
         return _Made(ends[0], ends[1], reached, (slots[0], slots[1]))
+
+    def weights(self, side: str, step: int) -> Mapping[str, Array]:
+        """A side's parameters after so many updates."""
+        if step:
+            self.update(step)
+        return (self.run.course if side == "ref" else self.run.free).weights[step]
+
+    def findings(self, phase: str) -> tuple[Finding, ...]:
+        """What the rules say of what was seen so far, up to a phase."""
+        first = self.scene(1)
+        first.ready()
+        if phase not in ("input", "structure", "weights"):  # what runs layers alone is at hand from there on
+            first.run.bench = first.bench(backward=phase in ("backward", "update"))
+        return diagnose(first.run)
+
+    def refuse(self, what: str) -> None:
+        """Nothing: every experiment can be made."""
 
     def slots(self, step: int) -> tuple[Slots, Slots]:
         """What both optimizers hold after a step's update, by the ids of each side."""

@@ -18,7 +18,7 @@ from parity.traces.format import is_trace
 from parity.traces.reader import Trace
 from parity.traces.two import compare_traces, findings_of
 
-__all__ = ["recorded_pair"]
+__all__ = ["recorded_batch", "recorded_pair", "traces_of"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -36,29 +36,57 @@ def recorded_pair(
     Raises:
         ParityError: a file cannot be read or run, or the two have nothing in common.
     """
-    ref, keras, mode = setup.ref, setup.keras, setup.mode
-    mine = Trace(fspath(ref)) if is_trace(ref) else None
-    theirs = Trace(fspath(keras)) if is_trace(keras) else None
-    if theirs is None and (mine is None or mine.network.framework == "matconvnet" or mine.tensors == "all"):
-        return None
     with tempfile.TemporaryDirectory() as folder:
-        notes: list[str] = []
-        other = mine or theirs
-        assert other is not None
-        if mine is None or theirs is None:
-            name = "reference" if mine is None else "Keras model"
-            notes.append(f"The {name} was run on the recorded batch; layers of a trace cannot be run alone.")
-            made = Trace(_recorded(Path(folder), setup, mine, other, progress))
-            mine, theirs = mine or made, theirs or made
+        found = traces_of(setup, Path(folder), progress)
+        if found is None:
+            return None
+        mine, theirs, notes = found
+        mode = setup.mode
         run = compare_traces(
             mine, theirs, mode=mode, steps=steps, mapping=setup.mapping, limits=setup.limits, batch=setup.given,
             progress=progress,
         )  # fmt: skip
         notes += _remarks(mine, theirs, steps if mode == "train" else 0)
-        found = findings_of(run)
-        batch = Batch({}, source=str(mine.info.get("batch", {}).get("path") or f"the batch recorded in {mine.path}"))
-        sides = Sides(cast(Runner, run.ref), cast(Runner, run.keras), run.data, batch, tuple(notes))
-        return sides, run, found
+        sides = Sides(
+            cast(Runner, run.ref), cast(Runner, run.keras), run.data, recorded_batch(mine), tuple(notes)
+        )  # fmt: skip
+        return sides, run, findings_of(run)
+
+
+def traces_of(
+    setup: Setup, folder: Path, progress: Progress = lambda *_: None
+) -> tuple[Trace, Trace, list[str]] | None:
+    """Both sides as traces, and what is to be said of that; None where `recorded_pair` is.
+
+    Args:
+        setup: what is compared.
+        folder: where a side that is no trace is recorded; it is kept as long as the traces are read.
+        progress: called as progress(what, done, total).
+
+    Raises:
+        ParityError: a file cannot be read or run.
+    """
+    ref, keras = setup.ref, setup.keras
+    mine = Trace(fspath(ref)) if is_trace(ref) else None
+    theirs = Trace(fspath(keras)) if is_trace(keras) else None
+    other = mine or theirs
+    if other is None:
+        return None
+    if theirs is None and mine is not None and (mine.network.framework == "matconvnet" or mine.tensors == "all"):
+        return None
+    notes: list[str] = []
+    if mine is None or theirs is None:
+        name = "reference" if mine is None else "Keras model"
+        notes.append(f"The {name} was run on the recorded batch; layers of a trace cannot be run alone.")
+        made = Trace(_recorded(folder, setup, mine, other, progress))
+        mine, theirs = mine or made, theirs or made
+    return mine, theirs, notes
+
+
+def recorded_batch(trace: Trace) -> Batch:
+    """Where a trace's batch came from; its arrays are the trace's."""
+    path = trace.info.get("batch", {}).get("path")
+    return Batch({}, source=str(path or f"the batch recorded in {trace.path}"))
 
 
 def _recorded(folder: Path, setup: Setup, mine: Trace | None, other: Trace, progress: Progress) -> Path:

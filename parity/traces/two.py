@@ -30,8 +30,9 @@ from parity.traces.held import Held
 from parity.traces.moves import recorded_moves, update_probes
 from parity.traces.reader import Trace
 from parity.transfer import Link, links
+from parity.updates import Move
 
-__all__ = ["OPEN", "Recorded", "compare_traces", "findings_of"]
+__all__ = ["OPEN", "Recorded", "Two", "begun_traces", "compare_traces", "findings_of"]
 
 Array = np.ndarray
 
@@ -117,6 +118,31 @@ def compare_traces(
     Raises:
         CannotCompare: another mode or batch than recorded, or nothing in common.
     """
+    run = begun_traces(ref, keras, mode=mode, mapping=mapping, batch=batch)
+    total = len(run.alignment.pairs) + 1
+    two = Two(run, ref, keras, limits)
+    for done, pair in enumerate(run.alignment.pairs):
+        progress(pair.ref.name, done, total)
+        run.probes += two.forward(pair)
+    if two.backs:
+        for pair in reversed(run.alignment.pairs):
+            run.probes += two.backward(pair)
+        progress("updates", total - 1, total)
+        count = min(steps, ref.steps, keras.steps)
+        run.course.passes = [Pass() for _ in range(count)]  # how many steps there were, for what is said of schedules
+        run.moves = two.moves(count)
+        run.probes += update_probes(run.moves)
+    run.probes = _first_named(run.probes)
+    if ref.tensors == keras.tensors == "all":
+        run.outcome = outcome_of(run, ref.seen(1), keras.seen(1))
+    progress("done", total, total)
+    return run
+
+
+def begun_traces(
+    ref: Trace, keras: Trace, *, mode: str = "train", mapping: Map | None = None, batch: Batch | None = None
+) -> Comparison:
+    """The comparison of two recorded runs up to their weights; arguments and errors are those of `compare_traces`."""
     for trace, key in ((ref, "ref"), (keras, "keras")):
         if trace.mode != mode:
             raise CannotCompare(f"{trace.path}: was recorded in {trace.mode} mode; compare it with --mode {trace.mode}")
@@ -130,34 +156,10 @@ def compare_traces(
     run = Comparison(
         sides[0], sides[1], data, mode, True, alignment, found, named(alignment, found), old_values=keras.weights(0)  # type: ignore[arg-type]
     )  # fmt: skip
-    backward = bool(ref.steps and keras.steps)
     run.probes += compare_inputs(alignment, data.ref, data.keras)
     run.probes += compare_labels(alignment, *labels)
-    run.probes += compare_structure(alignment, found, ref.weights(0), training=backward)
+    run.probes += compare_structure(alignment, found, ref.weights(0), training=bool(ref.steps and keras.steps))
     run.probes += compare_weights(found, _Transferred(found, ref.weights(0)), keras.weights(0), own=True)
-    total = len(alignment.pairs) + 1
-    two = _Two(run, ref, keras, limits)
-    for done, pair in enumerate(alignment.pairs):
-        progress(pair.ref.name, done, total)
-        two.forward(pair)
-    run.probes += two.made
-    if backward:
-        two.made = []
-        for pair in reversed(alignment.pairs):
-            two.backward(pair)
-        run.probes += two.made
-        progress("updates", total - 1, total)
-        count = min(steps, ref.steps, keras.steps)
-        run.course.passes = [Pass() for _ in range(count)]  # how many steps there were, for what is said of schedules
-        run.moves = recorded_moves(found, ref, keras, count)
-        if two.masked:
-            moves = ((m, m.status if m.status == "match" else "unverified") for m in run.moves)
-            run.moves = [m if status == m.status else replace(m, status=status, note=_DRAWN) for m, status in moves]
-        run.probes += update_probes(run.moves)
-    run.probes = _first_named(run.probes)
-    if ref.tensors == keras.tensors == "all":
-        run.outcome = outcome_of(run, ref.seen(1), keras.seen(1))
-    progress("done", total, total)
     return run
 
 
@@ -202,11 +204,21 @@ def _first_named(probes: list[Probe]) -> list[Probe]:
     return [replace(p, note=note) if p is first else p for p in probes]
 
 
-class _Two:
-    """The propagated values of two traces, pair by pair."""
+class Two:
+    """The propagated values of two traces, pair by pair, in the order in which a run makes them.
+
+    Args:
+        run: their comparison, begun.
+        ref, keras: the traces.
+        limits: (rtol, atol) in place of the recorded floors.
+
+    Attributes:
+        backs: whether both recorded gradients and updates.
+    """
 
     def __init__(self, run: Comparison, ref: Trace, keras: Trace, limits: tuple[float, float] | None) -> None:
         self.run, self.ref, self.keras, self.limits = run, ref, keras, limits
+        self.backs = bool(ref.steps and keras.steps)
         self.made: list[Probe] = []
         self.seen = ref.seen(1), keras.seen(1)
         self.parted = any(p.status in ("born", "unpaired", "inherited") for p in run.probes)
@@ -216,8 +228,26 @@ class _Two:
             isinstance(k, Opaque | Activation) or (isinstance(k, Pool) and k.method == "max") for k in kinds
         )
 
-    def forward(self, pair: Pair) -> None:
-        """Its output, or its loss."""
+    def forward(self, pair: Pair) -> list[Probe]:
+        """The probes of its output, or of its loss."""
+        self.made = []
+        self._forward(pair)
+        return self.made
+
+    def backward(self, pair: Pair) -> list[Probe]:
+        """The probes of the gradients of its inputs and of its parameters."""
+        self.made = []
+        self._backward(pair)
+        return self.made
+
+    def moves(self, count: int) -> list[Move]:
+        """How each of so many updates moved each parameter."""
+        found = recorded_moves(self.run.links, self.ref, self.keras, count)
+        if not self.masked:
+            return found
+        return [m if m.status == "match" else replace(m, status="unverified", note=_DRAWN) for m in found]
+
+    def _forward(self, pair: Pair) -> None:
         name = "loss" if pair.ref.core == "Loss" else "output"
         phase = "loss" if name == "loss" else "forward"
         of = self.run.named[pair.ref.name]
@@ -228,8 +258,7 @@ class _Two:
         theirs = self.keras.held("step1/outputs", pair.keras.output)
         self._tensors(of, phase, name, mine, theirs, ("outputs", pair.ref.output), ("outputs", pair.keras.output))
 
-    def backward(self, pair: Pair) -> None:
-        """The gradients of its inputs and of its parameters."""
+    def _backward(self, pair: Pair) -> None:
         of = self.run.named[pair.ref.name]
         for name, (source, *others) in of.sources.items():
             mine = self.ref.held("step1/output_grads", source)
