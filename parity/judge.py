@@ -7,15 +7,17 @@ same Keras layer in float64 against the reference in float64. If these agree, th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from parity.bench import Trial, Unfit
+from parity.runner import Local
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
 
-__all__ = ["RESTLESS", "ROUNDED", "Verdict", "examine"]
+__all__ = ["RESTLESS", "ROUNDED", "Verdict", "at_first_sight", "examine"]
 
 Array = np.ndarray
 
@@ -62,6 +64,35 @@ class Verdict:
 def examine(trial: Trial) -> list[Verdict]:
     """Judge every isolated tensor of a pair."""
     return _Judge(trial).verdicts()
+
+
+def at_first_sight(trial: Trial, ref: Local, keras: Local) -> list[Verdict] | None:
+    """The verdicts on a pair whose two end-to-end results agree to the noise floor, though each had its own inputs.
+
+    Where nothing before the pair is at fault those inputs differ by rounding, and a fault of the pair that is larger
+    than rounding would show: the Keras unit need not run on the reference's inputs as well.
+
+    Args:
+        trial: of the pair; nothing is run.
+        ref: what the reference's unit made of its own inputs and gradients.
+        keras: the same of the Keras unit.
+
+    Returns:
+        A match for each tensor, without a figure for the pair alone; None where one is in doubt.
+    """
+    if trial.bench.limits is not None or trial.absent or (trial.bench.mode == "train" and trial.draws):
+        return None
+    seen = Trial(trial.bench, trial.pair)
+    seen.__dict__.update(ref_local=ref, keras_local=keras)
+    try:
+        found = _Sight(seen).verdicts()
+    except _Doubt:
+        return None
+    return found if all(verdict.status == "match" for verdict in found) else None
+
+
+class _Doubt(Exception):
+    """A tensor that does not agree at first sight."""
 
 
 class _Judge:
@@ -211,3 +242,14 @@ class _Judge:
         if x_floor <= _WITHOUT_REFEREE:
             return Verdict(phase, tensor, "match", x_floor, floor, apart, "by the floor alone: no float64 run")
         return Verdict(phase, tensor, "born", x_floor, floor, apart)
+
+
+class _Sight(_Judge):
+    """The first tier alone."""
+
+    def _doubt(self, *args: Any, **named: Any) -> Verdict:
+        raise _Doubt
+
+    def verdicts(self) -> list[Verdict]:
+        """As of a pair alone, but for the distance, which is not that."""
+        return [replace(verdict, x_floor=None) for verdict in super().verdicts()]

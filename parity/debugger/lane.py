@@ -220,6 +220,24 @@ class Lane:
             self._back(node)
         return self._backed[node.name]
 
+    def seen(self, node_name: str, backward: bool) -> Local | None:
+        """What a node made of the lane's own tensors, as if it had run alone; None where that cannot be told apart.
+
+        Args:
+            node_name: of the node.
+            backward: with the gradients of what it reads, and of its parameters.
+        """
+        made = Local(outputs=self.outputs, losses=self.losses)
+        if not backward:
+            return made
+        node, own = self.node(node_name), self._backed.get(node_name)
+        flows = {tensor: self._flows.get(tensor, {}).get(node_name) for tensor in node.inputs}
+        if own is None or "_whole" in self.__dict__:
+            return None
+        made.param_grads = own.param_grads
+        made.input_grads = {tensor: flow for tensor, flow in flows.items() if flow is not None}
+        return made
+
     def param_gradients(self, only: Iterable[str] | None = None) -> dict[str, Array]:
         """Param id → gradient of the objective.
 

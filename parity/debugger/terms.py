@@ -11,8 +11,9 @@ from parity.debugger.lane import Lane
 from parity.debugger.nodes import Blocked
 from parity.debugger.stops import Stop
 from parity.errors import BadUsage
+from parity.layers import Loss
 from parity.receptive import receptive_fields
-from parity.tensors import fitted
+from parity.tensors import shaped
 from parity.units import Unit
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def terms_of(stepper: Stepper, stop: Stop, index: tuple[int, ...], count: int) -
     assert stop.pair is not None
     stepper.training.refuse("terms")
     scene, pair = stepper.scene(stop.index), stop.pair
+    if isinstance(pair.ref.kind, Loss):
+        raise BadUsage(f"terms: {stop.layer} is a loss, one number for the whole batch; go to a layer before it")
     scene.ready()
     try:
         output = scene.ref.value(pair.ref.output)
@@ -94,7 +97,7 @@ def terms_of(stepper: Stepper, stop: Stop, index: tuple[int, ...], count: int) -
             raise BadUsage(f"the output of {stop.layer} is {shape}; {list(index)} is no index of it")
         mine, x_ref = _slopes(scene.ref, pair.ref, index, output.shape)
         theirs, x_keras = _slopes(scene.keras, pair.keras, index, output.shape)
-        actual = fitted(scene.keras.value(pair.keras.output), output.shape[1:])
+        actual = shaped(scene.keras.value(pair.keras.output), output.shape)
     except (Blocked, NotImplementedError, ValueError, RuntimeError) as problem:
         raise BadUsage(f"{stop.layer}: {' '.join(str(problem).split())}") from None
     same = theirs.shape == mine.shape or theirs.size == mine.size

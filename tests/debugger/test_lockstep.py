@@ -1,0 +1,199 @@
+"""The stepper over nets of many kinds: it says what `compare` says, runs nothing ahead, and loses no experiment."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import parity
+from parity.debugger.commands import Commands
+from parity.debugger.stepper import Stepper
+from parity.errors import BadUsage
+from tests import twins, twins_dag
+
+
+def key(probe):
+    return (probe.phase, probe.layer, probe.keras_layer, probe.tensor, probe.step)
+
+
+def walked(stepper):
+    """The stepper at its end."""
+    while stepper.resume().reason != "end":
+        pass
+    return stepper
+
+
+def simple(folder, layers, **twin):
+    path = twins.save(folder / "net.mat", layers)
+    return path, twins.twin(layers, **twin), twins.batch()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lockstep")
+
+
+@pytest.fixture(scope="module")
+def leaky(folder):
+    """A plain net in a submodel whose first activation leaks otherwise."""
+    layers = twins.plain()
+    return simple(folder, layers, nested=True, edits={"relu1": {"leak": 0.2}})
+
+
+CASES = {
+    "a wrong leak, nested": (
+        lambda folder: simple(folder, twins.plain(), nested=True, edits={"relu1": {"leak": 0.2}}),
+        {"steps": 2},
+        ("forward", "relu1"),
+    ),
+    "a wrong epsilon, eval": (
+        lambda folder: simple(folder, twins.normalised(), edits={"bn2": {"epsilon": 1e-3}}),
+        {"mode": "eval"},
+        ("forward", "bn2"),
+    ),
+    "a bias that is not there": (
+        lambda folder: simple(folder, twins.plain(), edits={"conv2": {"bias": False}}),
+        {"steps": 1},
+        ("structure", "conv2"),
+    ),
+    "other weights, its own": (
+        lambda folder: simple(folder, twins.plain()),
+        {"weights": "own", "steps": 1},
+        ("weights", "conv1"),
+    ),
+    "a clean net with dropout and batch normalisation": (
+        lambda folder: simple(folder, twins.normalised()),
+        {"steps": 2},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_stop_says_what_compare_says(name, folder):
+    build, options, fault = CASES[name]
+    ref, keras, batch = build(folder)
+    stepper = walked(Stepper.open(ref, keras, batch, **options))
+    ref, keras, batch = build(folder)  # a stepper trains the model that it is given
+    report = parity.compare(ref=ref, keras=keras, batch=batch, verify=False, **options)
+    mine, theirs = ({key(p): p.status for p in of} for of in (stepper.probes, report.probes))
+    assert {k: mine.get(k) for k in theirs} == theirs
+    first = stepper.first_divergence
+    assert (stepper.verdict, first and (first.phase, first.layer)) == (report.verdict, fault)
+
+
+@pytest.mark.parametrize("build", [twins_dag.resnet, twins_dag.two_heads, twins_dag.two_inputs])
+def test_every_stop_of_a_graph_says_what_compare_says(build, folder):
+    dag = build(3)
+    path = twins_dag.save(folder / "dag.mat", dag)
+    stepper = walked(Stepper.open(path, twins_dag.twin(dag), twins_dag.batch(dag), steps=1))
+    report = parity.compare(
+        ref=path, keras=twins_dag.twin(dag), batch=twins_dag.batch(dag), steps=1, verify=False
+    )  # fmt: skip
+    mine = {key(p): p.status for p in stepper.probes}
+    assert {key(p): mine.get(key(p)) for p in report.probes} == {key(p): p.status for p in report.probes}
+    assert stepper.verdict == "match"
+
+
+def test_a_step_runs_one_layer_of_each_side(folder):
+    stepper = Stepper.open(*simple(folder, twins.plain()), steps=1)
+    before = (0, 0)
+    while stepper.position + 1 < len(stepper.stops) and stepper.stops[stepper.position + 1].phase != "update":
+        stop = stepper.next().stop
+        scene = stepper.scene()
+        now = (scene.ref.runs, scene.keras.runs)
+        glue = 1 if stop.layer in ("fc", "pool2") else 0  # the flatten between them has no partner
+        assert now[0] - before[0] == 1, stop.words
+        assert 1 <= now[1] - before[1] <= 1 + glue, stop.words
+        before = now
+    stepper.goto(3)
+    assert (stepper.scene().ref.runs, stepper.scene().keras.runs) == before  # going back is free
+
+
+def test_an_update_goes_on_from_the_one_before(folder, monkeypatch):
+    stepper = Stepper.open(*simple(folder, twins.plain(), edits={"relu1": {"leak": 0.2}}), steps=3)
+    calls = []
+    ref = stepper.comparison.ref
+    monkeypatch.setattr(ref, "update", lambda *given, own=ref.update: (calls.append(1), own(*given))[1])
+    for step in (1, 2, 3):
+        stepper.training.update(step)
+    assert len(calls) == 3
+
+
+def test_submodels_are_one_step_unless_one_goes_into_them(leaky):
+    stepper = Stepper.open(*leaky, steps=1)
+    assert stepper.next().stop.layer == "relu2"  # the last of the first half, which is a submodel
+    stepper.previous()
+    assert stepper.into().stop.layer == "conv1"
+    assert stepper.inside == ("front",)
+    assert stepper.next().stop.layer == "relu1"
+    assert stepper.here.state.status == "born"
+    assert stepper.out().stop.layer == "relu2"
+    assert stepper.inside == ()
+    stepper.goto(8)
+    with pytest.raises(BadUsage, match="into"):
+        stepper.into()
+
+
+def test_what_optimizers_hold_can_be_looked_at(leaky):
+    stepper = Stepper.open(*leaky, steps=2)
+    stepper.run_to("classifier update")
+    look = stepper.look()
+    assert {"kernel.momentum", "bias.momentum"} <= set(look.names)
+    rows = {row.name: row for row in look.parameters()}
+    assert rows["kernel.momentum"].shape == rows["kernel"].shape
+    # After one step from zero the momentum is the gradient, turned around, with the weight decay in it.
+    scene = stepper.scene()
+    link = next(k for k in stepper.comparison.links if k.pair is stepper.stop.pair and k.role == "kernel")
+    after, before = (link.to_keras(w) for w in (stepper.training.weights("ref", 1), scene.ref.weights))
+    moved = (after - before) / twins.RATE
+    assert np.allclose(look.tensor("kernel.momentum", "ref"), moved, rtol=1e-3, atol=2e-5)
+    both = [look.tensor("bias.momentum", side) for side in ("ref", "keras")]
+    assert np.abs(both[0] - both[1]).max() > 1e-4  # the leak made other gradients
+    assert "momentum" in str(Commands(stepper).run("show slots").columns[0]._cells)
+
+
+def test_experiments_of_later_steps_go_with_what_they_stood_on(leaky):
+    stepper = Stepper.open(*leaky, steps=2)
+    later = next(s.index for s in stepper.stops if s.step == 2 and s.phase == "backward" and s.layer == "fc")
+    stepper.goto(later)
+    stepper.experiments.put("ref")
+    stepper.run_to("conv1 forward")
+    made = stepper.experiments.put("ref")
+    assert "taken back" in made.words
+    assert [item.where[1] for item in stepper.experiments] == [1]
+    stepper.experiments.undo()
+    assert stepper.goto(later).state.status == "inherited"
+
+
+def test_two_recorded_runs(leaky, folder, tmp_path):
+    ref, keras, batch = leaky
+    np.savez(tmp_path / "batch.npz", **batch)
+    paths = [tmp_path / "ref.h5", tmp_path / "keras.h5"]
+    parity.record(paths[0], ref=ref, batch=str(tmp_path / "batch.npz"), steps=2)
+    parity.record(paths[1], ref=ref, keras=keras, batch=str(paths[0]), steps=2)
+    stepper = Stepper.open(*paths, steps=2)
+    assert stepper.resume().stop.words == "forward of relu1 (Keras front/relu1)"
+    assert stepper.look().worst("output", 1)[0].difference != 0
+    with pytest.raises(BadUsage, match="recordings"):
+        stepper.experiments.put("ref")
+    walked(stepper)
+    report = parity.compare(ref=paths[0], keras=paths[1], steps=2)
+    assert {key(p): p.status for p in stepper.probes} == {key(p): p.status for p in report.probes}
+    assert (stepper.verdict, stepper.first_divergence.layer) == ("diverged", "relu1")
+
+
+def test_every_command_says_one_line_or_does_it(leaky):
+    """At stops of every kind, no word ends in anything but what it shows or one line of refusal."""
+    stepper = Stepper.open(*leaky, steps=2)
+    commands = Commands(stepper)
+    lines = [f"show {view}".strip() for view in ("", "worst", "heatmap", "histogram", "channels", "terms", "layers")]
+    lines += ["show parameters", "show slots", "show recipe", "show names", "status", "put keras", "undo"]
+    lines += ["set leak=0.2", "set keras.bias=ref", "undo", "rule", "into", "out", "previous", "next", "export a.txt"]
+    for index in (0, 2, 10, 11, 13, len(stepper.stops) - 1):
+        stepper.goto(index)
+        for line in lines:
+            try:
+                commands.run(line)
+            except parity.ParityError as problem:
+                assert "\n" not in str(problem), line
