@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import BadFile
+from parity.traces.format import header, is_trace
 
 __all__ = ["digest", "identity"]
 
@@ -17,6 +18,8 @@ _BLOCK = 1 << 20
 
 def identity(given: Any) -> dict[str, Any]:
     """Path and SHA-256 of a file, a folder or the user's own code; type and name of a live object; {} for None.
+
+    A trace is known by the digest that seals it: of all but its first line, which holds that digest.
 
     Args:
         given: a path, `module.py:build`, or anything in memory.
@@ -36,6 +39,8 @@ def identity(given: Any) -> dict[str, Any]:
             return {"path": text, "sha256": digest(Path(head))}
         if name.isidentifier() and head and all(part.isidentifier() for part in head.split(".")):
             return {"path": text}  # a module of the import path: no one file holds it
+    if is_trace(path):  # whoever reads it holds it against this digest
+        return {"path": str(path), "sha256": header(path).digest}
     return {"path": str(path), "sha256": digest(path)}
 
 

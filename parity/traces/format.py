@@ -151,10 +151,11 @@ def unescaped(key: str) -> str:
 
 
 def chunk_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The chunks of a tensor: of a mebibyte at most, whole along the last axes."""
+    """The chunks of a tensor: of a mebibyte at most, whole along the last axes, cut evenly along the first."""
     left, made = _CHUNK, []
     for extent in reversed(shape):
         size = max(1, min(extent, left))
+        size = -(-extent // -(-extent // size)) if extent else 1  # what lies beyond the end is written too
         made.append(size)
         left = max(1, left // size) if size == extent else 1
     return tuple(reversed(made)) if math.prod(shape) else ()

@@ -19,7 +19,6 @@ from parity.runner import Pass, Targets
 from parity.traces.codec import decoded
 from parity.traces.format import TENSORS, Header, check, escaped, header, unescaped
 from parity.traces.held import Held, sound
-from parity.traces.sketch import Sketch
 
 __all__ = ["Lazy", "Trace"]
 
@@ -168,7 +167,9 @@ class Trace:
                 sound(found, f"{group}/{name}")
             if table is None:
                 assert data is not None
-                return Held(self, "all", tuple(data.shape), data, None)
+                whole = "shape" not in data.attrs
+                shape = data.shape if whole else data.attrs["shape"]
+                return Held(self, "all" if whole else "sample", tuple(int(n) for n in shape), data, None)
             shape = tuple(int(n) for n in table.attrs["shape"])
             return Held(self, "stats" if data is None else "sample", shape, data, table)
 
@@ -206,10 +207,14 @@ class Trace:
             raise self._damaged(ValueError(f"the floor of {name} is no vector"))
         return floor
 
-    def truth(self, group: str, name: str) -> Sketch | None:
-        """Statistics of the float64 run, end to end; None where the recorded side could not run so."""
-        found = self.held(f"truth/{group}", name)
-        return None if found is None else found.sketch()
+    def truth(self, group: str, name: str) -> Held | None:
+        """What is kept of the float64 run, end to end: a sample, in older traces statistics; None without such a run.
+
+        Args:
+            group: `outputs`, `output_grads`, `param_grads`, `losses`.
+            name: of the tensor.
+        """
+        return self.held(f"truth/{group}", name)
 
     def seen(self, step: int = 1) -> Pass:
         """What one step's run showed, its tensors as lazy mappings; only the first step has every tensor.

@@ -15,7 +15,6 @@ from parity.layers import Dropout, Loss
 from parity.network import Layer, Network
 from parity.runner import Pass, Runner, Targets
 from parity.tolerance import distance
-from parity.traces.sketch import Sketch
 
 __all__ = ["Sink", "record_run"]
 
@@ -34,8 +33,12 @@ class Sink(Protocol):
         """Keep a tensor, or what is kept of it."""
         ...
 
-    def sketch(self, group: str, name: str, sketch: Sketch) -> None:
-        """Keep statistics."""
+    def sample(self, group: str, name: str, value: Array) -> None:
+        """Keep a tensor's values at the sampled places."""
+        ...
+
+    def settle(self) -> None:
+        """Return when nothing that was given is needed any more."""
         ...
 
     def info(self, held: Mapping[str, Any], network: Any, recipe: Any) -> None:
@@ -108,8 +111,10 @@ def record_run(
             _floors(runner, inputs, labels, seen, sink, mode=mode, backward=trained, before=before)
             _isolated(runner, labels, seen, sink, mode=mode, backward=trained, tensors=tensors)
             done += 2
+            sink.settle()
             seen.outputs, seen.output_grads = {}, {}
         if trained:
+            sink.settle()  # what follows may reuse the memory of a gradient
             runner.update(grads, statistics)
             for name, value in runner.params().items():
                 sink.put(f"weights/{step}", name, value)
@@ -179,7 +184,7 @@ def _floors(
     if exact is not None:
         _widen(found, seen, exact)
         for kind, name, value in _arrays(exact):
-            sink.sketch(f"truth/{kind}", name, Sketch.of(value))
+            sink.sample(f"truth/{kind}", name, value)
     for (kind, name), floor in found.items():
         sink.put(f"floors/{kind}", name, floor)
 

@@ -27,7 +27,8 @@ SIGNED = 8
 _FLAT = 1 << 16
 """Elements of an image up to which its tensor also has sums that do not depend on its shape."""
 
-_BLOCK = 1 << 12
+_BLOCK = 28_000
+"""Elements that are added at once: they stay in a processor's cache, and are too few for a library to start threads."""
 
 
 def places(shape: tuple[int, ...]) -> Array:
@@ -84,29 +85,37 @@ class Sketch:
         c = self.total.size
         if not np.isnan(self.flat).any():
             each = max(1, math.prod(self.shape[1:]))
-            inner = _signs(0, each).T
-            step = max(1, (1 << 18) // each)
+            inner, step = _signs(0, each), max(1, (1 << 18) // each)
             for start in range(0, len(block), step):
                 part = np.asarray(block[start : start + step], np.float64).reshape(-1, each)
-                part = np.where(np.isfinite(part), part, 0.0)
-                self.flat += np.einsum("ki,ik->k", _signs(self.images, len(part)), part @ inner)
+                sums = part @ inner
+                if not np.isfinite(sums).all():
+                    sums = np.where(np.isfinite(part), part, 0.0) @ inner
+                self.flat += np.einsum("ik,ik->k", _signs(self.images, len(part)), sums)
                 self.images += len(part)
         rows = np.ascontiguousarray(block).reshape(-1, c)
-        for start in range(0, len(rows), _BLOCK):
-            self._add(np.asarray(rows[start : start + _BLOCK], np.float64))
+        step = max(1, _BLOCK // max(1, c))
+        for start in range(0, len(rows), step):
+            self._add(np.asarray(rows[start : start + step], np.float64))
 
     def _add(self, rows: Array) -> None:
-        finite = np.isfinite(rows)
-        if not finite.all():
+        count = len(rows)
+        # One product gives the plain sum too, and shows whether a value is not finite: so is its column's sum then.
+        signs = np.concatenate([_signs(self.count, count), np.ones((count, 1))], axis=1).T
+        with np.errstate(all="ignore"):
+            sums = signs @ rows
+        if not np.isfinite(sums).all():
+            finite = np.isfinite(rows)
             self.strange += int(rows.size - np.count_nonzero(finite))
             rows = np.where(finite, rows, 0.0)
-        self.total += rows.sum(axis=0)
+            sums = signs @ rows
+        self.signed += sums[:SIGNED]
+        self.total += sums[SIGNED]
         self.squares += np.einsum("ij,ij->j", rows, rows)
-        if len(rows):
-            self.least = np.minimum(self.least, rows.min(axis=0))
-            self.greatest = np.maximum(self.greatest, rows.max(axis=0))
-        self.signed += _signs(self.count, len(rows)) @ rows
-        self.count += len(rows)
+        if count:
+            self.least = np.minimum(self.least, _folded(rows, np.minimum))
+            self.greatest = np.maximum(self.greatest, _folded(rows, np.maximum))
+        self.count += count
 
     def table(self) -> Array:
         """As it is stored: rows mean, rms, least, greatest, then the signed sums; (4 + SIGNED, c), float64.
@@ -150,14 +159,29 @@ class Sketch:
         return Distance(float(top.max(initial=0.0)), rms, scale, gap, top)
 
 
+def _folded(rows: Array, pick: np.ufunc) -> Array:
+    """A reduction along the rows; of few channels over long lines, which numpy goes through faster than short ones."""
+    count, c = rows.shape
+    lines = min(count, max(1, 256 // max(1, c)))
+    even = count - count % lines
+    found = pick.reduce(rows[:even].reshape(-1, lines * c), axis=0).reshape(lines, c)
+    return pick.reduce(np.concatenate([found, rows[even:]]), axis=0)
+
+
+_SIGNS = 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little") - 1
+"""Byte → the signs that its bits stand for, (256, SIGNED)."""
+
+
 def _signs(first: int, count: int) -> Array:
-    """Random signs of the rows from `first` on, (SIGNED, count): a function of the row's number alone.
+    """Random signs of the rows from `first` on, (count, SIGNED): a function of the row's number alone.
 
     The bits of a 64-bit mixing function (splitmix64, Steele, Lea and Flood 2014) of the number.
     """
-    z = (np.arange(first + 1, first + 1 + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = np.arange(first + 1, first + 1 + count, dtype=np.uint64)
+    z *= np.uint64(0x9E3779B97F4A7C15)
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
-    bits = (z[None, :] >> np.arange(40, 40 + SIGNED, dtype=np.uint64)[:, None]) & np.uint64(1)
-    return bits.astype(np.float64) * 2 - 1
+    return _SIGNS[(z >> np.uint64(40)).astype(np.uint8)]

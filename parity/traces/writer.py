@@ -28,6 +28,12 @@ Array = np.ndarray
 _SMALL = 1 << 14
 """Bytes below which chunks and compression cost more than they save."""
 
+_LOOK = 1 << 12
+"""Bytes of a plane that are looked at before it is coded."""
+
+_WORTH = 2.25
+"""Bits in a byte below which coding it is worth its time."""
+
 
 @contextlib.contextmanager
 def writing(path: Path, option: str, parity: str) -> Iterator[TraceWriter]:
@@ -113,19 +119,40 @@ class TraceWriter:
     """The open file of a trace that is being written.
 
     Every array goes out in chunks of a mebibyte: bytes shuffled, then deflated without a search for repetitions, which
-    weights and activations hardly have; any reader of HDF5 reads them. No more than a few chunks are copied at a time.
+    weights and activations hardly have, and without coding bytes that would not get much shorter; any reader of HDF5
+    reads them. No more than a few chunks are copied at a time.
+
+    A thread of its own writes, in the order in which arrays are given, while the run goes on. An array must keep its
+    values until the next `settle`, which also raises what went wrong.
     """
 
     def __init__(self, file: Any) -> None:
         self.file = file
         self._arrays = 0
         self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+        self._line = ThreadPoolExecutor(max_workers=1)
+        self._given: list[Future[None]] = []
 
     def __enter__(self) -> TraceWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self.settle()
+        finally:
+            self._line.shutdown(cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)
+
+    def settle(self) -> None:
+        """Wait until all that was given is written.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        given, self._given = self._given, []
+        for one in given:
+            one.result()
 
     def put(self, group: str, name: str, value: Any, **attributes: Any) -> None:
         """Write an array.
@@ -136,7 +163,11 @@ class TraceWriter:
             value: the array, whole.
             **attributes: of the dataset.
         """
-        array = np.asarray(value)
+        self._given.append(self._line.submit(self._put, group, name, np.asarray(value), attributes))
+        if self._given[0].done():  # an error stops the run now, and not at its end
+            self._given.pop(0).result()
+
+    def _put(self, group: str, name: str, array: Array, attributes: Mapping[str, Any]) -> None:
         if array.dtype == bool:
             array = array.astype(np.uint8)
         key = f"{group}/{escaped(name)}"
@@ -157,20 +188,20 @@ class TraceWriter:
             keep: `"all"`, `"sample"` or `"stats"`.
         """
         array = np.asarray(value)
-        shape = np.asarray(array.shape, np.int64)
         if keep == "all":
             self.put(group, name, array)
             return
         sketch = Sketch.of(array)
+        shape = np.asarray(array.shape, np.int64)
         self.put(f"sketches/{group}", name, sketch.table(), shape=shape, strange=sketch.strange, flat=sketch.flat)
         if keep == "sample":
-            rows = array.reshape(-1, sketch.total.size)
-            self.put(group, name, rows[places(tuple(array.shape))], shape=shape)
+            self.sample(group, name, array)
 
-    def sketch(self, group: str, name: str, sketch: Sketch) -> None:
-        """Write statistics of a tensor that is not kept (a float64 truth)."""
-        shape = np.asarray(sketch.shape, np.int64)
-        self.put(f"sketches/{group}", name, sketch.table(), shape=shape, strange=sketch.strange, flat=sketch.flat)
+    def sample(self, group: str, name: str, value: Array) -> None:
+        """Write a tensor's values at the sampled places, and no more of it."""
+        shape = tuple(value.shape)
+        rows = value.reshape(-1, shape[-1] if shape else 1)
+        self.put(group, name, rows[places(shape)], shape=np.asarray(shape, np.int64))
 
     def info(self, held: Mapping[str, Any], network: Any, recipe: Any) -> None:
         """Write what is no array: facts of the run, the network and the recipe. Once, at the end.
@@ -186,6 +217,7 @@ class TraceWriter:
         }  # fmt: skip
         text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         self.put("", "info", np.frombuffer(text, np.uint8))
+        self.settle()
         self.file.attrs["format"] = FORMAT
 
     def _keep(self, array: Array) -> int:
@@ -221,6 +253,19 @@ def _packed(array: Array, corner: tuple[int, ...], chunks: tuple[int, ...]) -> b
         full[tuple(slice(0, n) for n in part.shape)] = part
         part = full
     size = array.dtype.itemsize
-    shuffled = np.ascontiguousarray(np.ascontiguousarray(part).reshape(-1).view(np.uint8).reshape(-1, size).T)
-    pack = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_HUFFMAN_ONLY)
-    return pack.compress(shuffled.tobytes()) + pack.flush()
+    octets = np.ascontiguousarray(part).reshape(-1).view(np.uint8).reshape(-1, size)
+    planes = np.ascontiguousarray(octets.T)
+    packs = [_deflated(plane, last=n == size - 1) for n, plane in enumerate(planes)]
+    return b"".join([b"\x78\x01", *packs, zlib.adler32(planes.data).to_bytes(4, "big")])
+
+
+def _deflated(plane: Array, *, last: bool) -> bytes:
+    """One byte of every number, as a part of a deflate stream: in Huffman's code, or stored where that saves little.
+
+    The lower bytes of floating-point numbers are all but random: to code them takes longer than to write them.
+    """
+    counts = np.bincount(plane[:: plane.size // _LOOK | 1])
+    shares = counts[counts > 0] / counts.sum()
+    bits = -float(np.sum(shares * np.log2(shares)))
+    pack = zlib.compressobj(1 if bits < _WORTH else 0, zlib.DEFLATED, -15, 9, zlib.Z_HUFFMAN_ONLY)
+    return pack.compress(plane.data) + pack.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
