@@ -18,7 +18,7 @@ import numpy as np
 from parity.anchors import anchored
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import data_inputs, matched_inputs
-from parity.layers import Loss, Merge, Softmax
+from parity.layers import Loss, Merge, Opaque, Softmax
 from parity.matching import follow, given_names, is_linear, likeness, pairing, stands_in, with_neighbours
 from parity.network import Network
 from parity.units import Unit, units
@@ -165,6 +165,8 @@ class Alignment:
         wired = True
         feeds: dict[str, str] = {}
         ref_inputs, keras_inputs = self.ref.data(pair.ref.inputs), self.keras.data(pair.keras.inputs)
+        if not keras_inputs and isinstance(pair.keras.kind, Opaque):
+            return feeds, True  # what operations outside of layers read is not known
         expected = {t: self.origins(t, "ref") for t in ref_inputs}
         commutative = isinstance(pair.ref.kind, Merge) and pair.ref.kind.operation not in ("subtract",)
         free = list(ref_inputs)

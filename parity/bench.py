@@ -219,8 +219,11 @@ class Trial:
 
     @cached_property
     def keras_local(self) -> Local:
-        """The Keras unit's float32 results."""
-        return self.run_keras()
+        """The Keras unit's float32 results. Raises Unfit, where it cannot be run alone too."""
+        try:
+            return self.run_keras()
+        except NotImplementedError as error:  # operations between the layers of a model that is a class of the user's
+            raise Unfit(str(error)) from error
 
     @cached_property
     def keras_again(self) -> Local:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parity.align import Pair
-from parity.layers import Activation, BatchNorm, Conv, Kind, Loss, Pool, Softmax
+from parity.layers import Activation, BatchNorm, Conv, Dropout, Kind, Loss, Pool, Softmax
 from parity.network import Shape
 from parity.units import Unit, same_shape
 
@@ -55,7 +55,7 @@ def differences(pair: Pair) -> tuple[Difference, ...]:
             continue
         if name == "reduction" and _counts_alike(pair):
             continue
-        found.append(Difference(name, a, b, _refined(name, cause, ref, keras), _phase(name, ref)))
+        found.append(Difference(name, a, b, _refined(name, cause, pair), _phase(name, ref)))
     if isinstance(ref, Loss) and not _counts_alike(pair) and not any(d.field == "reduction" for d in found):
         found.append(Difference("weight", pair.ref.weight, pair.keras.weight, "loss-reduction", "loss"))
     return tuple(found)
@@ -124,6 +124,8 @@ def _idle(name: str, ref: Kind, keras: Kind, shape: Shape | None) -> bool:
             return True
     if isinstance(ref, Conv) and isinstance(keras, Conv) and name == "dilate":
         return all(s == 1 for s in (*ref.size, *keras.size))
+    if isinstance(ref, Dropout) and name == "spatial":
+        return shape is not None and all(n == 1 for n in shape[:-1])  # a channel of one cell is a single value
     if isinstance(ref, Conv) and name == "bias":
         return True  # judged as a parameter that fits or does not (transfer.py)
     if isinstance(ref, Pool) and isinstance(keras, Pool) and name == "count_pad":
@@ -137,12 +139,16 @@ def _idle(name: str, ref: Kind, keras: Kind, shape: Shape | None) -> bool:
     return False
 
 
-def _refined(name: str, cause: str, ref: Kind, keras: Kind) -> str:
+def _refined(name: str, cause: str, pair: Pair) -> str:
+    ref, keras = pair.ref.kind, pair.keras.kind
     if name == "pad" and isinstance(ref, Conv | Pool) and isinstance(keras, Conv | Pool):
         a, b = (tuple(kind.pad or ()) for kind in (ref, keras))
-        # As many cells along each axis, but not on the same sides.
-        if len(a) == len(b) and all(sum(a[i : i + 2]) == sum(b[i : i + 2]) for i in range(0, len(a), 2)):
-            return "padding-asymmetric"
+        # As many cells along each axis, but not on the same sides; `same` pads none that no window reaches.
+        reached = _reached(pair.ref) if b == _reached(pair.keras) else None
+        for mine in (a, reached or ()):
+            axes = range(0, len(mine), 2)
+            if mine and len(mine) == len(b) and all(sum(mine[i : i + 2]) == sum(b[i : i + 2]) for i in axes):
+                return "padding-asymmetric"
         # MatConvNet has no ceil mode: nets from Caffe have it as cells at the end that the last window reaches.
         if isinstance(ref, Pool) and len(a) == len(b) and a[::2] == b[::2]:
             return "pool-ceil"

@@ -112,17 +112,23 @@ class Experiment:
     def possible(self) -> bool:
         """Whether hypotheses can be tried here at all: the reference's layer, unedited, must make its own tensors."""
         try:
-            made = self.evaluate(self.first, Edit())
-            for name in self.floors:
-                own, expected = self._named(made, name), self.first.tensor(self.first.ref_local, "ref", name)
-                if own is None or expected is None:
-                    continue
-                again = shaped(own, expected.shape)
-                if again is None or distance(again, expected).x_floor(self.floors[name]) > 30 * CLEAN:
-                    return False
-            return self.first.keras_local is not None
+            # Of several equal maxima MatConvNet takes the first by columns, Keras the first by rows.
+            alike = self._repeats("column") or self._repeats("row")
+            return alike and self.first.keras_local is not None
         except (NotImplementedError, RuntimeError, ValueError, KeyError, TypeError, Unfit):
             return False
+
+    def _repeats(self, ties: str) -> bool:
+        """Whether the unedited layer, run by the vocabulary's forward, makes the reference's tensors."""
+        made = self.evaluate(self.first, Edit(), ties=ties)
+        for name in self.floors:
+            own, expected = self._named(made, name), self.first.tensor(self.first.ref_local, "ref", name)
+            if own is None or expected is None:
+                continue
+            again = shaped(own, expected.shape)
+            if again is None or distance(again, expected).x_floor(self.floors[name]) > 30 * CLEAN:
+                return False
+        return True
 
     def explains(self, edit: Edit) -> bool:
         """Whether the edited reference makes the Keras tensors, on these inputs and on others."""
@@ -171,7 +177,7 @@ class Experiment:
 
     # ------------------------------------------------------------------------------------------------------- running
 
-    def evaluate(self, trial: Trial, edit: Edit, precision: int = 32) -> Local:
+    def evaluate(self, trial: Trial, edit: Edit, precision: int = 32, ties: str = "row") -> Local:
         """The edited reference's unit, run alone by the vocabulary's own forward.
 
         Raises:
@@ -197,7 +203,7 @@ class Experiment:
             for role, value in values.items()
             if edit.params.get(role, value) is not None
         }
-        context = Context(mode=edit.mode or bench.mode, ties="row")
+        context = Context(mode=edit.mode or bench.mode, ties=ties)
         if isinstance(kind, Loss):
             self._give_labels(trial, edit, context, inputs[0])
         if isinstance(kind, Dropout) and context.mode == "train":

@@ -137,7 +137,8 @@ class _Search:
         self.links: dict[str, dict[str, Link]] = {}
         self.fixed: set[str] = set()
         for link in links:
-            self.links.setdefault(link.pair.ref.name, {})[link.role] = link
+            if link.keras:  # what Keras lacks has no order there
+                self.links.setdefault(link.pair.ref.name, {})[link.role] = link
         for pair in alignment.pairs:
             own = [key for keys in pair.keras.params.values() for key in keys]
             pieces = any(len(keys) > 1 for keys in pair.keras.params.values())

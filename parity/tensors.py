@@ -57,7 +57,9 @@ class Named:
             unit = self.pair.ref if side == "ref" else self.pair.keras
             share = seen.losses.get(unit.layers[-1])
             return None if share is None else np.asarray([share])
-        link = self.gradients[name]
+        link = self.gradients.get(name)
+        if link is None:
+            return None
         if side == "keras":
             return seen.param_grads.get(link.keras)
         known = link.to_keras is not None and all(key in seen.param_grads for key in link.ref)

@@ -88,6 +88,75 @@ def test_a_softmax_on_the_map_is_part_of_the_loss(tmp_path, last, compiled):
     assert [f.cause for f in twice.findings if f.severity == "divergence"] == ["softmax-double"], explain(twice)
 
 
+def small(tmp_path):
+    """A net with two branches, padded on unlike sides, and the batch for it."""
+    rng = np.random.default_rng(5)
+    layers = [
+        twins.conv("conv1", rng, (3, 3, 2, 6), pad=np.array([2.0, 0, 0, 2])),
+        twins.relu("relu1", 0.1),
+        twins.pool("pool1", "max", 2, 2),
+        twins.conv("classifier", rng, (1, 1, 6, 4)),
+        twins.pool("gap", "avg", 3, 1),
+        {"type": "softmaxloss", "name": "loss"},
+    ]
+    return twins.save(tmp_path / "net.mat", layers, (6, 6, 2), weightDecay=0.0), twins.batch(0, (6, 6, 2))
+
+
+def compiled(model, keras):
+    """The model, trained as the nets of `twins` are, but for their weight decay."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(twins.RATE, momentum=twins.MOMENTUM), loss)
+    return model
+
+
+@pytest.mark.parametrize("slope", [0.1, 0.1001])
+def test_bare_operations_are_the_layers_that_they_stand_for(tmp_path, slope):
+    import keras
+    from keras import layers, ops
+
+    mat, batch = small(tmp_path)
+    start = keras.Input((6, 6, 2))
+    x = layers.Conv2D(6, 3, name="conv1")(ops.pad(start, [[0, 0], [2, 0], [0, 2], [0, 0]]))
+    x = ops.max_pool(ops.leaky_relu(x, slope), 2, 2)
+    x = ops.mean(layers.Conv2D(4, 1, name="classifier")(x), axis=(1, 2))
+    x = ops.squeeze(ops.expand_dims(x, 1), 1)
+    path = tmp_path / "model.keras"
+    compiled(keras.Model(start, x), keras).save(path)
+    report = parity.compare(ref=mat, keras=path, batch=batch, mode="eval")
+    if slope == 0.1:
+        assert report.verdict == "match", explain(report)
+        assert not [p for p in report.probes if p.status != "match"], explain(report)
+    else:
+        assert (report.first_divergence.phase, report.first_divergence.layer) == ("forward", "relu1"), explain(report)
+        assert [(f.cause, f.confirmed) for f in report.findings] == [("activation-slope", True)], explain(report)
+
+
+def test_operations_inside_a_class_of_the_users_are_unverified(tmp_path):
+    import keras
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv1 = keras.layers.Conv2D(6, 3, name="conv1")
+            self.pad = keras.layers.ZeroPadding2D(((2, 0), (0, 2)))
+            self.pool = keras.layers.MaxPooling2D(name="pool1")
+            self.classifier = keras.layers.Conv2D(4, 1, name="classifier")
+            self.gap = keras.layers.GlobalAveragePooling2D()
+
+        def call(self, x):
+            x = keras.ops.leaky_relu(self.conv1(self.pad(x)), 0.1)
+            return self.gap(self.classifier(self.pool(x)))
+
+    mat, batch = small(tmp_path)
+    model = Net()
+    model(batch["x"])
+    report = parity.compare(ref=mat, keras=compiled(model, keras), batch=batch)
+    assert report.verdict == "unverified", explain(report)
+    unsure = [p for p in report.probes if p.status == "unverified"]
+    assert {p.layer for p in unsure} == {"relu1"}, explain(report)
+    assert "operations outside of layers" in unsure[0].note
+
+
 @pytest.mark.parametrize("seed", [*range(8), 107])  # 107: a near tie of a pooling window is decided by rounding
 def test_random_nets_match_their_twins(tmp_path, seed):
     layers, size = twins.random_net(seed)

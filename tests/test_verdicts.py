@@ -221,6 +221,12 @@ def plain(**options):
     return lambda: twins.twin(twins.plain(), **{k: v() if callable(v) else v for k, v in options.items()})
 
 
+def spatial_dropout():
+    import keras
+
+    return keras.layers.SpatialDropout2D
+
+
 def swapped(net, name, maker):
     return lambda: twins.twin(NETS[net](), swap={name: maker()})
 
@@ -264,6 +270,14 @@ FAULTS = {
         "bn2",
         "bn-gamma-beta-swapped",
     ),
+    "no bias": (
+        "plain",
+        dict(edits={"conv2": {"bias": False}}, weights=True),
+        OWN,
+        "structure",
+        "conv2",
+        "bias-missing",
+    ),
     # forward
     "leaky slope": ("plain", dict(edits={"relu1": {"leak": 0.2}}), {}, "forward", "relu1", "activation-slope"),
     "small slope": ("plain", dict(edits={"relu1": {"leak": 0.1001}}), {}, "forward", "relu1", "activation-slope"),
@@ -271,6 +285,14 @@ FAULTS = {
     "epsilon in eval": ("normalised", dict(edits={"bn2": {"epsilon": 1e-3}}), EVAL, "forward", "bn2", "bn-epsilon"),
     "shifted pad": ("plain", dict(edits={"conv2": {"pad": [1] * 4}}), {}, "forward", "conv2", "padding-asymmetric"),
     "average for max": ("plain", dict(edits={"pool1": {"method": "avg"}}), {}, "forward", "pool1", "pool-method"),
+    "whole channels dropped": (
+        "normalised",
+        swapped("normalised", "drop", spatial_dropout),
+        {},
+        "forward",
+        "drop",
+        "dropout-missing",
+    ),
     "dropout rate": ("normalised", dict(edits={"drop": {"rate": 0.4}}), {}, "forward", "drop", "dropout-rate"),
     # loss and backward
     "summed loss": ("plain", plain(loss=summed), {}, "loss", "loss", "loss-reduction"),
@@ -334,6 +356,33 @@ def test_a_planted_fault_is_found_where_it_was_born(mats, fault):
         {"padding-size"} if "pool" in cause else set()
     )
     assert named == {cause}, explain(report)
+
+
+def test_a_fault_is_confirmed_although_maxima_tie(mats):
+    # Behind a rectifier most windows hold several zeros, whose gradient MatConvNet gives to another one.
+    model = twins.twin(twins.normalised(), edits={"pool2": {"method": "avg"}})
+    report = compare(mats, "normalised", model, verify=False)
+    assert [(f.cause, f.layer, f.confirmed) for f in report.findings] == [("pool-method", "pool2", True)]
+
+
+@pytest.mark.parametrize("pad", [[0, 1, 0, 1], [1, 0, 1, 0]])
+def test_same_instead_of_symmetric_pads_on_other_sides(tmp_path, pad):
+    # At stride 2 no window reaches the last row of [1 1 1 1]: `same` pads as many cells as one does.
+    rng = np.random.default_rng(1)
+    layers = [
+        twins.conv("conv1", rng, (3, 3, 2, 4), pad=np.ones(4), stride=np.array([2.0, 2])),
+        twins.relu("relu1"),
+        twins.conv("classifier", rng, (3, 3, 4, 4)),
+        {"type": "softmaxloss", "name": "loss"},
+    ]
+    mat = twins.save(tmp_path / "net.mat", layers, (6, 6, 2))
+    model = twins.twin(layers, size=(6, 6, 2), edits={"conv1": {"pad": pad}})
+    report = parity.compare(ref=mat, keras=model, batch=twins.batch(0, (6, 6, 2)), mode="eval", verify=False)
+    if pad == [1, 0, 1, 0]:
+        assert report.verdict == "match", explain(report)
+        return
+    assert (report.first_divergence.phase, report.first_divergence.layer) == ("forward", "conv1"), explain(report)
+    assert [(f.cause, f.confirmed) for f in report.findings] == [("padding-asymmetric", True)], explain(report)
 
 
 def test_without_labels_the_forward_pass_is_compared(mats):

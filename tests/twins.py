@@ -224,7 +224,7 @@ class _Stack:
         if kind == "sigmoid":
             return [(make or k.layers.Activation)("sigmoid", name=name)], extent, depth, flat
         if kind == "dropout":
-            return [k.layers.Dropout(self._field(layer, "rate", 0.5), name=name)], extent, depth, flat
+            return [(make or k.layers.Dropout)(self._field(layer, "rate", 0.5), name=name)], extent, depth, flat
         if kind == "pool":
             return self._pool(layer, extent, depth, flat, make)
         if kind in ("softmaxloss", "loss"):

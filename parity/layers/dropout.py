@@ -24,7 +24,7 @@ class Dropout(Kind):
         spatial: True where whole channels are dropped together.
     """
 
-    causes: ClassVar = {"rate": "dropout-rate"}
+    causes: ClassVar = {"rate": "dropout-rate", "spatial": "dropout-missing"}
     matconvnet: ClassVar = ("dropout", "dagnn.DropOut")
     keras: ClassVar = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
 

@@ -89,10 +89,15 @@ def _evidence(pair: Pair, difference: Difference) -> str:
             "given as probabilities, but it is given logits."
         )
     if difference.cause == "padding-asymmetric":
+        alike = sum(difference.ref) == sum(difference.keras)
+        what = "Both pad as many cells" if alike else "Windows reach as many padded cells"
         return (
-            f"Both pad as many cells, but on other sides: [top bottom left right] is {mine} in the reference and "
-            f"{theirs} in Keras, so every window is shifted."
+            f"{what}, but on other sides: [top bottom left right] is {mine} in the reference and {theirs} in Keras, so "
+            "every window is shifted."
         )
+    if difference.field == "spatial":
+        whole, single = (pair.keras.origin, pair.ref.name) if difference.keras else (pair.ref.name, pair.keras.origin)
+        return f"{whole} drops whole channels, {single} single values: the same share, by another law."
     if difference.field == "frozen" and isinstance(keras, BatchNorm):
         by = ("the batch's moments", "its running statistics, as trainable=False has it")
         mine, theirs = by[bool(difference.ref)], by[bool(difference.keras)]

@@ -82,6 +82,8 @@ def field(run: Comparison, pair: Pair, difference: Difference) -> tuple[Change, 
         return _other_pool(run, pair, kind)
     if isinstance(kind, Merge) and name == "operation":
         return (Change("replace", where, layer_of(kind) or {}),)
+    if isinstance(kind, Dropout) and name == "spatial" and not kind.spatial:
+        return (Change("replace", where, layer_of(kind) or {}),)
     if isinstance(kind, Conv | Pool) and name in ("pad", "count_pad", "ceil"):
         return cells(where, kind.pad)
     if isinstance(kind, BatchNorm) and name == "frozen":

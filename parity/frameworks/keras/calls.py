@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from parity.frameworks.keras.bare import operation_kind
 from parity.frameworks.keras.configs import Call, walk
-from parity.frameworks.keras.kinds import NOISE, activation_kind, fuses, kind_of, operation_kind
+from parity.frameworks.keras.kinds import NOISE, activation_kind, fuses, kind_of
 from parity.frameworks.keras.operations import operation_shape
 from parity.frameworks.keras.safety import runs_code
 from parity.frameworks.keras.shapes import shape_of, state_shape

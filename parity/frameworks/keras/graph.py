@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.frameworks.keras.bare import operation_kind
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.kinds import (
     NOISE,
@@ -15,7 +16,6 @@ from parity.frameworks.keras.kinds import (
     axes_of,
     initializer_text,
     kind_of,
-    operation_kind,
     penalty_coefficients,
     role_of,
 )

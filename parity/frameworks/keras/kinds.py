@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from parity.layers import Activation, Conv, ConvTranspose, Dense, Merge, Opaque, Slice, Softmax, Split, lookup
-from parity.layers.keras_fields import axis_from_end, function_name
+from parity.layers import Conv, ConvTranspose, Dense, Opaque, lookup
+from parity.layers.keras_fields import function_name
 
 if TYPE_CHECKING:
     from parity.layers import Kind
@@ -21,8 +21,8 @@ __all__ = [
     "fuses",
     "initializer_text",
     "kind_of",
-    "operation_kind",
     "penalty_coefficients",
+    "plain_settings",
     "role_of",
 ]
 
@@ -48,14 +48,6 @@ _ROLES = {
     "b": "bias",
 }
 
-_ELEMENTWISE = {
-    "add": "add", "addv2": "add", "subtract": "subtract", "sub": "subtract", "multiply": "multiply", "mul": "multiply",
-    "maximum": "maximum", "minimum": "minimum",
-}  # fmt: skip
-
-_FUNCTIONS = frozenset("relu sigmoid tanh elu selu softplus softsign gelu silu swish relu6 exp".split())
-
-
 def fuses(class_name: str) -> bool:
     """Whether `activation` is the last thing a layer of this class does, so that it is a step of its own."""
     return class_name in _FUSED
@@ -77,7 +69,7 @@ def kind_of(class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape],
             return kind.from_keras(class_name, config, inputs)
         except (NotImplementedError, ValueError, KeyError, TypeError, IndexError):
             pass
-    return Opaque(type=class_name, config=_plain(config), runs_code=runs_code)
+    return Opaque(type=class_name, config=plain_settings(config), runs_code=runs_code)
 
 
 def activation_kind(value: Any) -> Kind | None:
@@ -88,83 +80,6 @@ def activation_kind(value: Any) -> Kind | None:
     if name == "linear":
         return None
     return kind_of("Activation", {"activation": value}, ()) if name else Opaque(type="activation", runs_code=True)
-
-
-def operation_kind(name: str, arguments: Sequence[Any], settings: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
-    """The kind of a bare operation (`x[..., :3]`, `a + b`, `keras.ops.split`); Opaque where the vocabulary has none.
-
-    Args:
-        name: its last name, e.g. `"GetItem"`, `"split"`, `"addv2"`.
-        arguments: what it is called with, tensors left out or as None; a slice as Python's own.
-        settings: its other settings by name.
-        inputs: its tensors' shapes, without the batch axis.
-    """
-    word = name.lower().removeprefix("__").removesuffix("__")
-    opaque = Opaque(type=f"operation {name}", config=_plain(settings))
-    if word in _ELEMENTWISE and len(inputs) == 2:
-        return Merge(_ELEMENTWISE[word]) if len(inputs[0]) == len(inputs[1]) else opaque
-    if word == "softmax":
-        return Softmax(int(settings.get("axis", -1)))
-    if word in _FUNCTIONS and len(inputs) == 1:
-        return Activation({"exp": "exponential", "silu": "swish"}.get(word, word))
-    if word == "getitem" and inputs:
-        given = (*arguments, settings.get("slice_spec"))
-        key = next((a for a in given if isinstance(a, tuple | list)), None)
-        return _slice([_index(part) for part in key], inputs[0]) or opaque if key is not None else opaque
-    if word == "split" and inputs:
-        try:
-            parts = next((a for a in arguments if isinstance(a, int | tuple | list)), None)
-            if parts is not None:
-                settings = {"num_or_size_splits": parts, **settings}
-            return _split(settings, inputs[0]) or opaque
-        except (TypeError, ValueError):
-            return opaque
-    return opaque
-
-
-def _index(part: Any) -> Any:
-    """One part of an index expression; Keras 2 writes a slice as {start, stop, step}, an ellipsis otherwise."""
-    if isinstance(part, Mapping):
-        if {"start", "stop"} <= set(part):
-            return slice(part.get("start"), part.get("stop"), part.get("step"))
-        return Ellipsis
-    return Ellipsis if isinstance(part, str) else part
-
-
-def _slice(items: list[Any], shape: Shape) -> Kind | None:
-    """A range of one axis, where that is all that an index expression takes."""
-    rank = len(shape) + 1
-    if Ellipsis in items:
-        at = items.index(Ellipsis)
-        items[at : at + 1] = [slice(None)] * (rank - len(items) + 1)
-    items += [slice(None)] * (rank - len(items))
-    if len(items) != rank or not all(isinstance(i, slice) and i.step in (None, 1) for i in items):
-        return None
-    cut = [i for i, item in enumerate(items) if item.start is not None or item.stop is not None]
-    if len(cut) != 1 or cut[0] == 0 or shape[cut[0] - 1] is None:
-        return None
-    extent = shape[cut[0] - 1] or 0
-    start, stop, _ = items[cut[0]].indices(extent)
-    return Slice(axis_from_end(cut[0], rank), start, stop)
-
-
-def _split(settings: Mapping[str, Any], shape: Shape) -> Kind | None:
-    """keras.ops.split (parts or indices) or tf.split (parts or sizes)."""
-    axis = axis_from_end(settings.get("axis", 0), len(shape) + 1)
-    extent = shape[axis] if -axis <= len(shape) else None
-    if extent is None:
-        return None
-    if "num_or_size_splits" in settings:
-        sizes = settings["num_or_size_splits"]
-        if not isinstance(sizes, int):
-            bounds = [sum(sizes[:i]) for i in range(1, len(sizes))]
-            return Split(axis, tuple(bounds))
-        parts: Any = sizes
-    else:
-        parts = settings.get("indices_or_sections")
-    if isinstance(parts, int):
-        return Split(axis, tuple(range(extent // parts, extent, extent // parts)))
-    return Split(axis, tuple(int(i) for i in parts)) if parts is not None else None
 
 
 def role_of(source: str) -> str:
@@ -232,7 +147,7 @@ def penalty_coefficients(value: Any) -> tuple[float, float]:
     return float(getattr(value, "l1", 0.0) or 0.0), float(getattr(value, "l2", 0.0) or 0.0)
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings worth showing: scalars and short lists, without Keras' housekeeping."""
     hidden = {"name", "trainable", "dtype", "batch_input_shape", "batch_shape", "function", "registered_name"}
     return {k: v for k, v in config.items() if k not in hidden and _short(v)}

@@ -221,7 +221,7 @@ class Replay:
         """The tensors that one node makes."""
         backend, record = self.backend, node.record
         if record is None:
-            raise NotImplementedError(f"{node.layer.name}: {node.layer.kind.name} cannot be run alone")
+            raise NotImplementedError(f"{node.layer.name} is {'; '.join(node.layer.remarks) or 'no layer'}")
         layer = layers[record.place.path]
         if node.step == "activation":
             given = tensors[node.layer.inputs[0]]

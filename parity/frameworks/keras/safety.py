@@ -54,7 +54,8 @@ def _harmless(entry: Mapping[str, Any]) -> bool:
     config = entry.get("config")
     if not isinstance(config, Mapping):
         return False
-    return str(config.get("function", "")).removeprefix("tf.").split(".")[0] in OPERATIONS
+    called = str(config.get("function", "")).removeprefix("tf.").removeprefix("compat.v1.")
+    return called.split(".")[0] in OPERATIONS
 
 
 def code_in(config: Any) -> Iterator[tuple[str, str, str]]:
