@@ -115,7 +115,9 @@ class Trial:
     def _given(self, tensor: str) -> Array:
         """The reference's own value of a tensor, or what is made of it for a second trial."""
         value = self.bench.observed.outputs[tensor]
-        return value if self.varied is None else _varied(value, self.varied, apart=not self.is_loss)
+        kind = self.pair.ref.kind
+        apart = not isinstance(kind, Loss) or kind.function == "softmaxlog"  # what a loss reads may be probabilities
+        return value if self.varied is None else _varied(value, self.varied, apart=apart)
 
     @property
     def absent(self) -> str:

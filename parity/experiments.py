@@ -23,7 +23,7 @@ from parity.layers import Dropout, Kind, Loss
 from parity.network import STATISTICS
 from parity.runner import Local
 from parity.tensors import shaped
-from parity.tolerance import CLEAN, distance
+from parity.tolerance import CLEAN, ROUNDOFF, channel_rms, distance
 
 __all__ = ["COARSER", "Edit", "Experiment"]
 
@@ -47,6 +47,7 @@ class Edit:
         fields: of its kind → value.
         kind: another kind in its place.
         params: role → value, in the reference's axes; None takes the parameter away.
+        held: role → value as the Keras layer holds it, with the derivative that Keras has of it.
         inputs: what to make of its inputs (n h w c, in order) before it reads them.
         mode: `"train"` or `"eval"` instead of the comparison's.
         labels: what to make of the labels of a loss.
@@ -57,6 +58,7 @@ class Edit:
     fields: Mapping[str, Any] = field(default_factory=dict)
     kind: Kind | None = None
     params: Mapping[str, Array | None] = field(default_factory=dict)
+    held: Mapping[str, Array] = field(default_factory=dict)
     inputs: Callable[[list[Array]], list[Array]] | None = None
     mode: str | None = None
     labels: Callable[[Array], Array] | None = None
@@ -69,6 +71,7 @@ class Edit:
             {**self.fields, **other.fields},
             other.kind or self.kind,
             {**self.params, **other.params},
+            {**self.held, **other.held},
             other.inputs or self.inputs,
             other.mode or self.mode,
             other.labels or self.labels,
@@ -93,8 +96,8 @@ class Experiment:
         assert run.bench is not None
         self.run, self.pair = run, pair
         self.first = run.bench.trial(pair)
-        coarse = COARSER.get(self.first.low_precision, 1.0)
-        self.floors = {v.tensor: coarse * np.asarray(v.floor) for v in run.verdicts[pair.ref.name]}
+        self.coarse = COARSER.get(self.first.low_precision, 1.0)
+        self.floors = {v.tensor: self.coarse * np.asarray(v.floor) for v in run.verdicts[pair.ref.name]}
         self.born = {v.tensor for v in run.verdicts[pair.ref.name] if v.status == "born"}
 
     @cached_property
@@ -155,13 +158,15 @@ class Experiment:
                 continue  # the derivative is with respect to what was made of the inputs
             if name in trial.named.gradients and trial.named.gradients[name].role in edit.params:
                 continue  # likewise of the parameter
-            actual, expected = trial.tensor(keras, "keras", name), self._named(made, name)
+            actual, expected = trial.tensor(keras, "keras", name), self._made(made, name, edit)
             if actual is None or expected is None:
                 continue
             seen.add(name)
             same = shaped(actual, expected.shape)
             if same is None:
                 return False
+            # What was zero in the reference (half a rectifier's output) may be none in the edited one, and is rounded.
+            floor = np.maximum(floor, 4 * ROUNDOFF * self.coarse * channel_rms(expected))
             if distance(same, expected).x_floor(floor) <= CLEAN:
                 continue
             judged = trial.tensor(trial.referee, "keras", name) if trial.referee is not None else None
@@ -169,7 +174,7 @@ class Experiment:
                 return False
             if wide is None:
                 wide = self.evaluate(trial, edit, precision=64)
-            truth = self._named(wide, name)
+            truth = self._made(wide, name, edit)
             again = None if truth is None else shaped(judged, truth.shape)
             if again is None or truth is None or distance(again, truth).x_floor(floor) > _SETTLED:
                 return False
@@ -197,7 +202,7 @@ class Experiment:
         backward = trial.backward
         inputs = [to_torch(array, precision, backward) for array in fed]
         values = self.params(trial)
-        values |= {role: value for role, value in edit.params.items() if value is not None}
+        values |= {role: value for role, value in edit.params.items() if value is not None} | dict(edit.held)
         leaves = {
             role: weight_tensor(np.asarray(value), precision, backward and role not in STATISTICS)
             for role, value in values.items()
@@ -280,6 +285,14 @@ class Experiment:
 
     def _named(self, local: Local, name: str) -> Array | None:
         return self.first.tensor(local, "ref", name)
+
+    def _made(self, local: Local, name: str, edit: Edit) -> Array | None:
+        """A tensor that the edited reference made, in the Keras layout: the derivative of what Keras holds has it."""
+        link = self.first.named.gradients.get(name)
+        if link is None or link.role not in edit.held:
+            return self._named(local, name)
+        grad = local.param_grads.get(link.ref[0])
+        return None if grad is None else shaped(grad, self.first.bench.keras.network.params[link.keras].shape)
 
     # ------------------------------------------------------------------------------------------------------- solving
 

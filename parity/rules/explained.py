@@ -100,7 +100,16 @@ def _declared(run: Comparison, pair: Pair, experiment: Experiment, said: Sequenc
         # MatConvNet's stored deviation already holds its own epsilon, and nothing is added to it.
         variance = deviation.astype(np.float64) ** 2 - experiment.kind.epsilon
         return Edit(fields=fields, params={"deviation": np.sqrt(np.maximum(variance + fields["epsilon"], 0))})
+    if "groups" in fields:
+        return Edit(fields=fields, held=_in_blocks(experiment))
     return Edit(fields=fields)
+
+
+def _in_blocks(experiment: Experiment) -> dict[str, np.ndarray]:
+    """The filters as a Keras layer of fewer groups holds the reference's: blocks with zeros between them."""
+    link = experiment.first.named.gradients.get("dkernel")
+    value = experiment.first.bench.keras_values.get(link.keras) if link is not None else None
+    return {"kernel": value} if value is not None and value.ndim == 4 else {}
 
 
 def _needed(
