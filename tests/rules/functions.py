@@ -122,7 +122,9 @@ def _warped(size):
 
 
 ROWS = (
-    Row("activation-slope", LARGE, "active", edit("relu1", leak=0.2), "forward relu1", "large activation-kind", "train"),
+    Row(
+        "activation-slope", LARGE, "active", edit("relu1", leak=0.2), "forward relu1", "large activation-kind", "train"
+    ),
     Row("activation-slope", SMALL, "active", edit("relu1", leak=0.1001), "forward relu1", "small activation-missing"),
     Row("activation-kind", LARGE, "active", _replaced("relu3", "tanh"), "forward relu3", "large activation-slope"),
     Row(
@@ -205,8 +207,44 @@ ROWS = (
     ),
     Row("dtype-low-precision", LARGE, "active", _coarse("conv1"), "forward conv1", "small unknown"),
     Row("dtype-low-precision", SMALL, "normal", _policy, "forward conv1", "small bn-epsilon"),
-    Row("unknown", LARGE, "active", disguised("relu3", _backwards(-1.0)), "backward relu3", "large loss-reduction", "train", marks="open"),
-    Row("unknown", SMALL, "active", disguised("relu3", _backwards(1.0001)), "backward relu3", "small loss-reduction", "train", marks="open"),
-    Row("unknown", LARGE, "active", disguised("relu1", _warped(0.1)), "forward relu1", "large activation-kind", marks="open", name="forward"),
-    Row("unknown", SMALL, "active", disguised("relu1", _warped(1e-4)), "forward relu1", "small activation-slope", marks="open", name="forward"),
+    Row(
+        "unknown",
+        LARGE,
+        "active",
+        disguised("relu3", _backwards(-1.0)),
+        "backward relu3",
+        "large loss-reduction",
+        "train",
+        marks="open",
+    ),
+    Row(
+        "unknown",
+        SMALL,
+        "active",
+        disguised("relu3", _backwards(1.0001)),
+        "backward relu3",
+        "small loss-reduction",
+        "train",
+        marks="open",
+    ),
+    Row(
+        "unknown",
+        LARGE,
+        "active",
+        disguised("relu1", _warped(0.1)),
+        "forward relu1",
+        "large activation-kind",
+        marks="open",
+        name="forward",
+    ),
+    Row(
+        "unknown",
+        SMALL,
+        "active",
+        disguised("relu1", _warped(1e-4)),
+        "forward relu1",
+        "small activation-slope",
+        marks="open",
+        name="forward",
+    ),
 )

@@ -314,5 +314,6 @@ def branches() -> Net:
 
 
 NETS: dict[str, Callable[[], Net]] = {
-    make.__name__: make for make in (filters, dilated, dense, pooled, averaged, windows, normal, responses, active, branches)
+    make.__name__: make
+    for make in (filters, dilated, dense, pooled, averaged, windows, normal, responses, active, branches)
 }

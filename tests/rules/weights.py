@@ -30,9 +30,7 @@ def _kernel(name, turn):
 def _laid(cause, layer, turn, like, net="filters", name=""):
     """A layout at two sizes: of any filters, and of filters that it nearly leaves as they are."""
     yield _own(cause, LARGE, net, layer, _kernel(layer, turn), like, name=name)
-    yield _own(
-        cause, SMALL, net, layer, together(symmetric(layer, turn), _kernel(layer, turn)), like, name=name
-    )
+    yield _own(cause, SMALL, net, layer, together(symmetric(layer, turn), _kernel(layer, turn)), like, name=name)
 
 
 def _column_major(kernel):

@@ -1,0 +1,60 @@
+"""Every cause of layers, weights, inputs, structure and loss: planted at two sizes, beside what looks like it.
+
+A row holds only if phase, layer and cause are right, the cause is confirmed, its fix is verified and nothing else is
+named; so the row of a similar fault says that the rule does not claim it. What a row plants in matches without it.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from parity.causes import CAUSES, FAMILIES
+from tests.rules import functions, graphs, inputs, norms, weights, windows
+from tests.rules.planting import LARGE, NETS, SMALL, clean, found
+
+ROWS = {row.id: row for table in (inputs, graphs, weights, windows, norms, functions) for row in table.ROWS}
+TWINS = sorted({row.twin for row in ROWS.values()})
+
+TRAINED = {
+    *FAMILIES["Optimizer"],
+    *FAMILIES["Training"],
+    "bn-momentum",  # an update of the running statistics
+    "nondeterminism",
+}
+"""Causes of how a net is trained, which have rows of their own, and of a side that is another one each time."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _light():
+    """Collecting garbage does not look through the frameworks again and again."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_fault_is_said_to_be_what_it_is_and_nothing_else(name):
+    assert found(ROWS[name]) == ROWS[name].expected
+
+
+@pytest.mark.parametrize(
+    "twin", TWINS, ids=["{} in {}{}".format(net, mode, ", own weights" * own) for net, mode, own in TWINS]
+)
+def test_without_a_fault_they_match(twin):
+    assert clean(twin) == "match"
+
+
+@pytest.mark.parametrize("cause", [cause for cause in CAUSES if cause not in TRAINED])
+def test_every_cause_is_planted_at_two_sizes_beside_another_that_looks_like_it(cause):
+    mine = [row for row in ROWS.values() if row.cause == cause]
+    assert {row.size for row in mine} == {LARGE, SMALL}
+    for row in mine:
+        assert ROWS[row.like].cause != cause
+
+
+def test_no_name_stands_for_two_rows_and_every_net_is_used():
+    tables = (inputs, graphs, weights, windows, norms, functions)
+    assert len(ROWS) == sum(len(table.ROWS) for table in tables)
+    assert {row.net for row in ROWS.values()} == set(NETS)
