@@ -28,10 +28,15 @@ TRAINED = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _light():
-    """Collecting garbage does not look through the frameworks again and again."""
+    """Nets this small are no work for two threads, and the frameworks none for the collector of garbage."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     gc.freeze()
     yield
     gc.unfreeze()
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", ROWS)
