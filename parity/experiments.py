@@ -35,6 +35,9 @@ COARSER = {"bfloat16": 2.0**16, "float16": 2.0**13}
 _SETTLED = 1.0
 """Floors within which two float64 results must agree to count as equal."""
 
+_FAR = 1e4
+"""Floors beyond which no rounding puts an output: it needs no look at gradients, nor at float64."""
+
 _SAMPLE = 200_000
 """Elements that are enough to solve for a number or two."""
 
@@ -147,13 +150,15 @@ class Experiment:
     def fits(self, trial: Trial, edit: Edit) -> bool:
         """Whether the edited reference makes every tensor that the Keras layer makes in this trial."""
         try:
+            if self._far(trial, edit):
+                return False
             made = self.evaluate(trial, edit)
             keras = trial.keras_local
         except (NotImplementedError, RuntimeError, ValueError, KeyError, TypeError):
             return False
         wide: Local | None = None
         seen: set[str] = set()
-        for name, floor in self.floors.items():
+        for name in self.floors:
             if edit.inputs is not None and name in trial.named.sources:
                 continue  # the derivative is with respect to what was made of the inputs
             if name in trial.named.gradients and trial.named.gradients[name].role in edit.params:
@@ -165,8 +170,7 @@ class Experiment:
             same = shaped(actual, expected.shape)
             if same is None:
                 return False
-            # What was zero in the reference (half a rectifier's output) may be none in the edited one, and is rounded.
-            floor = np.maximum(floor, 4 * ROUNDOFF * self.coarse * channel_rms(expected))
+            floor = self._floor(name, expected)
             if distance(same, expected).x_floor(floor) <= CLEAN:
                 continue
             judged = trial.tensor(trial.referee, "keras", name) if trial.referee is not None else None
@@ -180,10 +184,27 @@ class Experiment:
                 return False
         return not self.born or not self.born.isdisjoint(seen)
 
+    def _floor(self, name: str, expected: Array) -> Array:
+        """A tensor's floor; what was zero in the reference may be none in the edited one, and is rounded there."""
+        return np.maximum(self.floors[name], 4 * ROUNDOFF * self.coarse * channel_rms(expected))
+
+    def _far(self, trial: Trial, edit: Edit) -> bool:
+        """Whether the output alone says that this is not it."""
+        if not trial.backward or trial.is_loss or "output" not in self.floors:
+            return False
+        expected = self._named(self.evaluate(trial, edit, gradients=False), "output")
+        actual = trial.tensor(trial.keras_local, "keras", "output")
+        if actual is None or expected is None:
+            return False
+        same = shaped(actual, expected.shape)
+        return same is not None and distance(same, expected).x_floor(self._floor("output", expected)) > _FAR
+
     # ------------------------------------------------------------------------------------------------------- running
 
-    def evaluate(self, trial: Trial, edit: Edit, precision: int = 32, ties: str = "row") -> Local:
-        """The edited reference's unit, run alone by the vocabulary's own forward.
+    def evaluate(
+        self, trial: Trial, edit: Edit, precision: int = 32, ties: str = "row", *, gradients: bool = True
+    ) -> Local:
+        """The edited reference's unit, run alone by the vocabulary's own forward; backward too if the trial goes so.
 
         Raises:
             NotImplementedError: its kind has none.
@@ -199,7 +220,7 @@ class Experiment:
         read = bench.ref.network.data(pair.ref.inputs)
         arrays = [np.asarray(trial.ref_feeds[tensor]) for tensor in read]
         fed = edit.inputs(arrays) if edit.inputs else arrays
-        backward = trial.backward
+        backward = trial.backward and gradients
         inputs = [to_torch(array, precision, backward) for array in fed]
         values = self.params(trial)
         values |= {role: value for role, value in edit.params.items() if value is not None} | dict(edit.held)
@@ -304,6 +325,13 @@ class Experiment:
         except Unfit:
             return None
         return trial.tensor(local, "keras", "output")
+
+    def output(self, edit: Edit) -> Array | None:
+        """What the edited reference makes of its inputs, in float64; None where the edit does not fit."""
+        try:
+            return self._named(self.evaluate(self.first, edit, precision=64), "output")
+        except (NotImplementedError, RuntimeError, ValueError, TypeError):
+            return None
 
     def solved(self, names: Sequence[str], base: Edit | None = None) -> dict[str, float] | None:
         """The values of these fields with which the reference makes the Keras output (Gauss and Newton's method).

@@ -165,7 +165,7 @@ def edited_weights(name, change, net="plain"):
 def tanh(x):
     import keras
 
-    return keras.layers.Activation("tanh")(x)
+    return keras.layers.Activation("tanh", name="activation")(x)
 
 
 def flipped(weights):

@@ -67,10 +67,19 @@ def _sought(run: Comparison, pair: Pair) -> Explanation | None:
         if experiment.explains(proposal.edit):
             return Explanation((), (proposal,))
         tried.append(proposal)
-    for proposal in tried if said else ():
+    for proposal in proposals(experiment, declared) if said else ():
         if experiment.explains(declared + proposal.edit):
             return Explanation(_needed(run, pair, experiment, said, proposal.edit), (proposal,))
-    for one, other in itertools.combinations(tried[:_TOGETHER], 2):
+    return _two_at_once(experiment, [p for p in tried if not p.fitted][:_TOGETHER])
+
+
+def _two_at_once(experiment: Experiment, given: Sequence[Proposal]) -> Explanation | None:
+    """Two mistakes: one that is made or not, and one whose number is solved for on top of it, or another such."""
+    for base in given:
+        for proposal in proposals(experiment, base.edit):
+            if proposal.fitted and proposal.cause != base.cause and experiment.explains(base.edit + proposal.edit):
+                return Explanation((), (base, proposal))
+    for one, other in itertools.combinations(given, 2):
         if one.cause != other.cause and experiment.explains(one.edit + other.edit):
             return Explanation((), (one, other))
     return None
@@ -96,7 +105,8 @@ def _declared(run: Comparison, pair: Pair, experiment: Experiment, said: Sequenc
     if isinstance(experiment.kind, Loss):
         return Edit(fields=fields, factor=pair.keras.weight / pair.ref.weight if pair.ref.weight else 1.0)
     deviation = experiment.first.roles.get("deviation")
-    if isinstance(experiment.kind, BatchNorm) and "epsilon" in fields and deviation is not None and run.mode == "eval":
+    stored = run.mode == "eval" or fields.get("frozen", getattr(experiment.kind, "frozen", False))
+    if isinstance(experiment.kind, BatchNorm) and "epsilon" in fields and deviation is not None and stored:
         # MatConvNet's stored deviation already holds its own epsilon, and nothing is added to it.
         variance = deviation.astype(np.float64) ** 2 - experiment.kind.epsilon
         return Edit(fields=fields, params={"deviation": np.sqrt(np.maximum(variance + fields["epsilon"], 0))})

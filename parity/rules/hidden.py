@@ -38,10 +38,10 @@ def find(run: Comparison) -> Iterable[Finding]:
             else:
                 changes = repairs.proposed(run, pair, proposal.cause, proposal.edit)
             fix = f"{pair.keras.origin}: {proposal.fix}" if proposal.fix else lines(run, changes)
-            phase = _phase(run, pair)
-            yield finding(
-                proposal.cause, "divergence", phase, words, pair=pair, fix=fix, confirmed=True, changes=changes
-            )
+            for cause in (proposal.cause, *proposal.also):
+                yield finding(
+                    cause, "divergence", _phase(run, pair), words, pair=pair, fix=fix, confirmed=True, changes=changes
+                )
     if coarse:
         yield _coarse(run, coarse)
 

@@ -45,27 +45,36 @@ class Proposal:
         words: what Keras does instead, in a sentence whose subject is the Keras layer.
         edit: of the reference.
         fix: the Keras line, empty where there is none.
+        also: further causes that the edit amounts to.
+        fitted: whether numbers of it were solved for, so that they depend on what else was edited.
     """
 
     cause: str
     words: str
     edit: Edit
     fix: str = ""
+    also: tuple[str, ...] = ()
+    fitted: bool = False
 
 
-def proposals(experiment: Experiment) -> Iterator[Proposal]:
-    """What is worth a try for this pair, the likeliest first."""
+def proposals(experiment: Experiment, base: Edit | None = None) -> Iterator[Proposal]:
+    """What is worth a try for this pair, the likeliest first.
+
+    Args:
+        experiment: of the pair.
+        base: an edit on top of which they are tried: what is solved for is solved for there.
+    """
     kind = experiment.kind
     if isinstance(kind, BatchNorm):
-        yield from _batchnorm(experiment, kind)
+        yield from _batchnorm(experiment, kind, base)
     elif isinstance(kind, LRN):
-        yield from _lrn(experiment, kind)
+        yield from _lrn(experiment, kind, base)
     elif isinstance(kind, Activation | Softmax):
         yield from _activation(experiment, kind)
     elif isinstance(kind, Pool):
         yield from _pool(experiment, kind)
     elif isinstance(kind, Conv | ConvTranspose | Dense):
-        yield from _filters(experiment, kind)
+        yield from _filters(experiment, kind, base)
     elif isinstance(kind, Concat):
         yield from _concat(experiment)
     elif isinstance(kind, Merge):
@@ -75,15 +84,15 @@ def proposals(experiment: Experiment) -> Iterator[Proposal]:
     elif isinstance(kind, Loss):
         yield from _loss(experiment, kind)
     elif isinstance(kind, Rescale):
-        yield from _solved(experiment, ("scale", "offset"), {"scale": "input-scale", "offset": "input-mean"})
+        yield from _solved(experiment, ("scale", "offset"), {"scale": "input-scale", "offset": "input-mean"}, base)
 
 
 def _solved(
     experiment: Experiment, names: Sequence[str], causes: dict[str, str], base: Edit | None = None
 ) -> Iterator[Proposal]:
-    """One field solved for, then two, then all of them."""
+    """One field solved for, then two, then all of them; on top of another edit all at once."""
     kind = experiment.kind
-    for count in range(1, len(names) + 1):
+    for count in range(1 if base is None else len(names), len(names) + 1):
         for chosen in itertools.combinations(names, count):
             found = experiment.solved(chosen, base)
             if not found:
@@ -95,12 +104,12 @@ def _solved(
             values = " and ".join(f"{n} {shown(found[n])}" for n in changed)
             own = " and ".join(f"{n} {shown(float(getattr(kind, n)))}" for n in changed)
             edit = Edit(fields={n: found[n] for n in changed})
-            if base is not None:
-                edit = base + edit
-            yield Proposal(causes[changed[0]], f"computes with {values}, the reference with {own}", edit)
+            first, *also = (causes[n] for n in changed)
+            words = f"computes with {values}, the reference with {own}"
+            yield Proposal(first, words, edit, also=tuple(also), fitted=True)
 
 
-def _batchnorm(experiment: Experiment, kind: BatchNorm) -> Iterator[Proposal]:
+def _batchnorm(experiment: Experiment, kind: BatchNorm, base: Edit | None) -> Iterator[Proposal]:
     train = experiment.run.mode == "train"
     if train:
         words = "normalises by its running statistics in train mode too"
@@ -113,19 +122,19 @@ def _batchnorm(experiment: Experiment, kind: BatchNorm) -> Iterator[Proposal]:
                 yield Proposal("bn-mode", words, edit, "call it with training=True, trainable=True")
     else:
         yield Proposal("bn-mode", "normalises by the batch in eval mode too", Edit(mode="train"), "training=False")
-    yield from _solved(experiment, ("epsilon",), {"epsilon": "bn-epsilon"})
+    yield from _solved(experiment, ("epsilon",), {"epsilon": "bn-epsilon"}, base)
     roles = experiment.first.roles
     if {"gamma", "beta"} <= set(roles):
         swap = Edit(params={"gamma": roles["beta"], "beta": roles["gamma"]})
         yield Proposal("bn-gamma-beta-swapped", "uses gamma and beta in each other's place", swap)
 
 
-def _lrn(experiment: Experiment, kind: LRN) -> Iterator[Proposal]:
+def _lrn(experiment: Experiment, kind: LRN, base: Edit | None) -> Iterator[Proposal]:
     divided = kind.alpha / kind.size
     words = f"divides alpha by the window: {kind.alpha:g}/{kind.size}, as Caffe and torch do"
     yield Proposal("lrn-alpha", words, Edit(fields={"alpha": divided}), f"alpha={kind.alpha:g} without the division")
     causes = {name: f"lrn-{name}" for name in ("alpha", "kappa", "beta")}
-    yield from _solved(experiment, ("alpha", "kappa", "beta"), causes)
+    yield from _solved(experiment, ("alpha", "kappa", "beta"), causes, base)
     for size in range(1, 16):
         if size == kind.size:
             continue
@@ -145,11 +154,12 @@ def _activation(experiment: Experiment, kind: Kind) -> Iterator[Proposal]:
             slope = float(x[below] @ y[below] / (x[below] @ x[below]))
             slope = experiment.rounded({"slope": slope})["slope"]
             words = f"multiplies negative values by {slope:.6g}, the reference by {kind.slope:g}"
-            yield Proposal("activation-slope", words, Edit(fields={"slope": slope}), f"negative_slope={kind.slope:g}")
+            edit, fix = Edit(fields={"slope": slope}), f"negative_slope={kind.slope:g}"
+            yield Proposal("activation-slope", words, edit, fix, fitted=True)
         top = float(y.max(initial=0))
         if top > 0 and np.count_nonzero(y == top) > 1:
             edit = Edit(kind=Activation("relu", getattr(kind, "slope", 0.0), limit=top))
-            yield Proposal("activation-kind", f"cuts values off at {top:g}", edit)
+            yield Proposal("activation-kind", f"cuts values off at {top:g}", edit, fitted=True)
     linear = Edit(kind=Activation("linear"))
     cause = "softmax-missing" if isinstance(kind, Softmax) else "activation-missing"
     yield Proposal(cause, "changes nothing, where the reference has its activation", linear)
@@ -211,7 +221,7 @@ def _pool(experiment: Experiment, kind: Pool) -> Iterator[Proposal]:
             yield Proposal("padding-asymmetric", words, Edit(fields={"pad": turned}))
 
 
-def _filters(experiment: Experiment, kind: Kind) -> Iterator[Proposal]:
+def _filters(experiment: Experiment, kind: Kind, base: Edit | None) -> Iterator[Proposal]:
     roles = experiment.params(experiment.first)
     kernel = roles.get("kernel")
     if kernel is not None and kernel.ndim == 4:
@@ -222,12 +232,8 @@ def _filters(experiment: Experiment, kind: Kind) -> Iterator[Proposal]:
     bias = roles.get("bias")
     if bias is not None and np.any(bias):
         yield Proposal("bias-missing", "adds no bias", Edit(params={"bias": np.zeros_like(bias)}), "use_bias=True")
-    target = experiment.target()
-    own = experiment.first.tensor(experiment.first.truth or experiment.first.ref_local, "ref", "output")
-    if bias is not None and target is not None and own is not None and target.size == own.size:
-        gap = (target.reshape(own.shape) - own).reshape(-1, own.shape[-1]).mean(axis=0)
-        if gap.shape == bias.shape:
-            yield Proposal("bias-value", "adds another bias", Edit(params={"bias": (bias + gap).astype(bias.dtype)}))
+    if bias is not None:
+        yield from _biased(experiment, bias, base or Edit())
     pad = getattr(kind, "pad", None)
     if pad is not None and len(pad) == 4 and any(pad):
         top, bottom, left, right = pad
@@ -239,6 +245,19 @@ def _filters(experiment: Experiment, kind: Kind) -> Iterator[Proposal]:
                 yield Proposal("padding-asymmetric", words, Edit(fields={"pad": turned}))
     if isinstance(kind, Conv | ConvTranspose) and kind.groups > 1:
         yield from _reordered(kind.filters, kind.groups)
+
+
+def _biased(experiment: Experiment, bias: Array, base: Edit) -> Iterator[Proposal]:
+    """Another bias: what is left of the output, channel by channel."""
+    target = experiment.target()
+    own = experiment.output(base)
+    if target is None or own is None or target.size != own.size:
+        return
+    gap = (target.reshape(own.shape) - own).reshape(-1, own.shape[-1]).mean(axis=0)
+    if gap.shape == bias.shape:
+        gap = gap[np.argsort(base.order)] if base.order else gap
+        edit = Edit(params={"bias": (base.params.get("bias", bias) + gap).astype(bias.dtype)})
+        yield Proposal("bias-value", "adds another bias", edit, fitted=True)
 
 
 def _reordered(outputs: int, groups: int) -> Iterator[Proposal]:
@@ -282,7 +301,7 @@ def _dropout(experiment: Experiment, kind: Dropout) -> Iterator[Proposal]:
     if found:
         rate = experiment.rounded(found)["rate"]
         words = f"drops a share of {rate:.4g}, the reference {kind.rate:g}"
-        yield Proposal("dropout-rate", words, Edit(fields={"rate": rate}), f"rate={kind.rate:g}")
+        yield Proposal("dropout-rate", words, Edit(fields={"rate": rate}), f"rate={kind.rate:g}", fitted=True)
 
 
 def _loss(experiment: Experiment, kind: Loss) -> Iterator[Proposal]:
@@ -294,7 +313,8 @@ def _loss(experiment: Experiment, kind: Loss) -> Iterator[Proposal]:
         factor = float(theirs[0]) / float(mine[0])
         if factor:
             words = f"is {factor:.6g} times the reference's, and so are all gradients"
-            yield Proposal("loss-reduction", words, Edit(factor=factor), f"loss_weights=[{1 / factor:.6g}]")
+            fix = f"loss_weights=[{1 / factor:.6g}]"
+            yield Proposal("loss-reduction", words, Edit(factor=factor), fix, fitted=True)
     classes = next(iter(first.ref_feeds.values())).shape[-1]
     for shift in (1, -1):
 

@@ -1,21 +1,21 @@
 """The Keras file's own weights are not the reference's: flipped, transposed, scaled, swapped, or others altogether.
 
-Only with the file's own weights kept is it a divergence. A layout is confirmed when it makes every element equal; a
-factor is solved for on one half of the elements and must hold on the other.
+Only with the file's own weights kept is it a divergence. What is wrong with a parameter is read off its values
+(`parity.rules.laid`); several mistakes at once each get a finding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from parity.case import Comparison
-from parity.orders import row_order
 from parity.report import Finding
 from parity.rules import repairs
 from parity.rules.base import finding, kernel_layouts
+from parity.rules.laid import Layout, Reading, equal, read, words_of
 from parity.rules.lines import lines
 from parity.transfer import Link, relation, transferred
 
@@ -25,12 +25,12 @@ Array = np.ndarray
 
 
 def find(run: Comparison) -> Iterable[Finding]:
-    """One finding for each parameter whose values differ (with `--weights own`)."""
+    """The findings of each parameter whose values differ (with `--weights own`)."""
     if not run.own:
         return
     values = run.ref.params()
     expected = transferred(run.links, values)
-    differing = {p.layer: p for p in run.probes if p.phase == "weights" and p.status == "born"}
+    differing = {p.layer for p in run.probes if p.phase == "weights" and p.status == "born"}
     handled: set[str] = set()
     for link in run.links:
         if link.pair.ref.name not in differing or link.keras not in expected or link.keras in handled or not link.ref:
@@ -48,55 +48,51 @@ def find(run: Comparison) -> Iterable[Finding]:
                 cause, "divergence", "weights", words, pair=link.pair, fix=fix, confirmed=True, changes=changes
             )
             continue
-        order = _reordered(run, link, expected)
-        if order is not None:
-            links, words = order
-            handled |= {other.keras for other in links}
-            fix = f"load the reference's {' and '.join(other.role for other in links)} in its own order"
-            yield finding(
-                "channel-order",
-                "divergence",
-                "weights",
-                words,
-                pair=link.pair,
-                fix=fix,
-                confirmed=True,
-                changes=repairs.reset(run, *links),
-            )
-            continue
-        for found in _one(link, wanted, held, values[link.ref[0]]):
-            yield replace(found, changes=repairs.reset(run, link))
+        found = read(wanted, held, list(_layouts(link, wanted, values[link.ref[0]])))
+        links = _moved_along(run, link, found, expected)
+        handled |= {other.keras for other in links}
+        for each in _said(link, links, found, wanted, held):
+            yield replace(each, changes=repairs.reset(run, *links))
 
 
-def _one(link: Link, wanted: Array, held: Array, raw: Array) -> Iterator[Finding]:
-    name = f"{link.pair.keras.origin}.{link.role}"
+def _said(link: Link, links: list[Link], found: Reading | None, wanted: Array, held: Array) -> Iterator[Finding]:
+    """A finding for each mistake in a parameter."""
+    name, roles = f"{link.pair.keras.origin}.{link.role}", " and ".join(other.role for other in links)
 
-    def found(cause: str, evidence: str, fix: str) -> Finding:
+    def told(cause: str, evidence: str, fix: str) -> Finding:
         return finding(cause, "divergence", "weights", evidence, pair=link.pair, fix=fix, confirmed=True)
 
-    layouts = [entry for entry in _layouts(link, wanted, raw) if entry[2].shape == held.shape]
-    for cause, words, candidate in layouts:
-        if _equal(candidate, held):
-            yield found(cause, f"{name} is the reference's, {words}.", f"load the reference's {link.role} as it is")
-            return
-    factor = _factor(wanted, held)
-    if factor is not None:
-        yield found(
-            "weights-scaled", f"{name} is {factor:.6g} times the reference's.", f"divide {name} by {factor:.6g}"
-        )
+    if found is None or found.rest:
+        word, more = relation(wanted, held)
+        if found is not None:
+            evidence = f"{name} is nearly the reference's, {found.layout[1]}; its values are others too."
+            yield told(found.layout[0], evidence, f"load the reference's {link.role} as it is")
+        cause = "bias-value" if link.role == "bias" else "weights-differ"
+        where = _single(wanted, held)
+        evidence = f"{name} has other values than the reference's ({word}: {more}){where}."
+        yield told(cause, evidence, f"load the reference's {link.role}")
         return
-    for cause, words, candidate in layouts:
-        factor = _factor(candidate, held)
-        if factor is not None:
-            both = f"{name} is the reference's, {words}, times {factor:.6g}."
-            yield found(cause, both, f"load the reference's {link.role} as it is")
-            yield found("weights-scaled", both, f"divide {name} by {factor:.6g}")
-            return
-    word, more = relation(wanted, held)
-    cause = "bias-value" if link.role == "bias" else "weights-differ"
-    where = _single(wanted, held)
-    evidence = f"{name} has other values than the reference's ({word}: {more}){where}."
-    yield found(cause, evidence, f"load the reference's {link.role}")
+    laid = f", {found.layout[1]}" if found.layout[1] else ""
+    times = f" times {found.factor:.6g}" if found.factor != 1.0 else ""
+    if found.order is not None:
+        which = "makes" if found.axis == -1 else "reads"
+        verb = "hold" if len(links) > 1 else "holds"
+        evidence = (
+            f"{link.pair.keras.origin}'s {roles} {verb} the reference's values{times}{laid}, with the channels it "
+            f"{which} {words_of(found.order)}."
+        )
+    elif laid:
+        evidence = f"{name} is the reference's{laid}{f', {times.strip()}' if times else ''}."
+    else:
+        evidence = f"{name} is {found.factor:.6g} times the reference's."
+    for cause in found.causes:
+        if cause == "weights-scaled":
+            fix = f"divide {name} by {found.factor:.6g}"
+        elif cause == "channel-order" and found.order is not None:
+            fix = f"load the reference's {roles} in its own order"
+        else:
+            fix = f"load the reference's {link.role} as it is"
+        yield told(cause, evidence, fix)
 
 
 def _single(wanted: Array, held: Array) -> str:
@@ -110,73 +106,23 @@ def _single(wanted: Array, held: Array) -> str:
     return f"; only at {'; '.join(told)}"
 
 
-def _reordered(run: Comparison, link: Link, expected: dict[str, Array]) -> tuple[list[Link], str] | None:
-    """The parameters of a layer that hold the reference's values in another order of the channels, and the words.
-
-    A layer's kernel and its vectors are permuted together, by what it makes; a kernel alone also by what it reads.
-    """
-    beside = [
-        other
-        for other in run.links
-        if other.pair is link.pair and other.keras in expected and other.ref and other.keras in run.old_values
-    ]
-    wanted, held = expected[link.keras], run.old_values[link.keras]
-    if wanted.shape != held.shape or wanted.ndim == 0:
-        return None
-    name = link.pair.keras.origin
-    order = _permutation(wanted, held, axis=wanted.ndim - 1)
-    if order is not None:
-        links = [
-            o
-            for o in beside
-            if o.keras == link.keras
-            or (
-                expected[o.keras].shape[-1:] == (len(order),)
-                and expected[o.keras].shape == run.old_values[o.keras].shape
-                and not _equal(expected[o.keras], run.old_values[o.keras])
-                and _equal(expected[o.keras][..., order], run.old_values[o.keras])
-            )
-        ]
-        roles = " and ".join(o.role for o in links)
-        return links, f"{name}'s {roles} hold the reference's values, with the channels it makes {_in_words(order)}."
-    if wanted.ndim < 2:
-        return None
-    order = _permutation(wanted, held, axis=wanted.ndim - 2)
-    if order is None or _named_layout(link, wanted, held):
-        return None
-    return [link], f"{name}'s {link.role} holds the reference's values, with the channels it reads {_in_words(order)}."
+def _moved_along(run: Comparison, link: Link, found: Reading | None, expected: Mapping[str, Array]) -> list[Link]:
+    """The parameter, and those of its layer that are in the same other order of the channels that it makes."""
+    if found is None or found.order is None or found.axis != -1:
+        return [link]
+    moved: list[Link] = []
+    for other in run.links:
+        if other is link:
+            moved.append(other)
+        elif other.pair is link.pair and other.ref and other.keras in expected and other.keras in run.old_values:
+            wanted, held = expected[other.keras], run.old_values[other.keras]
+            alike = wanted.shape == held.shape and wanted.shape[-1:] == found.order.shape
+            if alike and not equal(wanted, held) and equal(wanted[..., found.order], held):
+                moved.append(other)
+    return moved
 
 
-def _named_layout(link: Link, wanted: Array, held: Array) -> bool:
-    """Whether the order of the inputs is that of another flattening, which has a name of its own."""
-    return any(c.shape == held.shape and _equal(c, held) for _, _, c in _layouts(link, wanted, wanted))
-
-
-def _permutation(wanted: Array, held: Array, axis: int) -> Array | None:
-    """The order along an axis in which `wanted` is `held`; None where there is none, or it is the order it has."""
-    mine = np.moveaxis(wanted, axis, 0).reshape(wanted.shape[axis], -1).astype(np.float64)
-    theirs = np.moveaxis(held, axis, 0).reshape(held.shape[axis], -1).astype(np.float64)
-    if len(mine) < 2 or not np.isfinite(mine).all() or not np.isfinite(theirs).all():
-        return None
-    order = row_order(mine, theirs)
-    if np.array_equal(order, np.arange(len(order))) or not _equal(mine[order], theirs):
-        return None
-    return order
-
-
-def _in_words(order: Array) -> str:
-    """`reversed`, `in blocks ordered 2 1`, or `permuted`."""
-    count = len(order)
-    if np.array_equal(order, np.arange(count)[::-1]):
-        return "reversed"
-    starts = np.flatnonzero(np.diff(order, prepend=order[0] - 2) != 1)
-    if 1 < len(starts) <= max(2, count // 2):
-        rank = np.argsort(np.argsort(order[starts]))
-        return f"in blocks, in the order {' '.join(str(r + 1) for r in rank)}"
-    return f"permuted ({' '.join(map(str, order[:8]))}{' …' if count > 8 else ''})"
-
-
-def _layouts(link: Link, wanted: Array, raw: Array) -> Iterator[tuple[str, str, Array]]:
+def _layouts(link: Link, wanted: Array, raw: Array) -> Iterator[Layout]:
     """(cause, words, the reference's values laid out that way)."""
     if link.role != "kernel":
         if link.role == "variance" and not link.linear:
@@ -198,23 +144,7 @@ def _layouts(link: Link, wanted: Array, raw: Array) -> Iterator[tuple[str, str, 
                 yield "flatten-order", words, cube.transpose(order).reshape(wanted.shape)
 
 
-def _equal(a: Array, b: Array) -> bool:
-    scale = max(float(np.abs(b).max(initial=0)), 1e-30)
-    return bool(np.abs(a.astype(np.float64) - b).max(initial=0) <= 1e-6 * scale)
-
-
-def _factor(wanted: Array, held: Array) -> float | None:
-    """A constant factor fitted on every other element, if it holds on the rest."""
-    a, b = held.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
-    if a.size < 4 or not b[::2].any():
-        return None
-    factor = float(a[::2] @ b[::2] / (b[::2] @ b[::2]))
-    rest = np.abs(a[1::2] - factor * b[1::2]).max()
-    held_size = np.abs(a).max()
-    return factor if held_size > 0 and rest <= 2e-6 * held_size and abs(factor - 1) > 1e-6 else None
-
-
-def _swapped(run: Comparison, link: Link, expected: dict[str, Array]) -> tuple[str, Link, str] | None:
+def _swapped(run: Comparison, link: Link, expected: Mapping[str, Array]) -> tuple[str, Link, str] | None:
     """Two vectors of a batch normalisation in each other's place."""
     partners = {"gamma": ("beta", "bn-gamma-beta-swapped"), "mean": ("variance", "bn-mean-var-swapped")}
     if link.role not in partners:
@@ -224,6 +154,6 @@ def _swapped(run: Comparison, link: Link, expected: dict[str, Array]) -> tuple[s
     if other is None:
         return None
     mine, theirs = run.old_values[link.keras], run.old_values[other.keras]
-    if _equal(mine, expected[other.keras]) and _equal(theirs, expected[link.keras]):
+    if equal(mine, expected[other.keras]) and equal(theirs, expected[link.keras]):
         return cause, other, f"{link.pair.keras.origin}'s {link.role} and {role} are in each other's place."
     return None

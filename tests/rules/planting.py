@@ -72,7 +72,7 @@ class Row:
         return f"{phase} {layer}: {self.cause} at {layer} ({self.marks}){self.also}"
 
 
-def found(row: Row) -> str:
+def found(row: Any) -> str:
     """What parity says of a row, as `Row.expected` has it."""
     return told(_compared(row.twin, row.plant))
 

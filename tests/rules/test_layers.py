@@ -11,11 +11,12 @@ import gc
 import pytest
 
 from parity.causes import CAUSES, FAMILIES
-from tests.rules import functions, graphs, inputs, norms, weights, windows
+from tests.rules import compounds, functions, graphs, inputs, norms, weights, windows
 from tests.rules.planting import LARGE, NETS, SMALL, clean, found
 
 ROWS = {row.id: row for table in (inputs, graphs, weights, windows, norms, functions) for row in table.ROWS}
-TWINS = sorted({row.twin for row in ROWS.values()})
+COMPOUNDS = {row.name: row for row in compounds.ROWS}
+TWINS = sorted({row.twin for row in (*ROWS.values(), *COMPOUNDS.values())})
 
 TRAINED = {
     *FAMILIES["Optimizer"],
@@ -29,6 +30,7 @@ TRAINED = {
 @pytest.fixture(scope="module", autouse=True)
 def _light():
     """Nets this small are no work for two threads, and the frameworks none for the collector of garbage."""
+    import keras
     import torch
 
     threads = torch.get_num_threads()
@@ -36,12 +38,18 @@ def _light():
     gc.freeze()
     yield
     gc.unfreeze()
+    keras.backend.clear_session()
     torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_fault_is_said_to_be_what_it_is_and_nothing_else(name):
     assert found(ROWS[name]) == ROWS[name].expected
+
+
+@pytest.mark.parametrize("name", COMPOUNDS)
+def test_of_several_faults_each_is_named(name):
+    assert found(COMPOUNDS[name]) == COMPOUNDS[name].expected
 
 
 @pytest.mark.parametrize(

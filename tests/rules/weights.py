@@ -45,7 +45,7 @@ def _groups(arrays):
     return [_halves(a) for a in arrays]
 
 
-def _noise(size):
+def noise(size):
     def change(arrays):
         rng = np.random.default_rng(3)
         return [arrays[0] + rng.standard_normal(arrays[0].shape) * size * arrays[0].std(), *arrays[1:]]
@@ -71,7 +71,7 @@ def _bias_element(arrays):
     return arrays
 
 
-def _no_bias(name):
+def no_bias(name):
     def plant(scene):
         scene.port = scene.port.edited(name, weights=scene.port[name].weights[:1])
         scene.edit(name, bias=False)
@@ -79,7 +79,7 @@ def _no_bias(name):
     return plant
 
 
-def _convolves(turn):
+def convolves(turn):
     """A Conv2D that turns its filters before it uses them."""
 
     def behave(base):
@@ -92,7 +92,7 @@ def _convolves(turn):
     return behave
 
 
-def _turned(kernel):
+def turned(kernel):
     import keras
 
     return keras.ops.flip(kernel, (0, 1))
@@ -104,7 +104,7 @@ def _sideways(kernel):
     return keras.ops.swapaxes(kernel, 0, 1)
 
 
-def _biased(amount):
+def biased(amount):
     """A Conv2D that adds something to its bias."""
 
     def behave(base):
@@ -164,16 +164,16 @@ ROWS = (
     ),
     _own("weights-scaled", LARGE, "filters", "conv1", held("conv1", _scaled(-1.5)), "large weights-differ"),
     _own("weights-scaled", SMALL, "filters", "conv2", held("conv2", _scaled(1.00007)), "small weights-differ"),
-    _own("weights-differ", LARGE, "filters", "conv1", held("conv1", _noise(0.1)), "large weights-scaled"),
+    _own("weights-differ", LARGE, "filters", "conv1", held("conv1", noise(0.1)), "large weights-scaled"),
     _own("weights-differ", SMALL, "filters", "conv2", held("conv2", _element), "small weights-scaled"),
     _own("bias-value", LARGE, "filters", "conv1", held("conv1", _bias(lambda b: b * 0)), "large bias-missing"),
     _own("bias-value", SMALL, "filters", "conv2", held("conv2", _bias_element), "small bias-missing"),
-    Row("bias-missing", LARGE, "filters", _no_bias("conv1"), "structure conv1", "large bias-value", "train"),
+    Row("bias-missing", LARGE, "filters", no_bias("conv1"), "structure conv1", "large bias-value", "train"),
     Row(
         "bias-missing",
         SMALL,
         "filters",
-        together(given("conv2", lambda w: [w[0], w[1] * 1e-3]), _no_bias("conv2")),
+        together(given("conv2", lambda w: [w[0], w[1] * 1e-3]), no_bias("conv2")),
         "structure conv2",
         "small bias-value",
         own=True,
@@ -183,7 +183,7 @@ ROWS = (
         "kernel-flip",
         LARGE,
         "filters",
-        disguised("conv1", _convolves(_turned)),
+        disguised("conv1", convolves(turned)),
         "forward conv1",
         "large kernel-hw-transpose in code",
         "train",
@@ -194,7 +194,7 @@ ROWS = (
         "kernel-flip",
         SMALL,
         "filters",
-        together(symmetric("conv1", _flip), disguised("conv1", _convolves(_turned))),
+        together(symmetric("conv1", _flip), disguised("conv1", convolves(turned))),
         "forward conv1",
         "large kernel-hw-transpose in code",
         marks="confirmed",
@@ -204,7 +204,7 @@ ROWS = (
         "kernel-hw-transpose",
         LARGE,
         "filters",
-        disguised("conv1", _convolves(_sideways)),
+        disguised("conv1", convolves(_sideways)),
         "forward conv1",
         "large kernel-flip in code",
         marks="confirmed",
@@ -214,7 +214,7 @@ ROWS = (
         "bias-value",
         SMALL,
         "filters",
-        disguised("conv1", _biased(7e-5)),
+        disguised("conv1", biased(7e-5)),
         "forward conv1",
         "small bias-missing in code",
         "train",
