@@ -65,9 +65,9 @@ class Bench:
     masks: Mapping[str, Array] = field(default_factory=dict)
     limits: tuple[float, float] | None = None
 
-    def trial(self, pair: Pair) -> Trial:
-        """The pair's isolated runs."""
-        return Trial(self, pair)
+    def trial(self, pair: Pair, *, backward: bool = True) -> Trial:
+        """The pair's isolated runs; without `backward` forward only."""
+        return Trial(self, pair, backward=backward)
 
     @cached_property
     def users(self) -> Mapping[str, frozenset[str]]:
@@ -97,20 +97,21 @@ class Bench:
 class Trial:
     """One pair on the bench. Every run is made once, and only when somebody looks."""
 
-    def __init__(self, bench: Bench, pair: Pair, varied: int | None = None) -> None:
+    def __init__(self, bench: Bench, pair: Pair, varied: int | None = None, *, backward: bool = True) -> None:
         self.bench, self.pair, self.varied = bench, pair, varied
         self.named = bench.named[pair.ref.name]
         self.is_loss = isinstance(pair.ref.kind, Loss)
         observed = bench.observed
+        backward = backward and bench.backward
         # A pass may make its gradients when they are asked for: forward only, none is.
-        self.upstream_ref = observed.output_grads.get(pair.ref.output) if bench.backward else None
-        self.backward = bench.backward and (self.is_loss or self.upstream_ref is not None)
+        self.upstream_ref = observed.output_grads.get(pair.ref.output) if backward else None
+        self.backward = backward and (self.is_loss or self.upstream_ref is not None)
         if varied is not None and self.upstream_ref is not None:
             self.upstream_ref = _varied(self.upstream_ref, varied + 1, apart=True)
 
     def again(self, seed: int = 1) -> Trial:
         """The same pair on other inputs, and with another upstream gradient, of the same kind."""
-        return Trial(self.bench, self.pair, seed)
+        return Trial(self.bench, self.pair, seed, backward=self.backward)
 
     def _given(self, tensor: str) -> Array:
         """The reference's own value of a tensor, or what is made of it for a second trial."""

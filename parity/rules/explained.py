@@ -38,9 +38,16 @@ def explanation(run: Comparison, pair: Pair) -> Explanation | None:
     """What explains a pair at which a fault was born, found once; None where nothing that was tried does."""
     name = pair.ref.name
     if name not in run.explanations:
-        born = run.diverged(pair, "forward", "loss", "backward")
+        born = run.diverged(pair, "forward", "loss", "backward") or _misshapen(run, pair)
         run.explanations[name] = _sought(run, pair) if born and run.bench is not None else None
     return run.explanations[name]
+
+
+def _misshapen(run: Comparison, pair: Pair) -> bool:
+    """Whether a layer that holds the reference's weights makes another shape of the same input."""
+    shapes = [p for p in run.probes if p.layer == pair.ref.name and p.phase == "structure" and p.tensor == "shape"]
+    unloaded = any(link.pair is pair and link.ref and link.keras and link.to_keras is None for link in run.links)
+    return not unloaded and any(p.status == "born" for p in shapes)
 
 
 def _sought(run: Comparison, pair: Pair) -> Explanation | None:

@@ -30,6 +30,7 @@ from parity.layers import (
     Softmax,
 )
 from parity.rules.base import kernel_layouts, shown
+from parity.rules.solving import output, rounded, solved, target
 
 __all__ = ["Proposal", "proposals"]
 
@@ -94,10 +95,10 @@ def _solved(
     kind = experiment.kind
     for count in range(1 if base is None else len(names), len(names) + 1):
         for chosen in itertools.combinations(names, count):
-            found = experiment.solved(chosen, base)
+            found = solved(experiment, chosen, base)
             if not found:
                 continue
-            found = experiment.rounded(found, base)
+            found = rounded(experiment, found, base)
             changed = [n for n in chosen if not np.isclose(found[n], getattr(kind, n), rtol=1e-6, atol=0)]
             if not changed:
                 continue
@@ -145,14 +146,14 @@ def _lrn(experiment: Experiment, kind: LRN, base: Edit | None) -> Iterator[Propo
 
 
 def _activation(experiment: Experiment, kind: Kind) -> Iterator[Proposal]:
-    target = experiment.target()
+    wanted = target(experiment)
     x = next(iter(experiment.first.ref_feeds.values()))
-    if target is not None and target.size == x.size:
-        x, y = x.ravel().astype(np.float64), target.ravel().astype(np.float64)
+    if wanted is not None and wanted.size == x.size:
+        x, y = x.ravel().astype(np.float64), wanted.ravel().astype(np.float64)
         below = x < 0
         if below.any() and isinstance(kind, Activation) and kind.function == "relu":
             slope = float(x[below] @ y[below] / (x[below] @ x[below]))
-            slope = experiment.rounded({"slope": slope})["slope"]
+            slope = rounded(experiment, {"slope": slope})["slope"]
             words = f"multiplies negative values by {slope:.6g}, the reference by {kind.slope:g}"
             edit, fix = Edit(fields={"slope": slope}), f"negative_slope={kind.slope:g}"
             yield Proposal("activation-slope", words, edit, fix, fitted=True)
@@ -249,11 +250,11 @@ def _filters(experiment: Experiment, kind: Kind, base: Edit | None) -> Iterator[
 
 def _biased(experiment: Experiment, bias: Array, base: Edit) -> Iterator[Proposal]:
     """Another bias: what is left of the output, channel by channel."""
-    target = experiment.target()
-    own = experiment.output(base)
-    if target is None or own is None or target.size != own.size:
+    wanted = target(experiment)
+    own = output(experiment, base)
+    if wanted is None or own is None or wanted.size != own.size:
         return
-    gap = (target.reshape(own.shape) - own).reshape(-1, own.shape[-1]).mean(axis=0)
+    gap = (wanted.reshape(own.shape) - own).reshape(-1, own.shape[-1]).mean(axis=0)
     if gap.shape == bias.shape:
         gap = gap[np.argsort(base.order)] if base.order else gap
         edit = Edit(params={"bias": (base.params.get("bias", bias) + gap).astype(bias.dtype)})
@@ -297,9 +298,9 @@ def _merge(kind: Merge) -> Iterator[Proposal]:
 
 def _dropout(experiment: Experiment, kind: Dropout) -> Iterator[Proposal]:
     yield Proposal("dropout-missing", "drops nothing", Edit(kind=Activation("linear")))
-    found = experiment.solved(("rate",)) if kind.rate else None
+    found = solved(experiment, ("rate",)) if kind.rate else None
     if found:
-        rate = experiment.rounded(found)["rate"]
+        rate = rounded(experiment, found)["rate"]
         words = f"drops a share of {rate:.4g}, the reference {kind.rate:g}"
         yield Proposal("dropout-rate", words, Edit(fields={"rate": rate}), f"rate={kind.rate:g}", fitted=True)
 
