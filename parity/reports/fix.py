@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parity.errors import BadUsage
+from parity.frameworks.keras.edits.own import OWN
 from parity.report import PHASES, Finding, Report
 from parity.reports.console import PROSE, verdict_line
 from parity.reports.output import check_target, replacing, write
@@ -103,6 +104,10 @@ def save_fix(
     if repair.runner.edited.rates:
         where = f"{script} trains with them" if script is not None else "--fix-script writes a training that has them"
         lines.append(f"Factors on learning rates are not in the model's file: Keras has no argument for them; {where}.")
+    lacking = [name for name in OWN if any(name == change.values.get("class_name") for change, _ in repair.done)]
+    if fix is not None and lacking:
+        named = " or ".join(lacking)
+        lines.append(f"Keras has no {named}: whoever loads the file needs its class, which --fix-script writes.")
     fed = [change for change, _ in repair.done if change.action in ("input", "labels")]
     lines += [f"{change_words(change)}: this is not in the model's file." for change in fed]
     return lines

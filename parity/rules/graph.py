@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from parity.case import Comparison
 from parity.changes import Change
-from parity.layers import LRN, Activation, Concat, Dropout, Loss, Softmax
+from parity.layers import Activation, Concat, Dropout, Loss, Softmax
 from parity.report import Finding
 from parity.rules import grafts
 from parity.rules.base import finding
 from parity.rules.explained import explanation
 from parity.rules.lines import lines
-from parity.rules.making import constructor, layer_of
+from parity.rules.making import layer_of, written
 from parity.units import Unit
 from parity.wording import kind_words
 
@@ -113,12 +113,8 @@ def _partner(run: Comparison, unit: Unit) -> str:
 
 def _keras_words(unit: Unit) -> str:
     """The Keras layer that a unit is, for one that parity does not put in by itself."""
-    kind = unit.kind
-    if isinstance(kind, LRN) and kind.size % 2:
-        given = f"depth_radius={kind.size // 2}, bias={kind.kappa:g}, alpha={kind.alpha:g}, beta={kind.beta:g}"
-        return f"Lambda(lambda x: tf.nn.local_response_normalization(x, {given}))"
-    made = layer_of(kind)
-    return constructor(made["class_name"], made["config"]) if made else f"a layer that does {kind_words(kind)}"
+    made = layer_of(unit.kind)
+    return written(made["class_name"], made["config"]) if made else f"a layer that does {kind_words(unit.kind)}"
 
 
 def _same_sources(run: Comparison, ref: Unit, keras: Unit) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from parity.case import Comparison
 from parity.changes import Change
 from parity.layers import Conv, Pool
-from parity.rules.making import constructor, spelled
+from parity.rules.making import constructor, spelled, written
 from parity.rules.repairs import path
 
 __all__ = ["lines"]
@@ -83,7 +83,7 @@ def _made(run: Comparison, change: Change, changes: Sequence[Change]) -> str:
     called = (change.layer,) if change.action == "replace" else (config.get("name"), f"{home}{config.get('name')}")
     own = [c for c in changes if c.layer in called and c.action in _OF_A_LAYER]
     held, behind = _arguments(run, own, depthwise=kind.startswith("Depthwise"))
-    made = f"{kind}({', '.join([*(f'{key}={spelled(value)}' for key, value in config.items()), *held])}){behind}"
+    made = written(kind, config, held) + behind
     if change.action == "replace":
         return f"{change.layer}: {made} in its place"
     if values.get("inputs") or values.get("aside"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parity.layers import (
+    LRN,
     Activation,
     BatchNorm,
     Concat,
@@ -22,13 +23,14 @@ from parity.layers import (
     Softmax,
 )
 
-__all__ = ["activation_of", "constructor", "layer_of", "listed", "pool_of", "spelled"]
+__all__ = ["activation_of", "constructor", "layer_of", "listed", "pool_of", "spelled", "written"]
 
 
 def layer_of(kind: Kind) -> dict[str, Any] | None:
-    """`class_name` and `config` of a Keras layer that does what a kind does; None where Keras has none.
+    """`class_name` and `config` of a layer that does what a kind does; None where there is none.
 
-    Padding by cells is not in it: that may take a layer of its own.
+    Keras has no local response normalisation: that is a class of `frameworks.keras.edits.own`. Padding by cells is not
+    in it: that may take a layer of its own.
     """
     if isinstance(kind, Activation | Softmax):
         return activation_of(kind)
@@ -68,6 +70,9 @@ def _plain(kind: Kind) -> dict[str, Any] | None:
         return {"class_name": "Concatenate", "config": {} if kind.axis == -1 else {"axis": kind.axis}}
     if isinstance(kind, Rescale) and all(isinstance(v, int | float) for v in (kind.scale, kind.offset)):
         return {"class_name": "Rescaling", "config": {"scale": kind.scale, "offset": kind.offset}}
+    if isinstance(kind, LRN):
+        own = {"size": kind.size, "kappa": kind.kappa, "alpha": kind.alpha, "beta": kind.beta}
+        return {"class_name": "LocalResponse", "config": own}
     if isinstance(kind, Identity):
         return {"class_name": "Identity", "config": {}}
     return None
@@ -101,6 +106,22 @@ def listed(value: Any) -> Any:
 
 
 # As code --------------------------------------------------------------------------------------------------------------
+
+
+def written(class_name: str, config: Mapping[str, Any], rest: Sequence[str] = ()) -> str:
+    """The layer as someone would write it: with tensorflow's function for what Keras lacks, where that has the window.
+
+    Args:
+        class_name: of the layer.
+        config: its arguments.
+        rest: more of them, as code.
+    """
+    given = [f"{name}={spelled(value)}" for name, value in config.items()]
+    if class_name == "LocalResponse" and config["size"] % 2:
+        size, kappa, alpha, beta = (config[name] for name in ("size", "kappa", "alpha", "beta"))
+        given = [f"depth_radius={size // 2}", f"bias={kappa:g}", f"alpha={alpha:g}", f"beta={beta:g}"]
+        return f"Lambda(lambda x: tf.nn.local_response_normalization(x, {', '.join(given)}))"
+    return f"{class_name}({', '.join([*given, *rest])})"
 
 
 def constructor(class_name: str, config: Mapping[str, Any]) -> str:

@@ -73,7 +73,6 @@ ROWS = (
         _without("lrn1"),
         "structure lrn1",
         "large layer-order",
-        marks="open",
         name="lrn",
     ),
     Row(
@@ -84,7 +83,6 @@ ROWS = (
         "structure lrn1",
         "small lrn-alpha",
         "train",
-        marks="open",
         name="lrn",
     ),
     Row(

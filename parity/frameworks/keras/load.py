@@ -18,6 +18,7 @@ from parity.frameworks.keras.choice import engine_name, use_backend
 from parity.frameworks.keras.compilation import compile_as_saved
 from parity.frameworks.keras.configs import is_model, layers_of, with_names
 from parity.frameworks.keras.differences import era_remarks
+from parity.frameworks.keras.edits.own import OWN, own_layer
 from parity.frameworks.keras.engine import Engine, engine_of, quiet
 from parity.frameworks.keras.files import KerasFile, read
 from parity.frameworks.keras.hdf5 import check_objects, guard
@@ -121,7 +122,7 @@ def load_file(
     """As `open_keras`, of a file whose facts have been read."""
     given = objects_in(custom_objects)
     if not trust:
-        refuse_code(file.path, file.original or file.model_config, given)
+        refuse_code(file.path, file.original or file.model_config, (*given, *OWN))
         if file.training_config is not None:
             refuse_code(file.path, _training_code(file.training_config), given)
     name = engine_name(file, engine, backend)
@@ -134,6 +135,7 @@ def load_file(
     if name == "keras" and file.era < 3:
         file = modernized(file)
     running = engine_of(name)
+    given = {**{own: own_layer(running.keras, own) for own in OWN}, **given}
     with _hushed(), _named_by_content(file) as path:
         try:
             model, notes = _rebuild(running, path, file, given, trust)

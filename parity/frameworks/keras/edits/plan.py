@@ -1,4 +1,4 @@
-"""What becomes of each layer of a model that is to be copied otherwise. It imports nothing of parity but `structure`.
+"""What becomes of each layer of a model that is to be copied otherwise. Of parity it imports `own` and `structure`.
 
 An edit is `(action, layer, values)`. A layer is named by its path, `"block1/conv"` inside a submodel;
 `"conv:activation"` is the activation that is fused into `conv`. Actions and their values:
@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from parity.frameworks.keras.edits.own import own_layer
 from parity.frameworks.keras.edits.structure import (
     config_of,
     flat,
@@ -179,8 +180,8 @@ class Plan:
         return self.parts[id(self.paths[path])]
 
     def constructor(self, class_name: str, config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """A layer class of Keras' own, and what it is called with for this configuration, in this Keras' words."""
-        maker = getattr(self.keras.layers, str(class_name), None)
+        """A layer class, and what it is called with for this configuration, in this Keras' words."""
+        maker = getattr(self.keras.layers, str(class_name), None) or own_layer(self.keras, str(class_name))
         if maker is None:
             raise ValueError(f"Keras has no layer {class_name}")
         known = parameters_of(maker)
@@ -191,7 +192,7 @@ class Plan:
         return maker, settings
 
     def create(self, class_name: str, config: Mapping[str, Any]) -> Any:
-        """A layer of Keras' own, under a name that the model does not have yet."""
+        """A layer under a name that the model does not have yet."""
         maker, settings = self.constructor(class_name, config)
         wanted = name = str(settings.pop("name", None) or str(class_name).lower())
         again = 1

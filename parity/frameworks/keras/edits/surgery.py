@@ -1,8 +1,8 @@
 """Builds a copy of a Keras model with layers changed, inserted, removed, moved and rewired; the weights come along.
 
-Three modules, this one, `plan` and `structure`, import nothing else of parity: a fix script carries their text, so that
-what the script does is what was tried. They run under Keras 3 (any backend) and Keras 2 (`tf_keras`), which they are
-given as a module. The edits are described in `plan`.
+Four modules, this one, `plan`, `own` and `structure`, import nothing else of parity: a fix script carries their text,
+so that what the script does is what was tried. They run under Keras 3 (any backend) and Keras 2 (`tf_keras`), which
+they are given as a module. The edits are described in `plan`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ __all__ = ["Said", "Way", "operations", "way_of"]
 
 _FRESH = "What is new or has another shape now holds the reference's values."
 
-_EMBEDDED = ("structure", "plan", "surgery")
+_EMBEDDED = ("structure", "own", "plan", "surgery")
 
 
 class Said:
