@@ -56,8 +56,34 @@ flip = held("kernel-flip", "conv", lambda a, n, r: [a[0][::-1, ::-1], *a[1:]], _
 fault("kernel-flip", "rotated by 180°", "lenet alex residual", flip, **OWN)
 fault("kernel-flip", "eval", "inception", flip, mode="eval", **OWN)
 
+
+def _nearly(cause: str, turn: Callable[[Array], Array]) -> Plant:
+    """A layout of filters that it nearly leaves as they are: 1e-4 of them changes."""
+
+    def plant(scene: Scene, rng: Rng) -> None:
+        node = pick([n for n in scene.ref.of("conv") if _square(n, scene)], rng)
+        kernel = node.weights[0]
+        even, odd = (kernel + turn(kernel)) / 2, (kernel - turn(kernel)) / 2
+        weights = ((even + np.float32(1e-4) * odd).astype(np.float32), *node.weights[1:])
+        scene.ref, scene.port = (net.edited(node.name, weights=weights) for net in (scene.ref, scene.port))
+        scene.held[node.name] = lambda a: [turn(a[0]), *a[1:]]
+        scene.plant(cause, "weights", node.name)
+
+    return plant
+
+
+fault("kernel-flip", "nearly symmetric", "lenet alex", _nearly("kernel-flip", lambda k: k[::-1, ::-1]), **OWN)
+
 transpose = held("kernel-hw-transpose", "conv", lambda a, n, r: [a[0].swapaxes(0, 1), *a[1:]], _square)
 fault("kernel-hw-transpose", "height and width", "lenet inception normalised", transpose, **OWN)
+fault(
+    "kernel-hw-transpose",
+    "nearly symmetric",
+    "residual",
+    _nearly("kernel-hw-transpose", lambda k: k.swapaxes(0, 1)),
+    mode="eval",
+    **OWN,
+)
 
 
 def _as_many(node: Node, scene: Scene) -> bool:
