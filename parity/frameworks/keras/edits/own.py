@@ -52,7 +52,7 @@ def _local_response(keras: Any) -> Any:
             """The response of each channel, in the shape of the inputs."""
             before, channels = (self.size - 1) // 2, inputs.shape[-1]
             around = [[0, 0]] * (len(inputs.shape) - 1) + [[before, self.size - 1 - before]]
-            squares = pad(square(inputs), around)
+            squares: Any = pad(square(inputs), around)
             total = sum(squares[..., i : i + channels] for i in range(self.size))
             return inputs * power(self.kappa + self.alpha * total, -self.beta)
 
