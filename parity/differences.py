@@ -143,8 +143,10 @@ def _refined(name: str, cause: str, pair: Pair) -> str:
     ref, keras = pair.ref.kind, pair.keras.kind
     if name == "pad" and isinstance(ref, Conv | Pool) and isinstance(keras, Conv | Pool):
         a, b = (tuple(kind.pad or ()) for kind in (ref, keras))
-        # As many cells along each axis, but not on the same sides; `same` pads none that no window reaches.
-        reached = _reached(pair.ref) if b == _reached(pair.keras) else None
+        # As many cells along each axis, but not on the same sides; `same` pads none that no window reaches. Where the
+        # shape is the same windows always reach as many: pads that are even on both sides only differ in size.
+        uneven = any(a[i] - a[i + 1] != b[i] - b[i + 1] for i in range(0, min(len(a), len(b)), 2))
+        reached = _reached(pair.ref) if uneven and b == _reached(pair.keras) else None
         for mine in (a, reached or ()):
             axes = range(0, len(mine), 2)
             if mine and len(mine) == len(b) and all(sum(mine[i : i + 2]) == sum(b[i : i + 2]) for i in axes):
