@@ -339,11 +339,14 @@ class Trial:
 def _varied(value: Array, seed: int, *, apart: bool) -> Array:
     """Another tensor of the same kind: other images at each place and, with `apart`, other sizes and some other signs.
 
-    What counts (whole numbers) or has no negative values stays so.
+    Without it, for what a loss takes, the classes change places too: labels may be alike, and a mean over the images
+    does not see them change places. What counts (whole numbers) or has no negative values stays so.
     """
     rng = np.random.default_rng(seed)
     moved = np.roll(value, 1, axis=0) if value.shape[:1] and value.shape[0] > 1 else value.copy()
-    if not apart or np.array_equal(value, np.round(value)):
+    if not apart:
+        return np.roll(moved, 1, axis=-1) if value.ndim > 1 else moved
+    if np.array_equal(value, np.round(value)):
         return moved
     moved = moved * rng.uniform(0.5, 1.5, value.shape)
     if value.min(initial=0) < 0:

@@ -385,6 +385,16 @@ def test_same_instead_of_symmetric_pads_on_other_sides(tmp_path, pad):
     assert [(f.cause, f.confirmed) for f in report.findings] == [("padding-asymmetric", True)], explain(report)
 
 
+def test_one_number_is_not_explained_by_a_factor(mats):
+    # A mean over images of one class is the same in any order of the images: the second trial must be another one.
+    data = twins.batch()
+    loss = "sparse_categorical_crossentropy"  # of logits, which it takes for probabilities
+    model = twins.twin(twins.plain(), logits=True, loss=loss)
+    batch = {"x": data["x"][:2], "y": np.ones(2, int)}
+    report = compare(mats, "plain", model, batch=batch, mode="eval", verify=False)
+    assert [f.cause for f in report.findings if f.severity == "divergence"] == ["softmax-missing"], explain(report)
+
+
 def test_without_labels_the_forward_pass_is_compared(mats):
     report = compare(mats, "plain", twins.twin(twins.plain()), batch={"x": twins.batch()["x"]})
     assert report.verdict == "match", explain(report)
