@@ -16,7 +16,7 @@ from parity.align import Alignment, Pair
 from parity.layers import BatchNorm, Conv, ConvTranspose
 from parity.network import STATISTICS, Network, Param
 
-__all__ = ["Link", "links", "relation", "transferred"]
+__all__ = ["Link", "links", "places", "relation", "transferred"]
 
 Array = np.ndarray
 
@@ -273,3 +273,16 @@ def relation(expected: Array, actual: Array) -> tuple[str, str]:
     elif max(norm, own) > 0 and wrong < a.size:
         return "perturbed", few
     return "independent", few
+
+
+def places(link: Link, params: Mapping[str, Param]) -> Array:
+    """Where each element of the Keras layout comes from: 0 for a zero, else 1 + its place in the reference's arrays."""
+    assert link.to_keras is not None
+    given: dict[str, Array] = {}
+    start = 1
+    for key in link.ref:
+        shape = params[key].shape
+        size = int(np.prod(shape))
+        given[key] = np.arange(start, start + size, dtype=np.float64).reshape(shape)
+        start += size
+    return np.asarray(link.to_keras(given)).round().astype(np.int64)

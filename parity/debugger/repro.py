@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.bench import Trial, Unfit
+from parity.debugger.repro_keras import keras_lines
+from parity.debugger.repro_update import update_script
 from parity.debugger.stops import Stop
 from parity.errors import BadUsage, ParityError
 from parity.frameworks.keras.edits.code import comment, text
 from parity.runner import Targets
 from parity.tensors import shaped
 from parity.tolerance import distance
-from parity.transfer import Link
+from parity.transfer import places
 
 if TYPE_CHECKING:
     from parity.debugger.stepper import Stepper
@@ -28,7 +30,7 @@ __all__ = ["write_repro"]
 
 Array = np.ndarray
 
-_RUNS = ("forward", "loss", "backward")
+_RUNS = ("forward", "loss", "backward", "update")
 _ROUNDING = 100.0
 """Floors above which the script calls a difference more than rounding."""
 
@@ -45,18 +47,23 @@ def write_repro(stepper: Stepper, folder: Path) -> str:
     """
     stepper.training.refuse("repro")
     stop = _chosen(stepper)
-    scene = stepper.scene(stop.index)
-    scene.ready()
-    assert stop.pair is not None
-    trial = scene.bench(backward=stop.phase == "backward").trial(stop.pair)
-    scene.set_weights(trial.bench, stop.pair)
     try:
-        code = _Script(stepper, stop, _smallest(trial)).text()
+        code = update_script(stepper, stop) if stop.phase == "update" else _layer_script(stepper, stop)
     except (NotImplementedError, ParityError, Unfit, KeyError, ValueError) as problem:
         what = " ".join(str(problem).split())
         raise BadUsage(f"repro: {stop.layer} cannot be written as a script: {what}") from None
     _write(folder, *code)
     return f"wrote {folder / 'repro.py'} and tensors.npz: {stop.words}; it runs with `python {folder / 'repro.py'}`"
+
+
+def _layer_script(stepper: Stepper, stop: Stop) -> tuple[str, dict[str, Array]]:
+    """The script of a layer that is run alone, and its arrays."""
+    scene = stepper.scene(stop.index)
+    scene.ready()
+    assert stop.pair is not None
+    trial = scene.bench(backward=stop.phase == "backward").trial(stop.pair)
+    scene.set_weights(trial.bench, stop.pair)
+    return _Script(stepper, stop, _smallest(trial)).text()
 
 
 def _chosen(stepper: Stepper) -> Stop:
@@ -67,6 +74,8 @@ def _chosen(stepper: Stepper) -> Stop:
         return stop.pair is not None and stop.phase in _RUNS and state is not None and state.status == "born"
 
     here = stepper.stop
+    if born(here):
+        return here
     found = [stop for stop in stepper.stops if born(stop)]
     same = [stop for stop in found if stop.layer == here.layer]
     if same or found:
@@ -163,28 +172,23 @@ class _Script:
 
     def text(self) -> tuple[str, dict[str, Array]]:
         """The script and its arrays."""
-        torch_side, keras_side = self._reference(), self._keras()
-        self.arrays |= keras_side.arrays
-        for i, value in enumerate(torch_side.arguments):
-            self.arrays[f"reference {i}"] = value
-        self.arrays |= {f"reference {name}": value for name, value in torch_side.constants.items()}
-        for tensor, value in self.trial.keras_feeds.items():
-            self.arrays[f"input {tensor}"] = value
-        upstream = self.trial.upstream("keras") if self.backward else None
-        if upstream:
-            self.arrays["upstream"] = np.asarray(upstream[self.trial.pair.keras.output])
-        compared = self._compared(torch_side, keras_side)
-        if self.backward and keras_side.backend == "jax":
-            raise NotImplementedError("gradients on jax")
-        lines = [*self._head(keras_side), *self._torch(torch_side), *self._run_keras(keras_side)]
-        return "\n".join([*lines, *self._tail(compared)]) + "\n", self.arrays
+        keras, by_keras = self._keras("keras"), self.trial.bench.ref.network.framework == "keras"
+        if by_keras:
+            other = self._keras("ref")
+            if other.imports != keras.imports:
+                raise NotImplementedError("the two sides are models of two Kerases")
+            reference = self._run_keras(other, "ref")
+            names = [*(f"input:{tensor}" for tensor in self.trial.ref_feeds), *(f"param:{p}" for p in other.variables)]
+        else:
+            code = self._torch_code()
+            reference, names = self._torch(code), code.names
+        lines = [*self._head(keras, by_keras), *reference, *self._run_keras(keras, "keras")]
+        return "\n".join([*lines, *self._tail(self._compared(names, keras))]) + "\n", self.arrays
 
-    def _reference(self) -> TorchCode:
+    def _torch_code(self) -> TorchCode:
         from parity.frameworks.matconvnet.excerpt import torch_code
 
         trial, bench = self.trial, self.trial.bench
-        if bench.ref.network.framework != "matconvnet":
-            raise NotImplementedError("the reference is a Keras model")
         return torch_code(
             bench.ref.network,
             trial.pair.ref.layers,
@@ -196,17 +200,46 @@ class _Script:
             masks=bench.ref_masks,
         )
 
-    def _keras(self) -> KerasCode:
-        excerpt = getattr(self.trial.bench.keras, "excerpt", None)
-        if excerpt is None or hasattr(self.trial.bench.keras, "inner"):
-            raise NotImplementedError("the Keras side is no model that runs here")
-        bench, pair = self.trial.bench, self.trial.pair
-        return excerpt(
-            pair.keras.layers, bench.keras_values, labels=bench.labels_keras, mode=bench.mode, masks=bench.masks,
-            feeds=self.trial.keras_feeds,
-        )  # fmt: skip
+    def _keras(self, side: str) -> KerasCode:
+        bench, pair, trial = self.trial.bench, self.trial.pair, self.trial
+        mine = side == "ref"
+        excerpt = getattr(bench.ref if mine else bench.keras, "excerpt", None)
+        if excerpt is None or hasattr(bench.ref if mine else bench.keras, "inner"):
+            raise NotImplementedError(f"{'the reference' if mine else 'the Keras side'} is no model that runs here")
+        made: KerasCode = excerpt(
+            pair.ref.layers if mine else pair.keras.layers,
+            bench.ref_values if mine else bench.keras_values,
+            labels=bench.labels_ref if mine else bench.labels_keras,
+            mode=bench.mode,
+            masks=bench.ref_masks if mine else bench.masks,
+            feeds=trial.ref_feeds if mine else trial.keras_feeds,
+        )
+        if self.backward and made.backend == "jax":
+            raise NotImplementedError("gradients on jax")
+        return made
 
-    def _compared(self, ref: TorchCode, keras: KerasCode) -> list[_Compared]:
+    def _run_keras(self, keras: KerasCode, side: str) -> list[str]:
+        """A side that Keras runs, as lines that end with its tensors in `expected` or `actual`."""
+        trial, mine = self.trial, side == "ref"
+        unit, feeds = (trial.pair.ref, trial.ref_feeds) if mine else (trial.pair.keras, trial.keras_feeds)
+        prefix = "reference " if mine else ""
+        self.arrays |= {prefix + name: value for name, value in keras.arrays.items()}
+        self.arrays |= {f"{prefix}input {tensor}": value for tensor, value in feeds.items()}
+        upstream = trial.upstream(side) if self.backward else None
+        if upstream:
+            self.arrays[f"{prefix}upstream"] = np.asarray(upstream[unit.output])
+        given = "{k[10:]: v for k, v in ARRAYS.items() if k.startswith('reference ')}" if mine else "ARRAYS"
+        lines = keras_lines(keras, list(feeds), unit.output, is_loss=trial.is_loss, backward=self.backward)
+        name = "reference" if mine else "ported"
+        return [
+            f"def {name}(ARRAYS):",
+            *(f"    {line}" if line else "" for line in lines),
+            "", "",
+            f"{'expected' if mine else 'actual'} = {name}({given})",
+            "", "",
+        ]  # fmt: skip
+
+    def _compared(self, names: Sequence[str], keras: KerasCode) -> list[_Compared]:
         trial = self.trial
         states = [self.stepper.state(s.index) for s in self.stepper.stops if s.pair is trial.pair]
         floors = {
@@ -215,46 +248,52 @@ class _Script:
         first = "loss" if trial.is_loss else "output"
         made = [_Compared(first, (first,), first, "", floors.get(first, 0.0))]
         for name, (source, *theirs) in trial.named.sources.items() if self.backward else ():
-            if f"input:{source}" in ref.names and len(theirs) == 1:
+            if f"input:{source}" in names and len(theirs) == 1:
                 made.append(_Compared(name, (f"input:{source}",), f"input:{theirs[0]}", "", floors.get(name, 0.0)))
         for name, link in trial.named.gradients.items() if self.backward else ():
             keys = tuple(f"param:{key}" for key in link.ref)
-            if link.keras in keras.variables and all(key in ref.names for key in keys):
+            if link.keras in keras.variables and all(key in names for key in keys):
                 index = f"layout {name}"
-                self.arrays[index] = _places(link, trial.bench.ref.network.params)
+                self.arrays[index] = places(link, trial.bench.ref.network.params)
                 made.append(_Compared(name, keys, f"param:{link.keras}", index, floors.get(name, 0.0)))
         return made
 
     # ---- lines
 
-    def _head(self, keras: KerasCode) -> list[str]:
+    def _head(self, keras: KerasCode, by_keras: bool) -> list[str]:
         stop, pair = self.stop, self.trial.pair
         versions = {**self.trial.bench.keras.engine}
         made_with = ", ".join(f"{k} {v}" for k, v in versions.items() if isinstance(v, str | int))
+        whose = "reference" if by_keras else "MatConvNet network"
         words = (
-            f"{stop.layer} of the MatConvNet network against {stop.keras_layer} of the Keras model, on the same inputs"
+            f"{stop.layer} of the {whose} against {stop.keras_layer} of the Keras model, on the same inputs"
             f"{' and gradients' if self.backward else ''}, with the same weights."
         )
         lines = [
             '"""' + words,
             "",
-            "It needs numpy, torch and Keras alone: python repro.py",
+            f"It needs numpy{'' if by_keras else ', torch'} and Keras alone: python repro.py",
             f"Written with {made_with}.",
         ]
         lines += ['"""', "", "import os", "import sys", "from pathlib import Path", ""]
         lines += ['os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")']
         if "import keras" in keras.imports:
             lines.append(f'os.environ["KERAS_BACKEND"] = {text(keras.backend)}')
-        lines += ["", *keras.imports, "import numpy as np", "import torch"]
+        lines += ["", *keras.imports, "import numpy as np"]
+        lines += ["import torch"] if keras.backend == "torch" or not by_keras else []
         lines += ["import tensorflow as tf"] if keras.backend == "tensorflow" else []
-        lines += ["from torch import device, inf, nan  # noqa: F401", "", "aten = torch.ops.aten"]
+        if not by_keras:
+            lines += ["from torch import device, inf, nan  # noqa: F401", "", "aten = torch.ops.aten"]
         lines += ['ARRAYS = dict(np.load(Path(__file__).with_name("tensors.npz")))', "", ""]
         kinds = f"{type(pair.ref.kind).__name__} {_fields(pair.ref.kind)}", f"{_fields(pair.keras.kind)}"
-        lines += comment(f"The reference: {kinds[0]}, as torch's own operators.")
+        lines += comment(f"The reference: {kinds[0]}{'' if by_keras else ', in operators of torch'}.")
         lines += comment(f"Keras: {kinds[1]}.") if type(pair.ref.kind) is type(pair.keras.kind) else []
         return [*lines, "", ""]
 
     def _torch(self, ref: TorchCode) -> list[str]:
+        """The reference as torch runs it, as lines that end with its tensors in `expected`."""
+        self.arrays |= {f"reference {i}": value for i, value in enumerate(ref.arguments)}
+        self.arrays |= {f"reference {name}": value for name, value in ref.constants.items()}
         given = ", ".join(f'torch.from_numpy(ARRAYS["reference {i}"])' for i in range(len(ref.arguments)))
         constants = [f'    {name} = torch.from_numpy(ARRAYS["reference {name}"])' for name in ref.constants]
         return [
@@ -270,62 +309,6 @@ class _Script:
             "", "",
         ]  # fmt: skip
 
-    def _run_keras(self, keras: KerasCode) -> list[str]:
-        pair, trial = self.trial.pair, self.trial
-        feeds = ", ".join(f'{text(t)}: constant(ARRAYS["input {t}"])' for t in trial.keras_feeds)
-        torch_backend = keras.backend == "torch"
-        constant = "torch.from_numpy(value)" if torch_backend else "tf.constant(value)"
-        lines = ["def constant(value):", f"    return {constant}", "", ""]
-        if keras.backend == "jax":
-            lines = ["def constant(value):", "    return keras.ops.convert_to_tensor(value)", "", ""]
-        mean = {"torch": "torch.mean(value)", "tensorflow": "tf.reduce_mean(value)"}.get(keras.backend, "value.mean()")
-        lines += ["def mean(value):", f"    return {mean}", "", ""]
-        lines += ["layers = {", *(f"    {line}" for line in keras.layers), "}", "", ""]
-        lines += [
-            "def forward(t):",
-            *(f"    {line}" for line in keras.forward),
-            f"    return t[{text(pair.keras.output)}]",
-        ]
-        lines += ["", "", f"inputs = {{{feeds}}}", "forward(dict(inputs))  # builds the layers"]
-        lines += [
-            f"layers[{text(path)}].set_weights([ARRAYS[name] for name in {list(names)!r}])"
-            for path, names in keras.weights.items()
-            if names
-        ]
-        first = "loss" if trial.is_loss else "output"
-        if not self.backward:
-            plain = "keras.ops.convert_to_numpy(output)" if "import keras" in keras.imports else "np.asarray(output)"
-            return [*lines, "output = forward(dict(inputs))", f"actual = {{{text(first)}: {plain}}}", ""]
-        weights = dict(keras.variables)
-        held = ", ".join(f"{text(f'param:{p}')}: layers[{text(a)}].weights[{i}]" for p, (a, i) in weights.items())
-        lines += [f"weights = {{{held}}}", 'called = [*(f"input:{name}" for name in inputs), *weights]']
-        raw = "variable.value" if "import keras" in keras.imports else "variable"
-        upstream = "" if trial.is_loss else ' * constant(ARRAYS["upstream"])'
-        total = f"(output{upstream}).sum()" if torch_backend else f"tf.reduce_sum(output{upstream})"
-        if torch_backend:
-            lines += [
-                "for tensor in inputs.values():",
-                "    tensor.requires_grad_()",
-                "output = forward(dict(inputs))",
-                "sources = [*inputs.values(), *(variable.value for variable in weights.values())]",
-                f"grads = torch.autograd.grad({total}, sources, allow_unused=True)",
-                "numpy = lambda tensor: tensor.detach().numpy()",
-            ]
-        else:
-            lines += [
-                f"sources = [*inputs.values(), *({raw} for variable in weights.values())]",
-                "with tf.GradientTape() as tape:",
-                "    for source in sources:",
-                "        tape.watch(source)",
-                "    output = forward(dict(inputs))",
-                f"    objective = {total}",
-                "grads = tape.gradient(objective, sources)",
-                "numpy = lambda tensor: np.asarray(tensor)",
-            ]
-        lines += [f"actual = {{{text(first)}: numpy(output)}}"]
-        lines += ["actual |= {name: numpy(g) for name, g in zip(called, grads) if g is not None}", ""]
-        return lines
-
     def _tail(self, compared: list[_Compared]) -> list[str]:
         rows = [f"    ({text(c.name)}, {list(c.ref)!r}, {text(c.keras)}, {text(c.index)}, {_ROUNDING * c.limit:.3g}),"
                 for c in compared]  # fmt: skip
@@ -335,7 +318,7 @@ class _Script:
             "diverged = False",
             'print(f"{\'tensor\':<10}{\'largest difference\':>20}{\'of values up to\':>18}")',
             "for name, refs, other, layout, limit in COMPARED:",
-            "    want = expected[refs[0]]",
+            "    want = expected.get(refs[0], np.zeros(1))",
             "    if layout:",
             "        want = np.concatenate([[0.0], *(expected[ref].ravel() for ref in refs)])[ARRAYS[layout]]",
             "    have = actual.get(other, np.zeros(1))",
@@ -349,19 +332,6 @@ class _Script:
             '    print(f"{name:<10}{gap.max():>20.3e}{np.abs(want).max():>18.3e}{\'  differs\' if differs else \'\'}")',
             "sys.exit(1 if diverged else 0)",
         ]  # fmt: skip
-
-
-def _places(link: Link, params: Mapping[str, Any]) -> Array:
-    """Where each element of the Keras layout comes from: 0 for a zero, else 1 + place in the reference's arrays."""
-    assert link.to_keras is not None
-    given: dict[str, Array] = {}
-    start = 1
-    for key in link.ref:
-        shape = params[key].shape
-        size = int(np.prod(shape))
-        given[key] = np.arange(start, start + size, dtype=np.float64).reshape(shape)
-        start += size
-    return np.asarray(link.to_keras(given)).round().astype(np.int64)
 
 
 def _fields(kind: Any) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from parity.errors import CannotCompare
 from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.batches import Feeder
+from parity.frameworks.keras.edits.code import optimizer_code
 from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.excerpt import KerasCode, keras_code
 from parity.frameworks.keras.graph import Graph, graph_of
@@ -351,6 +352,21 @@ class KerasRunner:
         return keras_code(
             self._engine, self._graph, layers, params, feeds=feeds, targets=targets, mode=mode, masks=masks
         )  # fmt: skip
+
+    def optimizer_code(self) -> tuple[str, str, str]:
+        """The import of Keras, the constructor of the model's optimizer, and the backend, as code.
+
+        Raises:
+            NotImplementedError: the model has none of its own, or one that looks at other parameters too.
+        """
+        optimizer, modern = self._stepper.optimizer, self._engine.modern
+        if optimizer is None or self._stepper.updater is not None:
+            raise NotImplementedError("the model is not compiled: it has no optimizer of its own")
+        if getattr(optimizer, "global_clipnorm", None) or any(f != 1 for f in self._stepper.rates.values()):
+            raise NotImplementedError("its optimizer looks at all parameters together, or at each otherwise")
+        backend = self._engine.keras.backend.backend() if modern else "tensorflow"
+        imports = "import keras" if modern else "import tf_keras as keras"
+        return imports, optimizer_code(self._engine, optimizer), backend
 
     def _run_double(
         self,

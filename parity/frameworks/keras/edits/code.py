@@ -11,7 +11,7 @@ import numpy as np
 
 from parity.frameworks.keras.engine import Engine
 
-__all__ = ["comment", "compilation", "text", "value"]
+__all__ = ["comment", "compilation", "optimizer_code", "text", "value"]
 
 Arrays = dict[str, np.ndarray]
 
@@ -73,10 +73,10 @@ def compilation(engine: Engine, model: Any, metrics: Sequence[str], custom: bool
         settings.append(f'"loss_weights": {value(held["loss_weights"])}')
     if metrics:
         settings.append(f'"metrics": {value(list(metrics))}')
-    return _optimizer(engine, model.optimizer), "{" + ", ".join(settings) + "}"
+    return optimizer_code(engine, model.optimizer), "{" + ", ".join(settings) + "}"
 
 
-def _optimizer(engine: Engine, optimizer: Any) -> str:
+def optimizer_code(engine: Engine, optimizer: Any) -> str:
     """An optimizer's constructor, with its rate and the arguments that are not its defaults."""
     maker, config = type(optimizer), dict(optimizer.get_config())
     homes = {"keras.optimizers": engine.keras.optimizers}

@@ -1,0 +1,106 @@
+"""Scripts for bug reports: each runs where parity cannot be imported, and shows the same tensors as differing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity.debugger.repro import write_repro
+from parity.debugger.stepper import Stepper
+from parity.errors import BadUsage
+from tests import twins
+
+SEED = Path(__file__).parents[2] / "traces" / "seed"
+BLOCKED = "import sys, runpy; sys.modules['parity'] = None; runpy.run_path('repro.py', run_name='__main__')"
+
+
+def shown(folder):
+    """The script's exit code, and the tensors that differ by what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert rows, done.stderr[-2000:]
+    return done.returncode, {row[0] for row in rows if row[-1] == "differs"}
+
+
+def born(stepper):
+    return {p.tensor for p in stepper.here.state.probes if p.status == "born"}
+
+
+def test_the_update_of_a_layer(tmp_path):
+    """SGD of the reference against the file's RMSprop."""
+    stepper = Stepper.open(SEED / "net.mat", SEED / "model.h5", SEED / "batch.npz", steps=2)
+    stepper.goto(next(s.index for s in stepper.stops if s.phase == "update" and s.layer == "conv2" and s.step == 2))
+    assert born(stepper) == {"kernel", "bias"}
+    write_repro(stepper, tmp_path)
+    assert shown(tmp_path) == (1, {"kernel", "bias"})
+
+
+def two_models(**second):
+    """A Keras model and its copy, but for what is named."""
+    layers = twins.normalised()
+    return [twins.twin(layers, decay=None, weights=True, **options) for options in ({}, second)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        ({"edits": {"bn2": {"epsilon": 1e-2}}}, "bn2 forward"),
+        ({"edits": {"bn2": {"epsilon": 1e-2}}}, "bn2 backward"),
+    ],
+)
+def test_a_keras_reference(fault, where, tmp_path):
+    ref, keras = two_models(**fault)
+    stepper = Stepper.open(ref, keras, twins.batch(), steps=1)
+    stepper.run_to(where)
+    found = born(stepper)
+    assert found
+    write_repro(stepper, tmp_path)
+    assert "torch" not in (tmp_path / "repro.py").read_text(encoding="utf-8")
+    code, differing = shown(tmp_path)
+    assert code == 1
+    assert found <= differing
+
+
+def test_two_optimizers_of_keras(tmp_path):
+    import keras
+
+    ref, port = two_models(optimizer=keras.optimizers.Adam(0.01))
+    stepper = Stepper.open(ref, port, twins.batch(), steps=1)
+    stepper.run_to("conv2 update")
+    write_repro(stepper, tmp_path)
+    assert shown(tmp_path) == (1, {"kernel", "bias"})
+
+
+def test_what_cannot_be_written_is_said_in_a_line(tmp_path):
+    import keras
+
+    optimizer = keras.optimizers.Adam(0.01, global_clipnorm=1.0)
+    ref, port = two_models(optimizer=optimizer)
+    stepper = Stepper.open(ref, port, twins.batch(), steps=1)
+    stepper.run_to("conv2 update")
+    with pytest.raises(BadUsage, match="all parameters together"):
+        write_repro(stepper, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_right_update_shows_nothing(tmp_path):
+    """The script is held against rounding: of optimizers that agree it says so."""
+    from parity.debugger.repro_update import update_script
+
+    layers = twins.plain()
+    path = twins.save(tmp_path / "net.mat", layers)
+    stepper = Stepper.open(path, twins.twin(layers), twins.batch(), steps=2)
+    stepper.goto(len(stepper.stops) - 1)
+    moves = stepper.training.update(2)
+    for move in moves:  # as if they had been born: what the script then computes is what counts
+        object.__setattr__(move, "status", "born")
+    code, arrays = update_script(stepper, stepper.stop)
+    (tmp_path / "repro.py").write_text(code, encoding="utf-8")
+    np.savez(tmp_path / "tensors.npz", **arrays)
+    assert shown(tmp_path) == (0, set())
