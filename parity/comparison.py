@@ -264,7 +264,8 @@ def _updates(run: Comparison, slots: Slots) -> None:
 def update_probe(move: Move, *, before: bool) -> Probe:
     """The probe of one parameter's move; `before`: whether a fault came before it that it may have inherited."""
     status = move.status
-    far = move.propagated is not None and move.propagated.relative > 1e-4
+    travelled = move.propagated
+    far = travelled is not None and travelled.relative > 1e-4 and travelled.rms > move.floor
     if status == "match" and far and before:
         status = "inherited"
     pair, apart = move.link.pair, move.propagated or move.isolated

@@ -15,7 +15,7 @@ from parity.align import Pair
 from parity.debugger.measures import Extreme, Histogram, by_channel, by_place, extremes, histogram
 from parity.debugger.nodes import Blocked
 from parity.debugger.terms import Terms, terms_of
-from parity.errors import BadUsage
+from parity.errors import BadUsage, ParityError
 from parity.report import Probe, RecipeRow
 from parity.summary import recipe_rows
 from parity.tensors import shaped
@@ -192,7 +192,10 @@ class Look:
         """What either optimizer holds of a parameter after this update, but for counts of steps."""
         if self.stop.phase != "update" or self._state_probes() is None:
             return []
-        mine, theirs = self._stepper.training.slots(self.stop.step)
+        try:
+            mine, theirs = self._stepper.training.slots(self.stop.step)
+        except (Blocked, ParityError):  # the update cannot be made, and its probes say why
+            return []
         found = dict.fromkeys(slot for key in link.ref for slot, value in mine.get(key, {}).items() if np.ndim(value))
         return [*found, *(slot for slot in theirs.get(link.keras, {}) if slot not in found)]
 

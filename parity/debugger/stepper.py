@@ -387,6 +387,7 @@ class Stepper:
 
     def forget(self, index: int) -> None:
         """What was judged from a stop on is not true any more; the present stop is judged anew."""
+        self.comparison.explanations.clear()
         for at in [at for at in self._states if at >= index]:
             stop = self.stops[at]
             del self._states[at]
@@ -477,8 +478,8 @@ class Stepper:
                 self._states[at] = replace(state, status=worst(p.status for p in probes), probes=probes)
 
     def _note(self) -> None:
-        """What rules look at holds what was seen so far."""
-        self.comparison.probes[:] = self.probes
+        """What rules look at holds what was seen so far: as in `compare`, of later steps their updates."""
+        self.comparison.probes[:] = [p for p in self.probes if p.step == 1 or p.phase == "update"]
 
     # ---- submodels
 

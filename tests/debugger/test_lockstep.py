@@ -197,3 +197,30 @@ def test_every_command_says_one_line_or_does_it(leaky):
                 commands.run(line)
             except parity.ParityError as problem:
                 assert "\n" not in str(problem), line
+
+
+def test_rules_say_what_holds_when_an_experiment_is_taken_back(folder):
+    """What a rule found at a later step, or before an undo, does not outlive it."""
+    stepper = Stepper.open(*simple(folder, twins.plain()), steps=2)
+    commands = Commands(stepper)
+    stepper.goto(next(s.index for s in stepper.stops if s.step == 2 and s.layer == "conv2" and s.phase == "forward"))
+    commands.run("set kernel=0")
+    assert stepper.here.state.status == "born"
+    commands.run("rule")
+    commands.run("undo")
+    assert "no rule" in str(commands.run("rule"))
+
+
+def test_what_cannot_run_after_an_experiment_is_said(folder):
+    """A branch of another size than the one that it is added to."""
+    dag = twins_dag.random_dag(1)
+    path = twins_dag.save(folder / "edited.mat", dag)
+    stepper = Stepper.open(path, twins_dag.twin(dag), twins_dag.batch(dag), steps=1)
+    commands = Commands(stepper)
+    stepper.run_to("s1b0c1 forward")
+    commands.run("set pad=2")
+    stepper.run_to("s1b0c1 update")
+    assert stepper.here.state.status == "unverified"
+    assert commands.run("show names") is not None
+    with pytest.raises(BadUsage):
+        commands.run("export a.npy kernel")
