@@ -19,6 +19,7 @@ from textual.widgets import Footer, Input, RichLog, Static, TabbedContent, TabPa
 from textual.worker import get_current_worker
 
 from parity.debugger.help import HelpScreen
+from parity.debugger.measures import WANTED, Unwanted
 from parity.debugger.panels import Panel, StopTable
 from parity.errors import ParityError
 from parity.reports.words import clean, verdict_style
@@ -181,8 +182,13 @@ class DebuggerApp(App[int]):
 
     @work(thread=True, exclusive=True, group="view")
     def _draw(self, panel: Panel, name: str, width: int, height: int) -> None:
-        made = panel.made_of(self.stepper, self.tensor, width, height, self._turn)
-        if not get_current_worker().is_cancelled:  # else another drawing is under way, of what is there now
+        worker = get_current_worker()
+        WANTED.set(lambda: not worker.is_cancelled)  # another drawing is under way then, of what is there now
+        try:
+            made = panel.made_of(self.stepper, self.tensor, width, height, self._turn)
+        except Unwanted:
+            return
+        if not worker.is_cancelled:
             self.call_from_thread(panel.update, made)
 
     def on_tabbed_content_tab_activated(self) -> None:

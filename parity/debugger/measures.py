@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Extreme", "Histogram", "by_channel", "by_place", "extremes", "histogram", "reduced"]
+__all__ = ["WANTED", "Extreme", "Histogram", "Unwanted", "by_channel", "by_place", "extremes", "histogram", "reduced"]
 
 Array = np.ndarray
 
+WANTED: ContextVar[Callable[[], bool]] = ContextVar("wanted", default=lambda: True)
+"""Asked between blocks: whether anybody still waits for what is looked through."""
+
 _BLOCK = 1 << 21
 """Elements that are looked at in one go."""
+
+
+class Unwanted(Exception):
+    """Nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,8 @@ def _flat(*tensors: Array) -> Iterator[tuple[Any, ...]]:
     """(place of its first element, a block of each tensor), one after the other."""
     views = [tensor.reshape(-1) for tensor in tensors]
     for start in range(0, views[0].size, _BLOCK):
+        if not WANTED.get()():
+            raise Unwanted
         yield (start, *(view[start : start + _BLOCK] for view in views))
 
 

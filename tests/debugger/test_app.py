@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parity.debugger.app import DebuggerApp
@@ -45,17 +46,26 @@ async def settled(app, pilot):
     await pilot.pause(0.05)
 
 
-def play(stepper, keys, size=(120, 36), session=None, check=lambda app: None):
-    """Opens the application, presses keys, and gives (the screen's lines, the application)."""
+def play(stepper, keys, size=(120, 36), session=None, check=lambda app: None, screens=None):
+    """Opens the application, presses keys, and gives (the screen's lines, the application).
+
+    `check` is called at the end; `screens` takes the page after each key, beginning with the first one.
+    """
     found: list[str] = []
+
+    def keep(app):
+        if screens is not None:
+            screens.append("\n".join(lines_of(app.export_screenshot())))
 
     async def scene():
         app = DebuggerApp(stepper, Commands(stepper, session), "net.mat ↔ model.h5")
         async with app.run_test(size=size) as pilot:
             await settled(app, pilot)
+            keep(app)
             for key in keys:
                 await pilot.press(*(key if isinstance(key, tuple) else (key,)))
                 await settled(app, pilot)
+                keep(app)
             check(app)
             if app.is_running and app.return_code is None:
                 found.extend(lines_of(app.export_screenshot()))
@@ -105,11 +115,10 @@ def test_the_first_screen(stepper):
 
 
 def test_stepping_forth_and_back(stepper):
-    play(stepper, ["n", "n", "n"])
-    assert stepper.stop.words == "forward of pool1 (Keras max_pooling2d_1)"
-    play(stepper, ["p"])
-    assert stepper.stop.layer == "conv1"
-    play(stepper, ["R"])
+    screens = []
+    play(stepper, ["n", "n", "n", "p", "R"], screens=screens)
+    assert "forward of pool1 (Keras max_pooling2d_1)" in screens[3]
+    assert "forward of conv1" in screens[4]
     assert stepper.position == 0
 
 
@@ -124,34 +133,30 @@ def test_continue_finds_the_groups_and_shows_where_they_are(stepper):
 
 
 def test_the_rules_name_the_cause_and_the_fix_makes_it_vanish(stepper):
-    page = "\n".join(play(stepper, ["c", "c", "w"])[0])
-    assert "conv-groups at ip1" in page
-    page = "\n".join(play(stepper, ["f"])[0])
-    assert "ip1 backward was born, and is match now" in page
-    assert stepper.state().status == "match"
+    screens, statuses = [], []
+    play(stepper, ["c", "c", "w", "f"], screens=screens, check=lambda app: statuses.append(stepper.state().status))
+    assert "conv-groups at ip1" in screens[3]
+    assert "ip1 backward was born, and is match now" in screens[4]
+    assert statuses == ["match"]
     play(stepper, ["u"])
     assert stepper.state().status == "born"
 
 
 def test_putting_a_tensor_in_and_taking_it_out(stepper):
-    page = "\n".join(play(stepper, ["c", "c", "x"])[0])
-    assert "the reference's gradients of ip1 put in the Keras run" in page
+    screens = []
+    play(stepper, ["c", "c", "x", "u", "X"], screens=screens)
+    assert "the reference's gradients of ip1 put in the Keras run" in screens[3]
+    assert "undone" in screens[4]
+    assert "Keras's gradients of ip1 put in the reference's run" in screens[5]
     assert len(stepper.experiments) == 1
-    page = "\n".join(play(stepper, ["u"])[0])
-    assert "undone" in page
-    assert not len(stepper.experiments)
-    page = "\n".join(play(stepper, ["X"])[0])
-    assert "gradients of ip1 put in the run of the reference" in page or "put in the reference" in page
 
 
 def test_every_view_draws(stepper):
     stepper.run_to("conv2")
-    seen = {}
-    for i, name in enumerate(Panel.VIEWS):
-        opened = []
-        lines, _ = play(stepper, ["t"] * i, check=lambda app, opened=opened: opened.append(app.view))
-        seen[name] = "\n".join(lines)
-        assert opened == [name]
+    screens, opened = [], []
+    play(stepper, ["t"] * (len(Panel.VIEWS) - 1), screens=screens, check=lambda app: opened.append(app.view))
+    assert opened == list(Panel.VIEWS)[-1:]
+    seen = dict(zip(Panel.VIEWS, screens, strict=True))
     wanted = {
         "heatmap": "Keras − reference",
         "slice": "around the element that differs most",
@@ -165,32 +170,29 @@ def test_every_view_draws(stepper):
     }
     for name, words in wanted.items():
         assert words in seen[name], (name, seen[name])
-    lines, _ = play(stepper, ["T"])
+    lines, _ = play(stepper, ["T"])  # the one before the first is the last
     assert "no experiments" in "\n".join(lines)
 
 
 def test_other_tensors(stepper):
     stepper.run_to("backward")
     stepper.run_to("conv4 backward")
-    first = "\n".join(play(stepper, [])[0])
-    other = "\n".join(play(stepper, ["right_square_bracket"])[0])
-    assert re.search(r"tensor (\w+)", first).group(1) != re.search(r"tensor (\w+)", other).group(1)
-    again = "\n".join(play(stepper, ["right_square_bracket", "left_square_bracket"])[0])
-    assert re.search(r"tensor (\w+)", first).group(1) == re.search(r"tensor (\w+)", again).group(1)
+    screens = []
+    play(stepper, ["right_square_bracket", "left_square_bracket"], screens=screens)
+    first, other, again = (re.search(r"tensor (\w+)", page).group(1) for page in screens)
+    assert first != other
+    assert first == again
 
 
 def test_the_command_line(stepper):
-    page = "\n".join(play(stepper, command("run conv3"))[0])
-    assert stepper.stop.layer == "conv3"
-    assert "> run conv3" in page
-    page = "\n".join(play(stepper, command("nonsense"))[0])
-    assert "is no command" in page
-    focused = []
-    play(stepper, [("colon",), typed("run p"), "escape"], check=lambda app: focused.append(app.focused.id))
+    screens, focused = [], []
+    keys = [*command("run conv3"), *command("nonsense"), ("colon",), typed("run p"), "escape"]
+    keys += [*command("status"), ("colon",), "up", "escape", ("g",), typed("pool4"), ("enter",)]
+    play(stepper, keys, screens=screens, check=lambda app: focused.append(app.focused.id))
+    assert "> run conv3" in screens[3]
+    assert "is no command" in screens[6]
+    assert screens[keys.index("up") + 1].splitlines()[-1].strip() == "status"
     assert focused == ["stops"]
-    lines, _ = play(stepper, [*command("status"), ("colon",), "up"])
-    assert lines[-1].strip() == "status"
-    play(stepper, [("g",), typed("pool4"), ("enter",)])
     assert stepper.stop.layer == "pool4"
 
 
@@ -216,18 +218,18 @@ def test_export(stepper, tmp_path, monkeypatch):
 
 
 def test_help_lists_every_key_and_command(stepper):
-    page = "\n".join(play(stepper, ["question_mark"], size=(110, 80))[0])
+    screens = []
+    play(stepper, ["question_mark", "escape", "n"], size=(110, 80), screens=screens)
     for words in ("put ref's tensor", "another view", "quit", "experiments", "repro DIR", "the command line"):
-        assert words in page
-    lines, _ = play(stepper, ["question_mark", "escape", "n"])
+        assert words in screens[1]
     assert stepper.position == 1
-    assert "Commands" not in "\n".join(lines)
+    assert "Commands" not in screens[-1]
 
 
 def test_dark_and_light(stepper):
     themes = []
-    play(stepper, [], check=lambda app: themes.append(app.theme))
-    play(stepper, ["d"], check=lambda app: themes.append(app.theme))
+    for keys in ([], ["d"]):
+        play(stepper, keys, check=lambda app: themes.append(app.theme))
     assert len(set(themes)) == 2
 
 
@@ -345,3 +347,76 @@ def test_the_session_of_the_readme(tmp_path):
     for name in (groups.name, update.name):
         assert (docs / name).exists()
         assert name in readme
+
+
+def test_a_tensor_of_a_hundred_million_elements_blocks_no_key(stepper, tmp_path, monkeypatch):
+    """While it is looked through, keys are answered at once, and the next layer can be gone to."""
+    from parity.debugger.looking import Look
+
+    large = np.memmap(tmp_path / "zeros", np.float32, "w+", shape=(10_000, 10_000))  # a file without blocks
+    large[-1, -1] = 1.0
+    monkeypatch.setattr(Look, "_value", lambda self, name, side: large)
+    stepper.run_to("conv1")
+    waits, drawing = {}, []
+
+    async def scene():
+        app = DebuggerApp(stepper, Commands(stepper), "")
+        async with app.run_test(size=(120, 36)) as pilot:
+            await pilot.pause(0.1)
+            answers = {
+                "t": lambda: app.view == "slice",
+                "d": lambda: app.theme == "textual-light",
+                "right_square_bracket": lambda: app.tensor_index == 1,
+                "T": lambda: app.view == "heatmap",
+                "n": lambda: app.busy or stepper.stop.layer == "pool1",
+            }
+            for key, answered in answers.items():
+                drawing.append(any(not worker.is_finished for worker in app.workers))
+                begun = time.perf_counter()
+                app.simulate_key(key)  # the pilot would wait until the machine idles
+                while not answered() and time.perf_counter() - begun < 20:
+                    await asyncio.sleep(0.005)
+                waits[key] = time.perf_counter() - begun
+            while app.busy:
+                await asyncio.sleep(0.02)
+            app.workers.cancel_all()
+
+    asyncio.run(scene())
+    assert all(drawing)
+    assert max(waits.values()) < 1, waits
+    assert stepper.stop.layer == "pool1"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize("when", ["opening", "running", "asking"])
+def test_an_interrupt_anywhere_leaves_the_terminal_as_it_was(tmp_path, when):
+    """Ctrl-C while files are opened, while a layer is run, and in the help: the session that there was is kept."""
+    import termios
+
+    import pexpect
+
+    session = tmp_path / "session.json"
+    arguments = ["-m", "parity", "debug", "--ref", str(SEED / "net.mat"), "--keras", str(SEED / "model.h5")]
+    arguments += ["--batch", str(SEED / "batch.npz"), "--session", str(session)]
+    child = pexpect.spawn(sys.executable, arguments, dimensions=(30, 100), timeout=120, encoding="utf-8",
+                          env={**os.environ, "TERM": "xterm-256color"})  # fmt: skip
+    before = termios.tcgetattr(child.child_fd)
+    if when == "opening":
+        time.sleep(1.5)
+    else:
+        child.expect_exact("the start: what both sides are fed")
+        child.send("b")
+        child.expect_exact("breakpoint 1")
+        child.send("c" if when == "running" else "?")
+        time.sleep(0.2)
+    child.send("\x03")
+    child.expect(pexpect.EOF)
+    shown = child.before or ""
+    after = termios.tcgetattr(child.child_fd)
+    child.close()
+    assert [after[i] for i in (0, 1, 2, 3)] == [before[i] for i in (0, 1, 2, 3)]
+    assert "Traceback" not in shown
+    assert child.signalstatus is None
+    if when != "opening":
+        assert "\x1b[?1049l" in shown
+        assert '"breakpoints": [\n    {' in session.read_text()
