@@ -75,6 +75,7 @@ class DebuggerApp(App[int]):
         Binding("T", "view(-1)", "view before", show=False),
         Binding("d", "dark", "dark or light", show=False),
         Binding("question_mark", "help", "help", key_display="?"),
+        Binding("escape", "stop", "stop", show=False),
         Binding("q", "quit_now", "quit"),
         Binding("ctrl+c", "quit_now", "quit", show=False, priority=True),
     ]
@@ -212,9 +213,10 @@ class DebuggerApp(App[int]):
     def give(self, line: str) -> None:
         """Carries out one command line, in a thread."""
         if self.busy:
-            self.notify("still running; wait for it, or press q", timeout=2)
+            self.notify("still running; escape stops it", timeout=2)
             return
         self.busy = True
+        self.stepper.interrupt(wanted=False)
         self.query_one("#banner", Static).update(self._banner())
         self._give(line)
 
@@ -302,9 +304,16 @@ class DebuggerApp(App[int]):
         self.push_screen(HelpScreen(_KEYS, self.commands))
 
     def action_quit_now(self) -> None:
-        """Ends the session, which is saved if it has a file."""
+        """Ends the session, which is saved if it has a file; a layer that is running is the last one."""
+        if self.busy:
+            self.stepper.interrupt()
         self.commands.save()
         self.exit({"match": 0, "diverged": 1}.get(self.stepper.verdict, 2))
+
+    def action_stop(self) -> None:
+        """Stops what is running before the next layer."""
+        if self.busy:
+            self.stepper.interrupt()
 
     def jump(self, index: int) -> None:
         """Stand at another stop; what lies between is run."""

@@ -26,6 +26,7 @@ _MORE = (
     ("e", "export a tensor"),
     (":", "the command line; tab or → completes, ↑ ↓ go through its history, escape closes it"),
     ("tab", "another panel; arrows and page keys scroll it"),
+    ("escape", "stop what is running, before the next layer"),
     ("d", "dark or light"),
     ("?", "this help; escape or ? closes it"),
     ("q  ctrl+c", "quit; a session that has a file is saved"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -111,6 +112,7 @@ class Stepper:
         self._recorded = RecordedPair.of(setup)
         self.seed = seed
         self.batch = setup.sides.batch if self._recorded is None else recorded_batch(self._recorded.ref)
+        self._halt = threading.Event()
         self.breakpoints: list[Breakpoint] = []
         self.comparison: Comparison
         self.training: Training
@@ -360,6 +362,14 @@ class Stepper:
         self.inside = ()
         return self.goto(0)
 
+    def interrupt(self, *, wanted: bool = True) -> None:
+        """From another thread: whatever is running ends before the next layer, by a BadUsage that says where.
+
+        Args:
+            wanted: False forgets an interrupt that came too late for what it was meant for.
+        """
+        (self._halt.set if wanted else self._halt.clear)()
+
     # ---- breakpoints
 
     def add_breakpoint(self, item: Breakpoint) -> Breakpoint:
@@ -446,6 +456,9 @@ class Stepper:
         """The state of a stop, after every stop before it."""
         for at in range(index + 1):
             if at not in self._states:
+                if self._halt.is_set():
+                    self._halt.clear()
+                    raise BadUsage(f"stopped at {self.stop.words}")
                 self._states[at] = self._judge(self.stops[at])
                 self._note()
         return self._states[index]

@@ -153,3 +153,20 @@ def test_a_clean_pair_has_nothing_to_stop_at(tmp_path):
     assert clean.verdict == "match"
     with pytest.raises(BadUsage, match="no layer diverges"):
         write_repro(clean, tmp_path)
+
+
+def test_a_long_run_can_be_stopped(stepper):
+    """Between two layers; what was judged stays, and the run can be gone on with."""
+    stepper.begin(stepper.setup.sides.keras, stepper.setup.sides.data)
+    passed = []
+
+    def progress(stop):
+        passed.append(stop)
+        if len(passed) == 5:
+            stepper.interrupt()
+
+    stepper.resume(progress)  # the structure of ip1
+    with pytest.raises(BadUsage, match="stopped at forward of"):
+        stepper.resume(progress)
+    assert stepper.position == passed[-1].index - 1
+    assert stepper.resume().stop.words == "backward of ip1 (Keras conv2d_5)"
