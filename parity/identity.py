@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from parity.batch import Batch
 from parity.errors import BadFile
 from parity.traces.format import header, is_trace
 
@@ -19,7 +23,8 @@ _BLOCK = 1 << 20
 def identity(given: Any) -> dict[str, Any]:
     """Path and SHA-256 of a file, a folder or the user's own code; type and name of a live object; {} for None.
 
-    A trace is known by the digest that seals it: of all but its first line, which holds that digest.
+    A trace is known by the digest that seals it: of all but its first line, which holds that digest. Arrays in memory
+    (a batch) have one of their names, types, shapes and values.
 
     Args:
         given: a path, `module.py:build`, or anything in memory.
@@ -29,6 +34,11 @@ def identity(given: Any) -> dict[str, Any]:
     """
     if given is None:
         return {}
+    if isinstance(given, Mapping | Batch):
+        return {
+            "object": type(given).__name__,
+            "sha256": _of_arrays(given.arrays if isinstance(given, Batch) else given),
+        }
     if not isinstance(given, str | PathLike):
         return {"object": type(given).__name__, "name": str(getattr(given, "name", "") or "")}
     text = fspath(given)
@@ -60,6 +70,15 @@ def digest(path: Path) -> str:
             _feed(found, path)
     except OSError as error:
         raise BadFile(path, f"cannot be read ({error.strerror or error})") from None
+    return found.hexdigest()
+
+
+def _of_arrays(arrays: Mapping[str, Any]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(arrays, key=str):
+        value = np.asarray(arrays[name])
+        found.update(f"{name} {value.dtype.str} {value.shape}\0".encode())
+        found.update(repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).data)
     return found.hexdigest()
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from parity.batch import load
 from parity.errors import BadFile
 from parity.identity import digest, identity
 
@@ -38,6 +41,23 @@ def test_a_folder_has_one_that_tells_renamed_and_changed_files(tmp_path):
 def test_what_is_not_there_is_one_line(tmp_path):
     with pytest.raises(BadFile, match=r"net\.mat: cannot be read \(No such file"):
         identity(tmp_path / "net.mat")
+
+
+def test_arrays_are_told_by_their_values():
+    x = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
+    given = [
+        {"x": x}, {"x": x + 1}, {"x": x.reshape(2, 1, 3)}, {"x": x.astype(np.float64)}, {"x": x, "y": np.zeros(1, int)},
+        {"x": np.asfortranarray(x[:, ::-1])},
+    ]  # fmt: skip
+    digests = [identity(batch)["sha256"] for batch in given]
+    assert len(set(digests)) == len(given)
+    assert identity({"x": x.copy()})["sha256"] == digests[0]
+    assert identity(load({"x": np.zeros((1, 2, 3, 1), np.float32)}))["sha256"]
+
+
+def test_a_trace_has_the_digest_of_its_seal():
+    path = Path(__file__).parents[1] / "traces" / "gate" / "keras.h5"
+    assert identity(path)["sha256"] == hashlib.sha256(path.read_bytes()[512:]).hexdigest()
 
 
 def test_a_live_object_is_its_type_and_name():

@@ -85,7 +85,7 @@ def against(judgement: Judgement, entry: Entry | None, lock: Path, command: str)
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     files = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)]
     said = [
-        f"{key} is another file"
+        f"{key} is another one"
         if key in ("ref", "batch", "map", "ref_recipe")
         else f"{key} was {old.get(key, 'not given')} and is {new.get(key, 'not given')}"
         for key in files
@@ -98,6 +98,11 @@ def _missing(judgement: Judgement, entry: Entry, lock: Path, command: str) -> li
     report = judgement.report
     assert report is not None
     phases = judged_phases(judgement.pair, report)
+    renew = f"make the baseline anew: {command}"
+
+    def told(kind: str, sentence: str, key: tuple[str, str, str], remedy: str) -> Problem:
+        return Problem(kind, sentence, layer=key[1], phase=key[0], tensor=key[2], remedy=remedy)
+
     made = [
         Problem("unverified", f"{phase} was compared for the baseline, and is not now", phase=phase)
         for phase in entry.phases
@@ -107,29 +112,12 @@ def _missing(judgement: Judgement, entry: Entry, lock: Path, command: str) -> li
     gone = [key for key in entry.tensors if key not in here and key[0] in report.phases]
     new = [key for key in here if key not in entry.tensors]
     if gone:
-        made.append(
-            Problem(
-                "unverified",
-                f"{_named(gone)} {'was' if len(gone) == 1 else 'were'} compared for the baseline, and not now",
-                layer=gone[0][1],
-                phase=gone[0][0],
-                tensor=gone[0][2],
-                remedy=f"if that is right, make the baseline anew: {command}",
-            )
-        )
+        sentence = f"{_named(gone)} {'was' if len(gone) == 1 else 'were'} compared for the baseline, and not now"
+        made.append(told("unverified", sentence, gone[0], f"if that is right, {renew}"))
     if new:
         order = {key_of(probe): i for i, probe in enumerate(report.probes)}
         new.sort(key=lambda key: order[key])
-        made.append(
-            Problem(
-                "stale",
-                f"{lock} knows nothing of {_named(new)}",
-                layer=new[0][1],
-                phase=new[0][0],
-                tensor=new[0][2],
-                remedy=f"make the baseline anew: {command}",
-            )
-        )
+        made.append(told("stale", f"{lock} knows nothing of {_named(new)}", new[0], renew))
     return made
 
 

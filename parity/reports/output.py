@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import socket
 import stat
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -106,9 +108,9 @@ def replacing(path: Path, option: str) -> Iterator[str]:
     name = ""
     try:
         target = path.resolve()
-        descriptor, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.stem}.", suffix=f".part{target.suffix}"
-        )
+        _sweep(target)
+        prefix, suffix = _parts(target)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f"{prefix}{os.getpid()}-", suffix=suffix)
         os.close(descriptor)
         yield name
         with Path(name).open("rb") as file:
@@ -120,6 +122,37 @@ def replacing(path: Path, option: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(name)  # noqa: PTH108
+
+
+def _parts(target: Path) -> tuple[str, str]:
+    """How the names of temporary files for this target begin, before the process that writes one, and end.
+
+    They name the machine, or the part of it, in which processes are counted: elsewhere a number is another process.
+    """
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
+        host = zlib.crc32(f"{socket.gethostname()} {space}".encode())
+        return f".{target.stem[:80]}.{host:08x}-", f".part{target.suffix}"
+    return f".{target.stem[:80]}.{zlib.crc32(socket.gethostname().encode()):08x}-", f".part{target.suffix}"
+
+
+def _sweep(target: Path) -> None:
+    """Remove what processes left here that were killed while they wrote this target."""
+    if os.name != "posix":
+        return  # elsewhere a process cannot be asked whether it lives without harming it
+    begin, end = _parts(target)
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(target.parent):
+            number = entry.name[len(begin) :].partition("-")[0]
+            if not (entry.name.startswith(begin) and entry.name.endswith(end) and number.isdigit()):
+                continue
+            try:
+                os.kill(int(number), 0)
+            except (ProcessLookupError, OverflowError):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)  # noqa: PTH108
+            except OSError:
+                continue  # it lives, as another user's
 
 
 def _in_place(path: Path) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from parity.comparison import update_probe
 from parity.layers import BatchNorm
 from parity.report import Probe
 from parity.runner import Pass
@@ -105,21 +106,7 @@ def update_probes(moves: Sequence[Move]) -> list[Probe]:
     """The probes of the update phase, step by step; a move that differs was born who knows where."""
     made: list[Probe] = []
     for move in sorted(moves, key=lambda m: m.step):
-        pair, apart = move.link.pair, move.propagated
-        made.append(
-            Probe(
-                layer=pair.ref.name,
-                keras_layer=pair.keras.origin,
-                phase="update",
-                tensor=move.link.role,
-                step=move.step,
-                shape=move.shape,
-                status="inherited" if move.status == "born" else move.status,
-                max_abs=apart.max_abs if apart else None,
-                rms_rel=apart.relative if apart else None,
-                floor=move.floor or None,
-                propagated_x_floor=apart.rms / move.floor if apart and move.floor and not move.note else None,
-                note=move.note,
-            )
-        )
+        probe = update_probe(move, before=False)
+        status = "inherited" if move.status == "born" else move.status
+        made.append(replace(probe, status=status, propagated_x_floor=None if move.note else probe.propagated_x_floor))
     return made

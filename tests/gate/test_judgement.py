@@ -300,7 +300,7 @@ def test_another_question_makes_it_stale():
     inputs = {**examples.INPUTS, "ref": {**examples.INPUTS["ref"], "sha256": "f" * 64}}
     judgement = held(dataclasses.replace(given, inputs=inputs), entry)
     assert judgement.verdict == "unverified"
-    assert judgement.problems[0].sentence == "the baseline in parity.lock is stale: ref is another file"
+    assert judgement.problems[0].sentence == "the baseline in parity.lock is stale: ref is another one"
     assert judgement.problems[0].remedy == f"make it anew: {COMMAND}"
     steps = held(report(clean(), steps=5), entry)
     assert steps.problems[0].sentence.endswith("stale: steps was 3 and is 5")

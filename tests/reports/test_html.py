@@ -18,6 +18,7 @@ import parity
 from parity.detail import Album
 from parity.report import LayerRow
 from parity.reports.html import Entry, index, render
+from parity.reports.html.charts import update_figure
 from parity.reports.html.graph import HEIGHT, WIDTH, draw
 from tests.reports import examples
 
@@ -129,6 +130,19 @@ def test_a_wiring_that_goes_in_circles_is_drawn():
     cells = {"forward": ("match", None, None)}
     rows = [LayerRow("a", "a", "", "", (), cells, ("b",)), LayerRow("b", "b", "", "", (), cells, ("a", "b"))]
     assert len(draw(rows).boxes) == 2
+
+
+def test_the_curves_of_faulty_updates_are_named_however_far_off_others_are():
+    report = examples.divergent()
+    probe = next(p for p in report.probes if p.phase == "forward")
+    moves = [
+        dataclasses.replace(probe, phase="update", layer=f"l{n}", tensor="kernel", rms_rel=0.1 * n, status="inherited")
+        for n in range(1, 30)
+    ]
+    fault = dataclasses.replace(moves[0], layer="fault", rms_rel=1e-3, status="born")
+    figure = update_figure(dataclasses.replace(report, probes=(*moves, fault)))
+    named = [trace["name"] for trace in figure["data"] if trace["meta"] != "rest"]
+    assert named[:2] == ["fault · kernel", "l29 · kernel"]
 
 
 def test_an_index_lists_every_pair():

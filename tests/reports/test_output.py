@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from rich.text import Text
 
+from parity.cli import main
 from parity.errors import BadUsage
-from parity.reports.output import check_target, progress_on, show, write
+from parity.reports.output import check_target, progress_on, replacing, show, write
 from tests.reports import examples
 
 
@@ -63,6 +67,70 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
         write(target, "new", "--json")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_only_what_dead_processes_left_of_this_name_is_removed(tmp_path):
+    target = tmp_path / "report.json"
+    with replacing(target, "--json") as name:
+        begin = Path(name).name.partition("-")[0]
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = f"{begin}-{dead.pid}-x.part.json"
+    others = [
+        left.replace(str(dead.pid), str(os.getpid())),
+        left.replace(".report.", ".other."),
+        f"{begin}-x.part.json",
+    ]
+    for each in (left, *others):
+        (tmp_path / each).write_text("")
+    write(target, "new", "--json")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["report.json", *others])
+
+
+GATE = Path(__file__).parents[2] / "traces" / "gate"
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("compare", "--json"), ("compare", "--junit"), ("compare", "--markdown"), ("compare", "--html"),
+     ("gate", "--json"), ("gate", "--html"), ("gate", "--update")],
+)  # fmt: skip
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, capsys, monkeypatch, command, option):
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    target, pair = tmp_path / "report", ("--ref", str(GATE / "matconvnet.h5"), "--keras", str(GATE / "keras.h5"))
+    if command == "gate":
+        monkeypatch.setattr("parity.gate.pool.processors", lambda: 0)  # in this process
+        (tmp_path / "parity.toml").write_text(
+            f'[[pair]]\nname = "two"\nmode = "train"\nref = "{pair[1]}"\nkeras = "{pair[3]}"\n'
+        )
+        pair = ("--config", str(tmp_path / "parity.toml"))
+    if (command, option) == ("gate", "--html"):
+        target.mkdir()
+    else:
+        target.write_text("old")
+    arguments = [option, str(target)]
+    if option == "--update":
+        (tmp_path / "parity.toml").write_text(
+            f'lock = "report"\n{(tmp_path / "parity.toml").read_text()}[[pair.allow]]\n'
+            'cause = "optimizer-lr-multiplier"\nlayer = "c2"\nsince = 2026-01-01\nreason = "known"\n'
+        )
+        target.write_text('{"schema": "parity-lock/1", "pairs": {}}\n')
+        arguments = [option]
+    before = target.read_text() if target.is_file() else ""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+    try:
+        code = main([command, *pair, *arguments])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{option} {target}" in line
+    assert "File too large" in line
+    if target.is_file():
+        assert target.read_text() == before
+    else:
+        assert list(target.iterdir()) == []
 
 
 def test_a_symbolic_link_stays_one(tmp_path):

@@ -202,6 +202,10 @@ def test_kill_leaves_the_old_file(trace, after):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert trace.read_bytes() == before
+    assert len(list(trace.parent.iterdir())) == 2  # what it had written so far ...
+    with writing(trace, "-o", "0") as writer:
+        writer.put("inputs", "x", np.zeros(3, np.float32))
+    assert [p.name for p in trace.parent.iterdir()] == ["run.h5"]  # ... goes with the next one of that name
 
 
 def test_an_error_of_the_run_leaves_nothing(tmp_path):

@@ -14,6 +14,8 @@ __all__ = ["depth_figure", "update_figure"]
 _LEAST, _MOST = 1e-2, 1e12
 _NAMED = 10
 
+_GRAVITY = {"born": 3, "unverified": 2, "inherited": 1}
+
 
 def depth_figure(report: Report, phase: str) -> dict[str, Any] | None:
     """Error in noise floors through the layers, run alone and end to end; None where nothing of the phase was compared.
@@ -61,14 +63,20 @@ def depth_figure(report: Report, phase: str) -> dict[str, Any] | None:
 
 
 def update_figure(report: Report) -> dict[str, Any] | None:
-    """Relative error of what the free steps did to each parameter; None without updates."""
+    """Relative error of what the free steps did to each parameter, faults first; None without updates."""
     series: dict[str, list[Probe]] = {}
     for probe in report.probes:
         if probe.phase == "update" and probe.rms_rel is not None:
             series.setdefault(f"{probe.layer or probe.keras_layer} · {probe.tensor}", []).append(probe)
     if not series:
         return None
-    ranked = sorted(series.items(), key=lambda item: (-max(p.rms_rel or 0.0 for p in item[1]), item[0]))
+    # A parameter whose update is a fault has its curve by name, however far off others are that follow from it.
+    ranked = sorted(
+        series.items(),
+        key=lambda item: (
+            -max(_GRAVITY.get(p.status, 0) for p in item[1]), -max(p.rms_rel or 0.0 for p in item[1]), item[0]
+        ),
+    )  # fmt: skip
     traces = []
     for rank, (name, probes) in enumerate(ranked[:_NAMED]):
         probes = sorted(probes, key=lambda p: p.step)
