@@ -1,8 +1,9 @@
 """A network as a graph of *units*: what one side does in one layer and the other in several, read as one operation.
 
 Zero padding and a valid convolution are one convolution, a transposed one and a cropping behind it likewise; slices,
-convolutions and a concatenation are a grouped one; softmax and cross-entropy are one loss; a dense layer is the
-convolution that covers its map; a depthwise convolution of one cell is a multiplier for each channel.
+convolutions and a concatenation are a grouped one; filters and a bias added behind them are one layer; softmax and
+cross-entropy are one loss; a dense layer is the convolution that covers its map; a depthwise convolution of one cell is
+a multiplier for each channel.
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ class _Grouping:
                 self._padding(layer)
             elif isinstance(layer.kind, Crop):
                 self._cropping(layer)
+            elif isinstance(layer.kind, Opaque):
+                self._bias(layer)
         for layer in network:
             if isinstance(layer.kind, Concat):
                 self._split_convolution(layer)
@@ -151,6 +154,17 @@ class _Grouping:
             return
         cells = tuple(a + b for a, b in zip(before.kind.crop, crop.crop, strict=True))
         self._take(layer, (before.name, layer.name), replace(before.kind, crop=cells))
+
+    def _bias(self, layer: Layer) -> None:
+        """A class of the user's that is called a bias and holds nothing else, behind a layer of filters without one."""
+        before, kind = self._producer(layer.inputs[0]) if len(layer.inputs) == 1 else None, layer.kind
+        if not (isinstance(kind, Opaque) and "bias" in kind.type.lower() and set(layer.params) == {"bias"}):
+            return
+        if before is None or not isinstance(before.kind, Conv | ConvTranspose | Dense) or "bias" in before.params:
+            return
+        if before.shape == layer.shape and self.network.params[layer.params["bias"]].shape == (layer.shape or ())[-1:]:
+            inside = self.members.pop(before.name, (before.name,))
+            self._take(layer, (*inside, layer.name), replace(self.kinds.pop(before.name, before.kind), bias=True))
 
     def _zeros_before(self, tensor: str, readers: set[str], kind: Kind) -> tuple[tuple[str, ...], Kind]:
         """A zero padding that only `readers` read, and `kind` with its cells; nothing where there is none."""
@@ -242,10 +256,10 @@ def _unit(network: Network, grouped: _Grouping, layer: Layer, mode: str) -> Unit
         for role, key in network[member].params.items():
             params[role] = (*params.get(role, ()), key)
     known_by = layer
-    if isinstance(layer.kind, Concat | Crop) and len(members) > 1:
-        known_by = next(network[m] for m in members if isinstance(network[m].kind, Conv | ConvTranspose))
+    if isinstance(layer.kind, Concat | Crop | Opaque) and len(members) > 1:
+        known_by = next(network[m] for m in members if isinstance(network[m].kind, Conv | ConvTranspose | Dense))
     if isinstance(kind, Dense):
-        kind = _covering(network, layer, kind)
+        kind = _covering(network, known_by, kind)
     elif isinstance(kind, Pool) and kind.size is None:
         kind = _whole_map(network, inputs[0], kind)
     elif isinstance(kind, Crop) and kind.crop is not None:

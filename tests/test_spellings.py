@@ -131,6 +131,32 @@ def test_bare_operations_are_the_layers_that_they_stand_for(tmp_path, slope):
         assert [(f.cause, f.confirmed) for f in report.findings] == [("activation-slope", True)], explain(report)
 
 
+@pytest.mark.parametrize("by", [1.0, 1.001])
+def test_a_bias_that_is_a_layer_of_its_own_belongs_to_the_filters_before_it(tmp_path, by):
+    import keras
+    from keras import layers
+
+    class SeparateBias(layers.Layer):
+        def build(self, shape):
+            self.bias = self.add_weight(shape=(shape[-1],), initializer="zeros", name="bias")
+
+        def call(self, x):
+            return x + by * self.bias
+
+    mat, batch = small(tmp_path)
+    start = keras.Input((6, 6, 2))
+    x = layers.ZeroPadding2D(((2, 0), (0, 2)))(start)
+    x = layers.MaxPooling2D()(layers.LeakyReLU(0.1)(SeparateBias()(layers.Conv2D(6, 3, use_bias=False)(x))))
+    x = SeparateBias(name="last")(layers.Dense(4, use_bias=False)(x))
+    model = compiled(keras.Model(start, layers.GlobalAveragePooling2D()(x)), keras)
+    report = parity.compare(ref=mat, keras=model, batch=batch)
+    if by == 1:
+        assert report.verdict == "match", explain(report)
+        assert not [p for p in report.probes if p.status != "match"], explain(report)
+    else:
+        assert (report.first_divergence.phase, report.first_divergence.layer) == ("forward", "conv1"), explain(report)
+
+
 def test_operations_inside_a_class_of_the_users_are_unverified(tmp_path):
     import keras
 
