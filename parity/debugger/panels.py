@@ -111,7 +111,7 @@ def _verdict(state: State | None) -> Text:
         return Text("·", "dim")
     floors = [p.isolated_x_floor for p in state.probes if p.isolated_x_floor is not None]
     text = Text(state.status, verdict_style(state.status))
-    if floors and state.status not in ("match",):
+    if floors and state.status == "born":
         top = max(floors)
         text.append(f"  {top:.0f}×" if top < 1e4 else f"  {top:.0e}×".replace("e+0", "e"), "dim")
     return text
@@ -228,7 +228,7 @@ def _histogram(stepper: Stepper, look: Look, name: str, width: int, height: int)
 
 
 def _worst(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
-    return pictures.worst(look.worst(name, max(5, height - 2))) if name else _nothing(look)
+    return pictures.worst(look.worst(name, max(5, height - 2)), width) if name else _nothing(look)
 
 
 def _profile(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
@@ -239,7 +239,7 @@ def _terms(stepper: Stepper, look: Look, name: str, width: int, height: int) -> 
     if look.stop.pair is None:
         return _nothing(look)
     index = look.worst("output", 1)[0].index if "output" in look.names else ()
-    return pictures.terms(look.terms(index, max(4, height - 6)))
+    return pictures.terms(look.terms(index, max(4, height - 6)), width)
 
 
 def _params(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
@@ -250,7 +250,7 @@ def _params(stepper: Stepper, look: Look, name: str, width: int, height: int) ->
     kinds = Text.assemble(
         ("reference  ", "dim"), kind_words(pair.ref.kind), ("\nKeras      ", "dim"), kind_words(pair.keras.kind)
     )
-    return Group(kinds, Text(), pictures.parameters(look.parameters()))
+    return Group(kinds, Text(), pictures.parameters(look.parameters(), width))
 
 
 def _recipe(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:

@@ -132,15 +132,15 @@ def histogram(found: Histogram, width: int = 60, height: int = 20) -> Group:
     return Group(*lines)
 
 
-def worst(found: Sequence[Extreme]) -> Table:
+def worst(found: Sequence[Extreme], width: int = 80) -> Table:
     """The elements at which the sides are furthest apart."""
-    table = _table("index", "reference", "Keras", "difference", "relative")
+    rows: list[tuple[str, ...]] = []
     for item in found:
         gap = item.difference
         share = abs(gap / item.ref) if item.ref else math.inf
-        index = "[" + ", ".join(map(str, item.index)) + "]"
-        table.add_row(index, f"{item.ref:.8g}", f"{item.keras:.8g}", number(gap), number(share))
-    return table
+        rows.append((_index(item.index), f"{item.ref:.7g}", f"{item.keras:.7g}", number(gap), number(share)))
+    columns = ("index", "reference", "Keras", "difference", "relative")
+    return _table(columns, rows, width, spare=("relative", "difference"))
 
 
 def profiles(channels: Array, spatial: Array, width: int = 60, height: int = 16) -> Group:
@@ -154,11 +154,11 @@ def profiles(channels: Array, spatial: Array, width: int = 60, height: int = 16)
     return Group(*parts)
 
 
-def terms(found: Terms) -> Group:
+def terms(found: Terms, width: int = 110) -> Group:
     """What made one element, on both sides."""
     head = Text.assemble(
         ("element ", "dim"),
-        "[" + ", ".join(map(str, found.index)) + "]",
+        _index(found.index),
         ("  reference ", "dim"),
         f"{found.ref:.8g}",
         ("  Keras ", "dim"),
@@ -173,38 +173,49 @@ def terms(found: Terms) -> Group:
         at = ",".join(f"{o:g}" for o in offset)
         step = ",".join(f"{s:g}" for s in stride)
         lines.append(Text(f"its receptive field on the network's input is {words} (stride {step}, offset {at})", "dim"))
-    table = _table(
-        "input", "value (ref)", "value (Keras)", "slope (ref)", "slope (Keras)", "adds (ref)", "adds (Keras)"
-    )
+    rows: list[tuple[str, ...]] = []
     for term in found.terms:
         values = (term.value_ref, term.value_keras, term.slope_ref, term.slope_keras, term.ref, term.keras)
-        table.add_row("[" + ", ".join(map(str, term.index)) + "]", *(number(value) for value in values))
-    table.add_row("the rest", "", "", "", "", number(found.rest_ref), number(found.rest_keras))
-    return Group(*lines, table)
+        rows.append((_index(term.index), *(number(value) for value in values)))
+    rows.append(("the rest", "", "", "", "", number(found.rest_ref), number(found.rest_keras)))
+    columns = ("input", "value (ref)", "value (Keras)", "slope (ref)", "slope (Keras)", "adds (ref)", "adds (Keras)")
+    return Group(*lines, _table(columns, rows, width, spare=columns[1:5]))
 
 
-def parameters(rows: Sequence[ParameterLine]) -> Table:
+def parameters(given: Sequence[ParameterLine], width: int = 80) -> Table:
     """Parameters and what optimizers hold of them: sizes as root mean squares, and how far the sides are apart."""
-    table = _table("tensor", "shape", "rms (ref)", "rms (Keras)", "rms difference")
-    for row in rows:
+    rows: list[tuple[str, ...]] = []
+    for row in given:
         sizes = ("-" if value is None else number(value) for value in (row.ref, row.keras, row.difference))
-        table.add_row(clean(row.name), "×".join(map(str, row.shape)) or "scalar", *sizes)
-    return table
+        rows.append((clean(row.name), "×".join(map(str, row.shape)) or "scalar", *sizes))
+    return _table(("tensor", "shape", "rms (ref)", "rms (Keras)", "difference"), rows, width, spare=("shape",))
 
 
 def recipe(rows: Sequence[RecipeRow]) -> Table:
     """How both sides are trained, side by side."""
-    table = _table("", "reference", "Keras", "", left=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for column in ("", "reference", "Keras", ""):
+        table.add_column(column)
     for row in rows:
         marked = row.ref + (" (default)" if row.default else "")
-        table.add_row(
-            row.name, clean(marked), clean(row.keras), "" if row.same else "differs", style="" if row.same else "bold"
-        )
+        words = "" if row.same else "differs"
+        table.add_row(row.name, clean(marked), clean(row.keras), words, style="" if row.same else "bold")
     return table
 
 
-def _table(*columns: str, left: bool = False) -> Table:
+def _index(index: Sequence[int]) -> str:
+    return "[" + ",".join(map(str, index)) + "]"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, spare: Sequence[str]) -> Table:
+    """A table without lines; where it is too wide, columns that can be spared are left out, the last named first."""
+    sizes = {name: max(len(cell) for cell in (name, *(row[i] for row in rows))) for i, name in enumerate(columns)}
+    kept, left = list(columns), list(spare)
+    while left and sum(sizes[name] for name in kept) + 2 * (len(kept) - 1) > width:
+        kept.remove(left.pop())
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if left or i == 0 else "right", no_wrap=not left)
+    for name in kept:
+        table.add_column(name, justify="left" if name == columns[0] else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(cell for name, cell in zip(columns, row, strict=True) if name in kept))
     return table

@@ -164,7 +164,7 @@ def test_every_view_draws(stepper):
         "worst": "relative",
         "profile": "by channel",
         "terms": "receptive field",
-        "params": "rms difference",
+        "params": "rms (Keras)",
         "recipe": "learning rate",
         "experiments": "no experiments",
     }
