@@ -93,7 +93,7 @@ class Nowhere:
     def put(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
-    tensor = sample = info = settle = put
+    tensor = sample = info = put
 
 
 def run_recorded(options: argparse.Namespace) -> dict[str, Any]:

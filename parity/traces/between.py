@@ -80,6 +80,7 @@ def traces_of(
         notes.append(f"The {name} was run on the recorded batch; layers of a trace cannot be run alone.")
         made = Trace(_recorded(folder, setup, mine, other, progress))
         mine, theirs = mine or made, theirs or made
+    notes += _floors(folder, mine)
     return mine, theirs, notes
 
 
@@ -99,6 +100,18 @@ def _recorded(folder: Path, setup: Setup, mine: Trace | None, other: Trace, prog
         target, **sides, batch=other.path, mode=setup.mode, steps=max(1, other.steps), seed=setup.seed,
         tensors=other.tensors, how=setup.how, progress=progress,
     )  # fmt: skip
+
+
+def _floors(folder: Path, mine: Trace) -> list[str]:
+    """What is said of the floors of a reference whose trace holds none, as one from elsewhere may."""
+    if mine.network.framework != "matconvnet" or any(mine.names(f"floors/{kind}") for kind in ("outputs", "losses")):
+        return []
+    from parity.traces.matconvnet import lend_floors
+    from parity.traces.playback import network_of
+
+    if not lend_floors(mine, network_of(mine), folder / "floors.h5"):
+        return []
+    return ["The reference's trace holds no noise floors: they are those of parity's own run of its network."]
 
 
 def _remarks(mine: Trace, theirs: Trace, steps: int) -> list[str]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from parity.errors import CannotCompare
 from parity.frameworks.matconvnet.recorded import MatlabRecording, RecordedRunner
 from parity.frameworks.matconvnet.runner import MatConvNetRunner
 from parity.network import Network
 from parity.runner import Pass, Runner
 from parity.traces.reader import Trace
+from parity.traces.recording import record_run
+from parity.traces.writer import writing
 
-__all__ = ["replayed"]
+__all__ = ["lend_floors", "replayed"]
 
 
 def replayed(trace: Trace, network: Network) -> Runner:
@@ -28,6 +32,32 @@ def replayed(trace: Trace, network: Network) -> Runner:
         runner.remarks.append(f"{trace.path} keeps only {_words(trace)}, so its network was run again on its batch.")
         return runner
     return _Replayed(trace, network)
+
+
+def lend_floors(trace: Trace, network: Network, path: Path) -> bool:
+    """Give a trace that holds no floors those of parity's own run of its network, as far as parity can run it.
+
+    Args:
+        trace: open for reading.
+        network: its network, with the values of its parameters.
+        path: where that run is recorded.
+
+    Returns:
+        Whether there was such a run.
+    """
+    import parity
+
+    runner = MatConvNetRunner(network, trace.recipe)
+    masks, mode = trace.seen(1).masks, trace.mode
+    try:
+        with writing(path, "-o", parity.__version__) as sink:
+            record_run(
+                runner, trace.inputs, trace.labels, sink, mode=mode, steps=1, tensors="stats", masks=lambda _: masks
+            )
+    except (CannotCompare, NotImplementedError):
+        return False
+    trace.lent = Trace(path)
+    return True
 
 
 def _words(trace: Trace) -> str:

@@ -75,6 +75,7 @@ class Trace:
 
     Attributes:
         path: the file.
+        lent: a trace of the same network on the same batch, for the floors that this one lacks; mostly None.
         header: its first line: format, the parity that wrote it, digest.
         info: the facts of the run, as JSON has them: `mode`, `seed`, `steps`, `tensors`, `engine`, `source`, `batch`,
             `passes`, `environment`.
@@ -90,6 +91,7 @@ class Trace:
         self.header: Header = header(self.path)
         if verify:
             check(self.path, self.header)
+        self.lent: Trace | None = None
         self._names: dict[str, dict[str, str]] = {}
         try:
             self._file: Any = h5py.File(self.path, "r")
@@ -201,7 +203,7 @@ class Trace:
         """
         found = self.held(f"floors/{group}", name)
         if found is None:
-            return None
+            return self.lent.floor(group, name) if self.lent is not None else None
         floor = np.asarray(found.value(), np.float64)
         if floor.ndim != 1 or not floor.size:
             raise self._damaged(ValueError(f"the floor of {name} is no vector"))

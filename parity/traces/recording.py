@@ -37,10 +37,6 @@ class Sink(Protocol):
         """Keep a tensor's values at the sampled places."""
         ...
 
-    def settle(self) -> None:
-        """Return when nothing that was given is needed any more."""
-        ...
-
     def info(self, held: Mapping[str, Any], network: Any, recipe: Any) -> None:
         """Keep the facts."""
         ...
@@ -111,10 +107,8 @@ def record_run(
             _floors(runner, inputs, labels, seen, sink, mode=mode, backward=trained, before=before)
             _isolated(runner, labels, seen, sink, mode=mode, backward=trained, tensors=tensors)
             done += 2
-            sink.settle()
             seen.outputs, seen.output_grads = {}, {}
         if trained:
-            sink.settle()  # what follows may reuse the memory of a gradient
             runner.update(grads, statistics)
             for name, value in runner.params().items():
                 sink.put(f"weights/{step}", name, value)

@@ -121,38 +121,18 @@ class TraceWriter:
     Every array goes out in chunks of a mebibyte: bytes shuffled, then deflated without a search for repetitions, which
     weights and activations hardly have, and without coding bytes that would not get much shorter; any reader of HDF5
     reads them. No more than a few chunks are copied at a time.
-
-    A thread of its own writes, in the order in which arrays are given, while the run goes on. An array must keep its
-    values until the next `settle`, which also raises what went wrong.
     """
 
     def __init__(self, file: Any) -> None:
         self.file = file
         self._arrays = 0
         self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
-        self._line = ThreadPoolExecutor(max_workers=1)
-        self._given: list[Future[None]] = []
 
     def __enter__(self) -> TraceWriter:
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self.settle()
-        finally:
-            self._line.shutdown(cancel_futures=True)
-            self._pool.shutdown(cancel_futures=True)
-
-    def settle(self) -> None:
-        """Wait until all that was given is written.
-
-        Raises:
-            OSError: it cannot be.
-        """
-        given, self._given = self._given, []
-        for one in given:
-            one.result()
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
     def put(self, group: str, name: str, value: Any, **attributes: Any) -> None:
         """Write an array.
@@ -163,11 +143,7 @@ class TraceWriter:
             value: the array, whole.
             **attributes: of the dataset.
         """
-        self._given.append(self._line.submit(self._put, group, name, np.asarray(value), attributes))
-        if self._given[0].done():  # an error stops the run now, and not at its end
-            self._given.pop(0).result()
-
-    def _put(self, group: str, name: str, array: Array, attributes: Mapping[str, Any]) -> None:
+        array = np.asarray(value)
         if array.dtype == bool:
             array = array.astype(np.uint8)
         key = f"{group}/{escaped(name)}"
@@ -217,7 +193,6 @@ class TraceWriter:
         }  # fmt: skip
         text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         self.put("", "info", np.frombuffer(text, np.uint8))
-        self.settle()
         self.file.attrs["format"] = FORMAT
 
     def _keep(self, array: Array) -> int:

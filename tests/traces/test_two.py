@@ -13,7 +13,7 @@ import pytest
 import parity
 from parity.cli import main
 from parity.traces.reader import Trace
-from parity.traces.two import OPEN
+from parity.traces.two import OPEN, compare_traces
 from tests import twins
 
 NETS = {"plain": twins.plain, "normalised": twins.normalised}
@@ -123,6 +123,40 @@ def test_a_tensor_that_one_trace_lacks_is_unverified(pairs, folder):
     report = compare((thin, keras))
     assert report.verdict == "unverified"
     assert [p.layer for p in report.probes if p.status == "unverified" and p.phase == "forward"] == ["pool1"]
+
+
+@pytest.mark.parametrize("tensors", ["all", "stats"])
+def test_a_reference_without_floors_takes_those_of_its_network_run_by_parity(pairs, folder, tensors):
+    ref, keras = pairs("normalised", tensors=tensors)
+    bare = [folder / f"bare{n}.h5" for n in range(2)]
+    for source, target in zip((ref, keras), bare, strict=True):
+        _without(source, target, "floors")
+    given, found = compare((ref, keras)), compare(bare)
+    assert found.verdict == "match"
+    assert any("those of parity's own run" in note for note in found.notes)
+    old = {(p.layer, p.phase, p.tensor): p.floor for p in given.probes if p.floor}
+    for probe in found.probes:
+        if probe.phase in ("forward", "backward") and old.get((probe.layer, probe.phase, probe.tensor)):
+            assert 0.1 < probe.floor / old[probe.layer, probe.phase, probe.tensor] < 10, probe
+    alone = compare_traces(*map(Trace, bare), steps=2).probes  # by the rounding of the values themselves
+    assert any(p.floor > 2 * q.floor for p, q in zip(found.probes, alone, strict=True) if p.floor and q.floor)
+
+
+def test_a_fault_is_found_with_floors_that_were_lent(pairs, folder):
+    ref, keras = pairs("plain", edits={"relu1": {"leak": 0.1001}})
+    _without(ref, folder / "bare.h5", "floors")
+    first = compare((folder / "bare.h5", keras)).first_divergence
+    assert (first.phase, first.layer) == ("forward", "relu1")
+
+
+def test_a_run_recorded_in_matlab_has_floors_against_a_trace():
+    """The raw recording is read as it is; parity's own run of its network says what rounding does."""
+    root = Path(__file__).parents[2]
+    run = root / "traces" / "octave" / "simple_head.mat"
+    report = parity.compare(ref=run, keras=root / "traces" / "gate" / "keras.h5", allow=["inherited:c2"])
+    floors = {(p.layer, p.tensor) for p in report.probes if p.phase in ("forward", "backward") and p.floor}
+    assert ("c1", "output") in floors
+    assert not [p for p in report.probes if "no floors" in p.note]
 
 
 def _without(source, target, *groups):
