@@ -273,12 +273,18 @@ class Propagation:
     def _behind_rounding(self) -> set[str]:
         """Pairs behind one whose float32 results are far apart though float64 agrees, and that one: it makes rounding.
 
-        A batch normalisation of a constant map divides rounding by the root of epsilon, which shaking cannot show.
+        A batch normalisation of a map that is all but constant divides rounding by the root of epsilon, which shaking
+        cannot show. What is a tenth of `_PLAIN` may grow to it further on.
         """
+
+        def large(verdict: Verdict) -> bool:
+            size = verdict.distance.relative if verdict.distance else 0.0
+            return (verdict.x_floor or 0.0) > _CHAOS or size > 0.1 * _PLAIN["forward"]
+
         own = {
             name
             for name, verdicts in self.run.verdicts.items()
-            if any(v.phase == "forward" and v.note == ROUNDED and (v.x_floor or 0.0) > _CHAOS for v in verdicts)
+            if any(v.phase == "forward" and v.note == ROUNDED and large(v) for v in verdicts)
         }
         return self._from(own, lambda _: False) if own else own
 
