@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from parity.optimizers.adadelta import Adadelta
+from parity.optimizers.adafactor import Adafactor
 from parity.optimizers.adagrad import Adagrad
 from parity.optimizers.adam import Adam
+from parity.optimizers.adamax import Adamax
 from parity.optimizers.base import OpaqueRule, UpdateRule
+from parity.optimizers.ftrl import Ftrl
+from parity.optimizers.lamb import Lamb
+from parity.optimizers.lion import Lion
+from parity.optimizers.nadam import Nadam
 from parity.optimizers.rmsprop import RMSprop
 from parity.optimizers.sgd import SGD
 
-__all__ = ["RULES", "SGD", "Adadelta", "Adagrad", "Adam", "OpaqueRule", "RMSprop", "UpdateRule", "lookup"]
+__all__ = [
+    "RULES",
+    "SGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "Adamax",
+    "Ftrl",
+    "Lamb",
+    "Lion",
+    "Nadam",
+    "OpaqueRule",
+    "RMSprop",
+    "UpdateRule",
+    "lookup",
+]
 
-RULES: tuple[type[UpdateRule], ...] = (Adadelta, Adagrad, Adam, RMSprop, SGD)
+RULES: tuple[type[UpdateRule], ...] = (
+    Adadelta, Adafactor, Adagrad, Adam, Adamax, Ftrl, Lamb, Lion, Nadam, RMSprop, SGD,
+)  # fmt: skip
 """Every update rule of the vocabulary; a new one is a new file and a line here."""
 
 

@@ -72,7 +72,7 @@ def _rule(run: Comparison, ref: Recipe, keras: Recipe, severity: str) -> Iterato
             continue
         label = {"nesterov": "nesterov"}.get(name, name)
         evidence = f"{label} is {shown(a[name])} in the reference and {shown(b[name])} in Keras."
-        changes = _argument(mine, name)
+        changes = _argument(mine, theirs, name)
         sure = severity == "divergence" and not changes and _replayed(run, name, a[name])
         yield finding(cause, severity, "update", evidence, fix=fix, confirmed=sure, changes=changes)
 
@@ -93,16 +93,14 @@ def _built(rule: UpdateRule, rate: float) -> tuple[Change, ...]:
     return (Change("optimizer", "", {"class_name": name, "config": config}),) if name else ()
 
 
-def _argument(rule: UpdateRule, name: str) -> tuple[Change, ...]:
+def _argument(rule: UpdateRule, other: UpdateRule, name: str) -> tuple[Change, ...]:
     """The rule's number as an argument of Keras' optimizer; none where Keras has no argument for it."""
-    settings = rule.keras_settings()[1]
-    key = {"beta1": "beta_1", "beta2": "beta_2", "initial": "initial_accumulator_value"}.get(name, name)
     if name == "use_rate":
         return (Change("optimizer", "", {"config": {"learning_rate": 1.0}}),)
-    if key not in settings:
-        return ()
     value = getattr(rule, name)
-    return (Change("optimizer", "", {"config": {key: value}}),)
+    own, theirs = (r.keras_settings()[1] for r in (rule, replace(rule, **{name: getattr(other, name)})))
+    words = [key for key in {**own, **theirs} if own.get(key) != theirs.get(key)]
+    return tuple(Change("optimizer", "", {"config": {word: value}}) for word in words)
 
 
 def _words(rule: UpdateRule) -> str:

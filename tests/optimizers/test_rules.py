@@ -181,9 +181,9 @@ def test_from_keras(name: str, config: dict[str, Any], era: int, expected: Updat
 
 
 def test_an_unknown_optimizer() -> None:
-    rule = lookup("Lion").from_keras("Lion", {"beta_1": 0.9}, 3)
+    rule = lookup("Muon").from_keras("Muon", {"momentum": 0.9}, 3)
     assert isinstance(rule, OpaqueRule)
-    assert rule.name == "Lion"
+    assert rule.name == "Muon"
 
 
 def test_keras_lines() -> None:
