@@ -76,6 +76,9 @@ class Recipe:
         defaults: names of the fields above that the file does not hold: the trainer's own default stands in.
         origin: where the recipe comes from, e.g. `"meta.trainOpts"` or `"compile()"`.
         version: the trainer's release, where releases differ: `"beta25"` or `"head"` of MatConvNet; empty otherwise.
+        extras: what else moves the weights, by Keras' argument: how often an average is taken over
+            (`ema_overwrite_frequency`), `gradient_accumulation_steps`. No formula of an update rule covers it.
+        custom: name of the user's own class that the optimizer is of; it may do more than its settings say.
         notes: facts a reader should know.
     """
 
@@ -94,4 +97,6 @@ class Recipe:
     defaults: frozenset[str] = frozenset()
     origin: str = ""
     version: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    custom: str = ""
     notes: tuple[str, ...] = ()

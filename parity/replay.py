@@ -21,9 +21,9 @@ from parity.recipe import Recipe
 from parity.runner import Pass
 from parity.tolerance import CLEAN, distance
 from parity.transfer import Link, transferred
-from parity.updates import Course, isolated_step, move_floor
+from parity.updates import Course, coarseness, isolated_step, move_floor
 
-__all__ = ["Replay", "Step", "replay"]
+__all__ = ["Replay", "Step", "begun_at", "replay"]
 
 Array = np.ndarray
 
@@ -33,17 +33,21 @@ _LARGEST = 20_000_000
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step of one parameter, in the Keras layout: its value before, the reference's change of it, and Keras'."""
+    """One step of one parameter, in the Keras layout: its value before, the reference's change of it, and Keras'.
+
+    `coarse` is what the Keras update rule's scalars may be off by.
+    """
 
     link: Link
     start: Array
     expected: Array
     actual: Array
+    coarse: float = 0.0
 
     @property
     def floor(self) -> Array:
         """What rounding may do to a change, per channel."""
-        return move_floor(self.start, self.actual)
+        return move_floor(self.start, self.actual, coarse=self.coarse)
 
     def fits(self, change: Array) -> bool:
         """Whether this change is what Keras made, to the noise floor."""
@@ -55,17 +59,22 @@ class Replay:
 
     Args:
         run: the comparison, its updates done; the Keras runner's weights and slots are changed.
+
+    Attributes:
+        slots: those that the Keras optimizer starts from, by Keras id.
+        first: the steps on the batch's own gradients.
     """
 
     def __init__(self, run: Comparison) -> None:
         self.run = run
-        self._first = list(self._steps(run.course.passes))
+        self.slots = started(run.ref, run.keras, run.links)
+        self.first = list(self._steps(run.course.passes))
 
     def _steps(self, passes: list[Pass]) -> Iterator[list[Step]]:
         run = self.run
         links = [link for link in run.links if link.learned and link.ref and link.keras]
         keras, course = run.keras, _course(run, passes)
-        keras.reset(started(run.ref, keras, run.links))
+        keras.reset(self.slots)
         before = transferred(run.links, course.weights[0])
         for step in range(1, len(passes) + 1):
             start = transferred(run.links, course.weights[step - 1])
@@ -75,7 +84,8 @@ class Replay:
             for link in links:
                 key = link.keras
                 if key in start and key in goal and key in before:
-                    made.append(Step(link, start[key], goal[key] - start[key], reached[key] - start[key]))
+                    change = goal[key] - start[key]
+                    made.append(Step(link, start[key], change, reached[key] - start[key], coarseness(keras.recipe)))
             yield made
 
     @cached_property
@@ -88,49 +98,63 @@ class Replay:
         """The steps on the second sequence of gradients, the reference's by its own trainer."""
         return list(self._steps(self._others))
 
-    def factors(self) -> dict[str, float] | None:
-        """Keras id → the factor on the reference's steps that gives Keras' in all steps of both sequences.
+    def factors(self, recipe: Recipe, params: Mapping[str, Param]) -> dict[str, float] | None:
+        """Keras id → the factor on this recipe's steps that gives Keras' in all steps of both sequences.
 
         Fitted on one half of the elements of the first step. None where one constant factor for each parameter does
         not explain every step.
         """
         found: dict[str, float] = {}
-        for step in self._first[0] if self._first else []:
-            mine, theirs = (v.astype(np.float64).ravel()[::2] for v in (step.expected, step.actual))
-            power = float(mine @ mine)
-            found[step.link.keras] = float(mine @ theirs) / power if power > 0 else 1.0
-        if not found:
-            return None
-        for steps in (self._first, self.second):
-            if not all(step.fits(found[step.link.keras] * step.expected) for each in steps for step in each):
-                return None
-        return found
+        for sequence in (False, True):
+            for step, change in self._made(recipe, params, second=sequence):
+                key = step.link.keras
+                if key not in found:
+                    mine, theirs = (v.astype(np.float64).ravel()[::2] for v in (change, step.actual))
+                    power = float(mine @ mine)
+                    found[key] = float(mine @ theirs) / power if power > 0 else 1.0
+                if not step.fits(found[key] * change):
+                    return None
+        return found or None
 
-    def explains(self, recipe: Recipe, params: Mapping[str, Param] | None = None) -> bool:
-        """Whether the Keras side's own recipe, as it is declared, makes the steps that Keras makes.
+    def explains(self, recipe: Recipe, params: Mapping[str, Param], *, batch: bool = False) -> bool:
+        """Whether this recipe makes the steps that Keras makes.
 
         Args:
-            recipe: the edited recipe: of what it declares, on the Keras network's parameters.
-            params: id → `Param`; by default the Keras network's.
+            recipe: of what it declares, on the Keras network's parameters.
+            params: Keras id → `Param`.
+            batch: by the steps on the batch alone, and not on the second sequence of gradients.
         """
-        network = self.run.keras.network
-        used = dict(network.params if params is None else params)
-        for steps, passes in ((self._first, self.run.course.passes), (self.second, self._others)):
-            updater = Updater(recipe, used)
-            updater.reset(started(self.run.ref, self.run.keras, self.run.links), recipe.steps_done)
-            for step, seen in zip(steps, passes, strict=True):
-                weights = {each.link.keras: each.start for each in step}
-                grads = {
-                    each.link.keras: each.link.to_keras(seen.param_grads)
-                    for each in step
-                    if each.link.to_keras is not None and all(key in seen.param_grads for key in each.link.ref)
-                }
-                after = updater.step(weights, grads)
-                for each in step:
-                    key = each.link.keras
-                    if key in grads and not each.fits(after.get(key, each.start) - each.start):
-                        return False
-        return True
+        sequences = (False,) if batch else (False, True)
+        return all(step.fits(change) for second in sequences for step, change in self._made(recipe, params, second))
+
+    def _made(self, recipe: Recipe, params: Mapping[str, Param], second: bool) -> Iterator[tuple[Step, Array]]:
+        """Every step of a sequence, with what this recipe makes of the same weights and gradients."""
+        updater = Updater(recipe, params)
+        updater.reset(self.slots, begun_at(self.slots))
+        steps, passes = (self.second, self._others) if second else (self.first, self.run.course.passes)
+        for step, seen in zip(steps, passes, strict=True):
+            weights, grads = self.fed(step, seen)
+            after = updater.step(weights, grads)
+            for each in step:
+                key = each.link.keras
+                if key in grads:
+                    yield each, after.get(key, each.start) - each.start
+
+    @staticmethod
+    def fed(step: list[Step], seen: Pass) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The weights before a step and the gradients that it was given, by Keras id."""
+        weights = {each.link.keras: each.start for each in step}
+        grads = {
+            each.link.keras: each.link.to_keras(seen.param_grads)
+            for each in step
+            if each.link.to_keras is not None and all(key in seen.param_grads for key in each.link.ref)
+        }
+        return weights, grads
+
+
+def begun_at(slots: Mapping[str, Mapping[str, Array]]) -> int:
+    """Updates that an optimizer has behind it which starts from these slots (param id → slot → array)."""
+    return max((int(np.max(of["step"])) for of in slots.values() if "step" in of), default=0)
 
 
 def replay(run: Comparison) -> Replay | None:

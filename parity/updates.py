@@ -14,19 +14,30 @@ import numpy as np
 
 from parity.align import Alignment
 from parity.layers import BatchNorm
+from parity.recipe import Recipe
 from parity.runner import Pass, Runner, Targets
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance, rms
 from parity.transfer import Link, transferred
 
-__all__ = ["Course", "Move", "free_step", "isolated_moves", "isolated_step", "move_floor", "spread", "step_moves"]
+__all__ = [
+    "Course",
+    "Move",
+    "coarseness",
+    "free_step",
+    "isolated_moves",
+    "isolated_step",
+    "move_floor",
+    "spread",
+    "step_moves",
+]
 
 Array = np.ndarray
 
 _SCALARS = 2.5e-5
-"""Relative error of a step that float32 scalars cause, taken as Keras holds them.
+"""Relative error of a step that float32 scalars cause at least, taken as Keras holds them.
 
 Half of what Keras' 1 - beta2^t in Adam is off by: beta2 = 0.999 itself is rounded by 1.3e-8 (1.3e-5 of it), and the
-power by an ulp, 6e-8 (3e-5 of it at the second step, less later).
+power by an ulp, 6e-8 (3e-5 of it at the second step, less later). Of a beta2 closer to 1 it is more (`coarseness`).
 """
 
 
@@ -126,7 +137,7 @@ def isolated_moves(
     moves: list[Move] = []
     for step in range(1, len(course.passes) + 1):
         reached = isolated_step(alignment, links, keras, course, step)
-        here = step_moves(links, course, free, reached, step, unmoved)
+        here = step_moves(links, course, free, reached, step, unmoved, coarseness(keras.recipe))
         if watch is not None:
             watch(step, reached, here)
         moves += here
@@ -151,8 +162,19 @@ def step_moves(
     reached: Mapping[str, Array],
     step: int,
     unmoved: Mapping[str, str] | None = None,
+    coarse: float = 0.0,
 ) -> list[Move]:
-    """Every parameter's move in one step; `reached` is what `isolated_step` gave, the rest as in `isolated_moves`."""
+    """Every parameter's move in one step.
+
+    Args:
+        links: how parameters correspond.
+        course: the reference's free run.
+        free: the Keras model's free run.
+        reached: what `isolated_step` gave.
+        step: from 1.
+        unmoved: reference id → why the reference cannot say what its update is.
+        coarse: the `coarseness` of the Keras recipe.
+    """
     origin, start, goal = (transferred(links, course.weights[at]) for at in (0, step - 1, step))
     moves: list[Move] = []
     for link in links:
@@ -162,7 +184,7 @@ def step_moves(
         if why:
             moves.append(Move(link, step, "unverified", None, 0.0, None, None, note=why))
             continue
-        moves.append(_move(link, step, start, goal, reached, origin, course, free))
+        moves.append(_move(link, step, start, goal, reached, origin, course, free, coarse))
     return moves
 
 
@@ -187,15 +209,22 @@ def _statistics(alignment: Alignment, observed: Pass) -> dict[str, Mapping[str, 
     }
 
 
-def move_floor(start: Array, change: Array, noise: float = 0.0) -> Array:
+def coarseness(recipe: Recipe) -> float:
+    """Relative error of a step that the update rule's own float32 scalars cause."""
+    return recipe.optimizer.coarseness if recipe.optimizer is not None else 0.0
+
+
+def move_floor(start: Array, change: Array, noise: float = 0.0, coarse: float = 0.0) -> Array:
     """What rounding may do to a parameter's change in one step, per channel.
 
     Args:
         start: the parameter before it.
         change: of the parameter.
         noise: what else may differ, relative to the change.
+        coarse: what the update rule's scalars may be off by.
     """
-    return ROUNDOFF * channel_rms(start) + (8 * ROUNDOFF + _SCALARS / CLEAN + noise) * rms(change)
+    size = np.maximum(rms(change), channel_rms(change))  # a channel above the others is coarser by itself
+    return ROUNDOFF * channel_rms(start) + (8 * ROUNDOFF + max(_SCALARS, coarse) / CLEAN + noise) * size
 
 
 def _move(
@@ -207,10 +236,11 @@ def _move(
     origin: Mapping[str, Array],
     course: Course,
     free: Course,
+    coarse: float,
 ) -> Move:
     key = link.keras
     expected, actual = goal[key] - start[key], reached[key] - start[key]
-    floor = move_floor(start[key], expected)
+    floor = move_floor(start[key], expected, coarse=coarse)
     travelled: Distance | None = None
     if link.linear:
         travelled = distance(free.weights[step][key] - free.weights[0][key], goal[key] - origin[key])

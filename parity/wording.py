@@ -103,9 +103,10 @@ def recipe_words(recipe: Recipe) -> list[tuple[str, str, bool]]:
     """The recipe line by line: name, value in words (empty where the file does not say), whether it is a default."""
     loss = recipe.loss
     clip = ", ".join(f"{name} {_number(value)}" for name, value in recipe.clip.items())
+    own = f" (class {recipe.custom})" if recipe.custom else ""
     lines: list[tuple[str, str, tuple[str, ...]]] = [
         ("loss", kind_words(loss) if loss else "", ("loss",)),
-        ("optimizer", rule_words(recipe.optimizer), ("optimizer",)),
+        ("optimizer", rule_words(recipe.optimizer) + own, ("optimizer",)),
         ("learning rate", str(recipe.learning_rate) if recipe.optimizer or recipe.origin else "", ("learning_rate",)),
         ("weight decay", f"{_number(recipe.weight_decay)}", ("weight_decay",)),
         (

@@ -47,7 +47,7 @@ ORDER = (
         "compare",
         "trace",
     ),
-    ("replay",),
+    ("replay", "acting"),
     ("rules", "causes"),
     ("diagnose", "findings"),
     ("options", "identity", "joined", "sides", "summary", "fixes", "traces", "setup", "session"),

@@ -14,7 +14,7 @@ from parity.debugger.scene import How, Scene
 from parity.diagnose import diagnose
 from parity.report import Finding, Probe
 from parity.transfer import transferred
-from parity.updates import Move, isolated_step, step_moves
+from parity.updates import Move, coarseness, isolated_step, step_moves
 
 __all__ = ["Training"]
 
@@ -120,7 +120,8 @@ class Training:
         course.weights.append({**made.ref, **self._put.get(("ref", step), {})})
         free.weights.append({**made.keras, **self._put.get(("keras", step), {})})
         self._slots_after[step] = made.slots
-        self._moves[step] = step_moves(run.links, course, free, made.reached, step, unmoved(run))
+        coarse = coarseness(run.keras.recipe)
+        self._moves[step] = step_moves(run.links, course, free, made.reached, step, unmoved(run), coarse)
         run.moves = [move for at in sorted(self._moves) for move in self._moves[at]]
         for other in self._scenes:
             other.loaded = False

@@ -37,6 +37,15 @@ class UpdateRule:
         """Field → value."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    @property
+    def coarseness(self) -> float:
+        """Relative error of a step by float32 scalars, taken as Keras holds them: 1 - beta2^t, where it has one.
+
+        beta2 itself is rounded by half an ulp, 3e-8, and its power by as much again; of that a root is taken.
+        """
+        held = getattr(self, "beta2", None)
+        return 3e-8 / (1 - held) if held is not None and held < 1 else 0.0
+
     def start(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """The slots before the first update, in the weight's class."""
         raise NotImplementedError

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from parity.acting import Acting
 from parity.case import Comparison
 from parity.changes import Change
 from parity.recipe import Recipe
 from parity.report import Finding
+from parity.rules.attribution import doing, judged, rebuilt, solved, with_params
 from parity.rules.base import finding
 from parity.rules.repairs import path
-from parity.rules.trained import reference_of, severity_of, trained, where
+from parity.rules.trained import reference_of, trained, where
 from parity.transfer import Link
 
 __all__ = ["decays_the_rate", "find", "steady_rate"]
@@ -19,10 +22,10 @@ __all__ = ["decays_the_rate", "find", "steady_rate"]
 
 def decays_the_rate(run: Comparison) -> bool:
     """Whether Keras' learning rate decays where the reference's weights do, which is one mistake and not two."""
-    keras = run.keras.recipe
-    return bool(keras.learning_rate.decay) and any(
-        _gap(run, link)[1] == 0 < _gap(run, link)[0] for link in trained(run)
-    )
+    keras, ref = doing(run).recipe, run.ref.recipe
+    if not keras.learning_rate.decay or ref.learning_rate.decay:
+        return False
+    return any(theirs == 0 < mine for mine, theirs in (_gap(run, link) for link in trained(run)))
 
 
 def steady_rate(keras: Recipe) -> Change:
@@ -34,9 +37,20 @@ def steady_rate(keras: Recipe) -> Change:
 
 def _gap(run: Comparison, link: Link) -> tuple[float, float]:
     """What each side adds to the gradient of a parameter, in units of the parameter."""
-    source, target = reference_of(run, link), run.keras.network.params[link.keras]
+    acts, source = doing(run), reference_of(run, link)
+    target = acts.params[link.keras]
     mine = run.ref.recipe.weight_decay * source.decay_multiplier + 2 * source.l2
-    return mine, run.keras.recipe.weight_decay * target.decay_multiplier + 2 * target.l2
+    return mine, acts.recipe.weight_decay * target.decay_multiplier + 2 * target.l2
+
+
+def _as_reference(run: Comparison, links: Sequence[Link]) -> Acting:
+    """What Keras' optimizer does, but with the reference's decay of these parameters in their gradients."""
+    acts = doing(run)
+    rest = acts.recipe.weight_decay
+    return with_params(
+        acts,
+        {k.keras: {"l2": (_gap(run, k)[0] - rest * acts.params[k.keras].decay_multiplier) / 2} for k in links},
+    )
 
 
 def _penalties(run: Comparison, links: Sequence[Link]) -> tuple[Change, ...]:
@@ -51,11 +65,11 @@ def _penalties(run: Comparison, links: Sequence[Link]) -> tuple[Change, ...]:
 
 
 def find(run: Comparison) -> Iterator[Finding]:
-    """Findings of the update phase; notes where no update ran or none diverged."""
-    ref, keras = run.ref.recipe, run.keras.recipe
+    """Findings of the update phase; notes where the steps on this batch do not show them."""
+    ref, acts = run.ref.recipe, doing(run)
+    keras = acts.recipe
     if ref.optimizer is None or keras.optimizer is None or run.mode != "train":
         return
-    severity = severity_of(run)
     lacking: list[Link] = []
     other: list[tuple[Link, float, float]] = []
     extra: list[Link] = []
@@ -69,70 +83,120 @@ def find(run: Comparison) -> Iterator[Finding]:
             extra.append(link)
         else:
             other.append((link, mine, theirs))
-    coefficient = ref.weight_decay
+    hidden = solved(run, ("weight_decay",))
+    decoupled = not math.isclose(keras.decoupled_decay, ref.decoupled_decay, rel_tol=1e-6, abs_tol=1e-12)
+    if lacking:
+        yield _lacking(run, acts, lacking)
+    if other:
+        link, mine, theirs = other[0]
+        links = [o[0] for o in other]
+        severity, sure = judged(run, _as_reference(run, links))
+        yield finding(
+            "optimizer-weight-decay-missing",
+            severity,
+            "update",
+            f"The reference adds {mine:g}·w to the gradient of {where(links)}, Keras {theirs:g}·w "
+            f"(an L2(c) penalty adds 2c·w).{hidden}",
+            pair=link.pair,
+            fix=f"keras.regularizers.L2({mine / 2:g})",
+            confirmed=sure,
+            changes=rebuilt(run) if hidden else _penalties(run, links),
+        )
+    if extra:
+        severity, sure = judged(run, _as_reference(run, extra))
+        yield finding(
+            "optimizer-weight-decay-missing",
+            severity,
+            "update",
+            f"Keras adds {_gap(run, extra[0])[1]:g}·w to the gradient of {where(extra)}, where the reference has no "
+            f"weight decay.{hidden}",
+            pair=extra[0].pair,
+            fix="take the regularizer off these parameters",
+            confirmed=sure,
+            changes=rebuilt(run) if hidden else _penalties(run, extra),
+        )
+    if decoupled and not (keras.decoupled_decay and lacking):
+        yield _decoupled(run, acts, extra)
+
+
+def _lacking(run: Comparison, acts: Acting, links: list[Link]) -> Finding:
+    """The reference's decay is in the gradients, and Keras' is elsewhere or nowhere."""
+    ref, keras = run.ref.recipe, acts.recipe
+    coefficient, undone = _gap(run, links[0])[0], _as_reference(run, links)
     fix = (
         f"kernel_regularizer=keras.regularizers.L2({coefficient / 2:g}), and bias_regularizer the same, on every layer"
     )
     by_rate = keras.learning_rate.decay
-    if by_rate and lacking:
-        yield finding(
+    if by_rate and not ref.learning_rate.decay:
+        undone = replace(undone, recipe=replace(keras, learning_rate=ref.learning_rate))
+        severity, sure = judged(run, undone)
+        return finding(
             "optimizer-weight-decay-as-lr-decay",
             severity,
             "update",
             f"Keras' decay={by_rate:g} shrinks the learning rate, {keras.learning_rate}, with every update; it is not "
             f"weight decay. The reference adds {coefficient:g}·w to every gradient.",
             fix=f"leave decay out; {fix}",
-            changes=(steady_rate(keras), *_penalties(run, lacking)),
+            confirmed=sure,
+            changes=(steady_rate(keras), *_penalties(run, links)),
         )
-    elif keras.decoupled_decay and lacking:
-        yield finding(
+    if keras.decoupled_decay:
+        undone = replace(undone, recipe=replace(keras, decoupled_decay=ref.decoupled_decay))
+        severity, sure = judged(run, undone)
+        return finding(
             "optimizer-weight-decay-decoupled",
             severity,
             "update",
             f"The reference adds {coefficient:g}·w to the gradient, and so to the momentum; Keras' "
-            f"weight_decay={keras.decoupled_decay:g} takes rate·{keras.decoupled_decay:g}·w off beside the momentum.",
+            f"weight_decay={keras.decoupled_decay:g} takes rate·{keras.decoupled_decay:g}·w off beside the momentum."
+            + solved(run, ("decoupled_decay",)),
             fix=f"leave weight_decay out; {fix}",
-            changes=(Change("optimizer", "", {"config": {"weight_decay": 0.0}}), *_penalties(run, lacking)),
+            confirmed=sure,
+            changes=(_beside(run), *_penalties(run, links)),
         )
-    elif lacking:
-        place = where(lacking)
-        yield finding(
-            "optimizer-weight-decay-missing",
-            severity,
-            "update",
-            f"The reference adds {coefficient:g}·w to the gradient of {place}; Keras adds nothing there.",
-            pair=lacking[0].pair,
-            fix=fix,
-            changes=_penalties(run, lacking),
+    severity, sure = judged(run, undone)
+    return finding(
+        "optimizer-weight-decay-missing",
+        severity,
+        "update",
+        f"The reference adds {coefficient:g}·w to the gradient of {where(links)}; Keras adds nothing there.",
+        pair=links[0].pair,
+        fix=fix,
+        confirmed=sure,
+        changes=_penalties(run, links),
+    )
+
+
+def _decoupled(run: Comparison, acts: Acting, extra: list[Link]) -> Finding:
+    """The decays beside the momentum differ."""
+    mine, theirs = run.ref.recipe.decoupled_decay, acts.recipe.decoupled_decay
+    undone = replace(_as_reference(run, extra), recipe=replace(acts.recipe, decoupled_decay=mine))
+    severity, sure = judged(run, undone)
+    cause = "optimizer-weight-decay-decoupled"
+    if not mine:
+        evidence = f"Keras' weight_decay={theirs:g} shrinks the weights; the reference has no weight decay."
+    elif theirs:
+        evidence = f"The reference takes rate·{mine:g}·w off the weights beside the momentum, Keras rate·{theirs:g}·w."
+    elif extra:
+        evidence = (
+            f"The reference takes rate·{mine:g}·w off the weights beside the momentum; Keras decays in the gradients."
         )
-    if other:
-        link, mine, theirs = other[0]
-        yield finding(
-            "optimizer-weight-decay-missing",
-            severity,
-            "update",
-            f"The reference adds {mine:g}·w to the gradient of {where([o[0] for o in other])}, Keras {theirs:g}·w "
-            "(an L2(c) penalty adds 2c·w).",
-            pair=link.pair,
-            fix=f"keras.regularizers.L2({mine / 2:g})",
-            changes=_penalties(run, [o[0] for o in other]),
-        )
-    if extra:
-        yield finding(
-            "optimizer-weight-decay-missing",
-            severity,
-            "update",
-            f"Keras decays {where(extra)}, where the reference has no weight decay.",
-            pair=extra[0].pair,
-            fix="take the regularizer off these parameters",
-            changes=_penalties(run, extra),
-        )
-    if keras.decoupled_decay and not coefficient:
-        yield finding(
-            "optimizer-weight-decay-decoupled",
-            severity,
-            "update",
-            f"Keras' weight_decay={keras.decoupled_decay:g} shrinks the weights; the reference has no weight decay.",
-            fix="leave weight_decay out",
-            changes=(Change("optimizer", "", {"config": {"weight_decay": 0.0}}),),
-        )
+    else:
+        cause = "optimizer-weight-decay-missing"
+        evidence = f"The reference takes rate·{mine:g}·w off the weights; Keras does not."
+    return finding(
+        cause,
+        severity,
+        "update",
+        evidence + solved(run, ("decoupled_decay",)),
+        fix=f"give the optimizer weight_decay={mine:g}" if mine else "leave weight_decay out",
+        confirmed=sure,
+        changes=(_beside(run),),
+    )
+
+
+def _beside(run: Comparison) -> Change:
+    """The reference's decay beside the momentum, as Keras' argument."""
+    if solved(run, ("decoupled_decay",)):
+        return rebuilt(run)[0]
+    return Change("optimizer", "", {"config": {"weight_decay": run.ref.recipe.decoupled_decay}})

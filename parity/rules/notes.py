@@ -115,7 +115,7 @@ def _metrics(run: Comparison) -> Iterator[Finding]:
     keras = run.keras.recipe.metrics
     if not keras or not run.ref.recipe.metrics:
         return
-    binary = [m for m in keras if "binary" in m.lower()]
+    binary = [m for m in keras if "binary" in m.lower() and m not in run.ref.recipe.metrics]
     shape = run.keras.network.producers.get(run.keras.network.outputs[0]) if run.keras.network.outputs else None
     outputs = shape.shape[-1] if shape is not None and shape.shape else None
     if binary and outputs is not None and outputs >= 2:

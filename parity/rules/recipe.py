@@ -5,62 +5,85 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
+from parity.acting import Acting, acting
 from parity.case import Comparison
 from parity.changes import Change
-from parity.optimizers.base import UpdateRule
-from parity.optimizers.schedules import rate_at
+from parity.optimizers.base import OpaqueRule, UpdateRule
 from parity.recipe import Recipe
-from parity.replay import replay
 from parity.report import Finding
+from parity.rules.attribution import doing, judged, rates, rebuilt, solved
 from parity.rules.base import finding, shown
 from parity.rules.decay import decays_the_rate
-from parity.rules.multipliers import scaled
 from parity.rules.trained import severity_of
 
 __all__ = ["find"]
 
 
 def find(run: Comparison) -> Iterable[Finding]:
-    """Findings of the update phase; notes where no update ran or none diverged."""
-    ref, keras = run.ref.recipe, run.keras.recipe
-    if ref.optimizer is None or keras.optimizer is None or run.mode != "train":
+    """Findings of the update phase; notes where the steps on this batch do not show them."""
+    ref, acts = run.ref.recipe, doing(run)
+    if ref.optimizer is None or acts.recipe.optimizer is None or run.mode != "train":
         return
-    severity = severity_of(run)
-    yield from _rule(run, ref, keras, severity)
-    yield from _rate(run, severity)
-    if keras.clip and not ref.clip:
-        words = ", ".join(f"{k}={v:g}" for k, v in keras.clip.items())
+    yield from _beyond(run, ref)
+    yield from _rule(run, ref, acts)
+    yield from _rate(run, acts)
+    yield from _clipping(run, acts)
+
+
+def _beyond(run: Comparison, ref: Recipe) -> Iterator[Finding]:
+    """What no number of a rule says: settings that move the weights otherwise, and a class of the user's own."""
+    keras, severity = run.keras.recipe, severity_of(run)
+    words = {
+        "gradient_accumulation_steps": "moves the weights once in {} steps, by the mean of the gradients since",
+        "ema_overwrite_frequency": "takes an average of the weights over them, every {} updates",
+    }
+    for name, said in words.items():
+        mine, theirs = ref.extras.get(name), keras.extras.get(name)
+        if mine == theirs:
+            continue
+        who, other = ("Keras", "the reference") if theirs else ("The reference", "Keras")
+        rest = "does not" if not (mine and theirs) else f"every {mine}"
+        off = {"use_ema": bool(mine)} if name == "ema_overwrite_frequency" else {}
         yield finding(
-            "optimizer-clipping",
+            "optimizer-kind",
             severity,
             "update",
-            f"Keras clips gradients ({words}); the reference does not.",
-            fix="leave clipnorm and clipvalue out of the optimizer",
-            changes=(Change("optimizer", "", {"config": dict.fromkeys(("clipnorm", "clipvalue", "global_clipnorm"))}),),
+            f"{who}' optimizer {said.format(theirs or mine)}; {other} {rest}.".replace("reference'", "reference's"),
+            fix=f"give the optimizer {name}={mine}" if mine else f"leave {name} out",
+            changes=(Change("optimizer", "", {"config": {name: mine, **off}}),),
+        )
+    if severity == "divergence" and keras.custom and ref.optimizer and acting(run) is None:
+        yield finding(
+            "optimizer-kind",
+            severity,
+            "update",
+            f"The reference trains with {_words(ref.optimizer)}. {keras.custom} is a class of its own, and no numbers "
+            f"of {keras.optimizer.name if keras.optimizer else 'a rule'} make its steps.",
+            fix=f"model.compile(optimizer={ref.optimizer.keras_line(f'{ref.learning_rate.first:g}')}, …)",
+            changes=rebuilt(run),
         )
 
 
-def _rule(run: Comparison, ref: Recipe, keras: Recipe, severity: str) -> Iterator[Finding]:
-    mine, theirs = ref.optimizer, keras.optimizer
+def _rule(run: Comparison, ref: Recipe, acts: Acting) -> Iterator[Finding]:
+    mine, theirs = ref.optimizer, acts.recipe.optimizer
     assert mine is not None
     assert theirs is not None
-    fix = f"model.compile(optimizer={mine.keras_line(_number(ref.learning_rate.first))}, …)"
-    if mine.name != theirs.name and scaled(run) is None:
-        evidence = f"The reference trains with {_words(mine)}, Keras with {_words(theirs)}."
-        changes = _built(mine, ref.learning_rate.first)
-        yield finding("optimizer-kind", severity, "update", evidence, fix=fix, changes=changes)
-        return
+    fix = f"model.compile(optimizer={mine.keras_line(f'{ref.learning_rate.first:g}')}, …)"
     if mine.name != theirs.name:
+        severity, sure = judged(run, replace(acts, recipe=replace(acts.recipe, optimizer=mine)))
+        sure = sure and not isinstance(mine, OpaqueRule)
+        evidence = f"The reference trains with {_words(mine)}, Keras with {_words(theirs)}."
+        yield finding("optimizer-kind", severity, "update", evidence, fix=fix, confirmed=sure, changes=rebuilt(run))
         return
     a, b = mine.describe(), theirs.describe()
     for name, cause in mine.causes.items():
         if name not in b or _equal(a[name], b[name]):
             continue
+        undone = replace(acts, recipe=replace(acts.recipe, optimizer=replace(theirs, **{name: a[name]})))
         if name == "rate_inside":
             momentum = a.get("momentum") or b.get("momentum")
-            schedules = any(len(set(r.learning_rate.values)) > 1 or r.learning_rate.decay for r in (ref, keras))
+            schedules = any(len(set(r.learning_rate.values)) > 1 or r.learning_rate.decay for r in (ref, acts.recipe))
             if momentum and schedules:
                 yield finding(
                     cause,
@@ -70,27 +93,16 @@ def _rule(run: Comparison, ref: Recipe, keras: Recipe, severity: str) -> Iterato
                     "constant, but after each change of the rate the old velocity keeps the old rate for a while.",
                 )
             continue
-        label = {"nesterov": "nesterov"}.get(name, name)
-        evidence = f"{label} is {shown(a[name])} in the reference and {shown(b[name])} in Keras."
-        changes = _argument(mine, theirs, name)
-        sure = severity == "divergence" and not changes and _replayed(run, name, a[name])
-        yield finding(cause, severity, "update", evidence, fix=fix, confirmed=sure, changes=changes)
+        severity, sure = judged(run, undone)
+        evidence = f"{name} is {shown(a[name])} in the reference and {shown(b[name])} in Keras."
+        hidden = solved(run, (name,))
+        changes = rebuilt(run) if _own_class(run, hidden) else _argument(mine, theirs, name)
+        yield finding(cause, severity, "update", evidence + hidden, fix=fix, confirmed=sure, changes=changes)
 
 
-def _replayed(run: Comparison, name: str, value: Any) -> bool:
-    """Whether Keras' recipe as it says, and not with the reference's value of this field, makes the steps it makes."""
-    tried, recipe = replay(run), run.keras.recipe
-    assert recipe.optimizer is not None
-    if tried is None or not tried.explains(recipe):
-        return False
-    return not tried.explains(replace(recipe, optimizer=replace(recipe.optimizer, **{name: value})))
-
-
-def _built(rule: UpdateRule, rate: float) -> tuple[Change, ...]:
-    """Keras' optimizer of a rule."""
-    name, settings = rule.keras_settings()
-    config = {"learning_rate": rate, **{key: value for key, value in settings.items() if value is not None}}
-    return (Change("optimizer", "", {"class_name": name, "config": config}),) if name else ()
+def _own_class(run: Comparison, hidden: str) -> bool:
+    """Whether the fix is an optimizer of Keras' own class: one of the user's may not heed its arguments."""
+    return bool(hidden or run.keras.recipe.custom) and "factors" not in doing(run).solved
 
 
 def _argument(rule: UpdateRule, other: UpdateRule, name: str) -> tuple[Change, ...]:
@@ -117,52 +129,108 @@ def _equal(a: object, b: object) -> bool:
     return a == b
 
 
-def _number(value: float) -> str:
-    return f"{value:g}"
+# The learning rate ----------------------------------------------------------------------------------------------------
 
 
-def _rate(run: Comparison, severity: str) -> Iterator[Finding]:
-    ref, keras = run.ref.recipe, run.keras.recipe
+def _rate(run: Comparison, acts: Acting) -> Iterator[Finding]:
+    ref, keras = run.ref.recipe, acts.recipe
     mine, theirs = ref.learning_rate, keras.learning_rate
-    default = " (the trainer's default)" if "learning_rate" in ref.defaults else ""
-    rates = [rate_at(theirs, keras.steps_done + step) for step in range(len(run.course.passes) or 1)]
-    steady = (Change("optimizer", "", {"config": {"learning_rate": mine.first, "decay": 0.0}}),)
-    if not math.isclose(mine.first, rates[0], rel_tol=1e-6):
-        ratio = rates[0] / mine.first if mine.first else math.inf
+    own, other = rates(run, ref), rates(run, keras)
+    undone = replace(acts, recipe=replace(keras, learning_rate=mine))
+    hidden = solved(run, ("learning_rate",))
+    law = rebuilt(run)
+    steady = law if _own_class(run, hidden) else tuple(_only_the_rate(change) for change in law)
+    if not steady:
+        steady = (Change("optimizer", "", {"config": {"learning_rate": mine.first, "decay": 0.0}}),)
+    per_epoch = mine.kind == "epochs" and len(set(mine.values)) > 1
+    fix = f"learning_rate={mine.first:g}" if mine.kind in ("constant", "epochs") else f"learning_rate={mine}"
+    if not math.isclose(own[0], other[0], rel_tol=1e-6):
+        severity, sure = judged(run, undone)
+        ratio = other[0] / own[0] if own[0] else math.inf
+        default = " (the trainer's default)" if "learning_rate" in ref.defaults else ""
         yield finding(
             "optimizer-learning-rate",
             severity,
             "update",
-            f"The learning rate starts at {mine.first:g}{default} in the reference and at {rates[0]:g} in Keras, "
-            f"{ratio:.3g} times as much; over time {mine} against {theirs}.",
-            fix=f"learning_rate={mine.first:g}",
+            f"The learning rate starts at {own[0]:g}{default} in the reference and at {other[0]:g} in Keras, "
+            f"{ratio:.6g} times as much; over time {mine} against {theirs}.{hidden}",
+            fix=fix,
+            confirmed=sure,
             changes=steady,
         )
         return
     if decays_the_rate(run):
         return
-    later = next((step for step, rate in enumerate(rates) if not math.isclose(rate, mine.first, rel_tol=1e-7)), None)
+    pairs = enumerate(zip(own, other, strict=True))
+    later = next((step for step, (a, b) in pairs if not math.isclose(a, b, rel_tol=1e-7)), None)
     if later is not None:
+        severity, sure = judged(run, undone)
+        epochs = ", which changes from epoch to epoch only" if mine.kind in ("constant", "epochs") else ""
+        callback = ", and keras.callbacks.LearningRateScheduler for rates per epoch" if per_epoch else ""
         yield finding(
             "optimizer-learning-rate",
             severity,
             "update",
-            f"Both start at {mine.first:g}; from update {later + 1} on Keras' rate is another, {rates[later]:.6g} "
-            f"there ({theirs}), while the reference's is {mine}, which changes from epoch to epoch only.",
-            fix=f"learning_rate={mine.first:g}, and keras.callbacks.LearningRateScheduler for rates per epoch",
+            f"Both start at {own[0]:g}; from update {later + 1} on Keras' rate is another, {other[later]:.6g} there "
+            f"({theirs}), while the reference's is {own[later]:.6g} ({mine}{epochs}).",
+            fix=fix + callback,
+            confirmed=sure,
             changes=steady,
         )
-    elif _schedule_differs(ref, keras):
+    elif _differ_later(ref, keras):
         yield finding(
             "optimizer-learning-rate",
             "note",
             "update",
-            f"The first rates agree, the schedules do not: {mine} per epoch in the reference, {theirs} in Keras.",
-            fix="keras.callbacks.LearningRateScheduler with the reference's rates per epoch",
+            f"The first rates agree, the schedules do not: {mine}{' per epoch' if per_epoch else ''} in the reference, "
+            f"{theirs} in Keras.",
+            fix="keras.callbacks.LearningRateScheduler with the reference's rates per epoch" if per_epoch else fix,
         )
 
 
-def _schedule_differs(ref: Recipe, keras: Recipe) -> bool:
+def _only_the_rate(change: Change) -> Change:
+    """Of a whole optimizer only its learning rate, and no decay of it."""
+    return Change(
+        "optimizer", "", {"config": {"learning_rate": change.values["config"]["learning_rate"], "decay": 0.0}}
+    )
+
+
+def _differ_later(ref: Recipe, keras: Recipe) -> bool:
+    """Whether the rates are others beyond the steps that were run, as far as the schedules' names and numbers say."""
     mine, theirs = ref.learning_rate, keras.learning_rate
-    changes = mine.kind == "epochs" and len(set(mine.values)) > 1
-    return changes != (theirs.kind not in ("constant", "epochs") or len(set(theirs.values)) > 1)
+    still = [law.kind in ("constant", "epochs") and len(set(law.values)) < 2 for law in (mine, theirs)]
+    if any(still):
+        return not all(still)
+    return (mine.kind, mine.values, mine.decay, dict(mine.config)) != (
+        theirs.kind, theirs.values, theirs.decay, dict(theirs.config),
+    )  # fmt: skip
+
+
+# Clipping -------------------------------------------------------------------------------------------------------------
+
+_LIMITS = ("clipnorm", "clipvalue", "global_clipnorm")
+
+
+def _clipping(run: Comparison, acts: Acting) -> Iterator[Finding]:
+    mine, theirs = dict(run.ref.recipe.clip), dict(acts.recipe.clip)
+    if mine.keys() == theirs.keys() and all(_equal(mine[key], theirs[key]) for key in mine):
+        return
+    severity, sure = judged(run, replace(acts, recipe=replace(acts.recipe, clip=mine)))
+    hidden = solved(run, _LIMITS)
+    if not mine:
+        evidence = f"Keras clips gradients ({_limits(theirs)}); the reference does not."
+        fix = "leave clipnorm and clipvalue out of the optimizer"
+    elif not theirs:
+        evidence = f"The reference clips gradients ({_limits(mine)}); Keras does not."
+        fix = f"give the optimizer {_limits(mine)}"
+    else:
+        evidence = f"The reference clips gradients by {_limits(mine)}, Keras by {_limits(theirs)}."
+        fix = f"give the optimizer {_limits(mine)}"
+    config = {**dict.fromkeys(_LIMITS), **mine}
+    whole = _own_class(run, hidden)
+    changes = rebuilt(run) if whole else (Change("optimizer", "", {"config": config}),)
+    yield finding("optimizer-clipping", severity, "update", evidence + hidden, fix=fix, confirmed=sure, changes=changes)
+
+
+def _limits(clip: dict[str, float]) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in clip.items())

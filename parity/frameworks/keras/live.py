@@ -17,6 +17,7 @@ from parity.frameworks.keras.recipes import metric_names, recipe_of
 from parity.frameworks.keras.saved_state import saved_state
 from parity.layers import Loss
 from parity.layers.keras_losses import class_of
+from parity.optimizers import OpaqueRule, lookup
 from parity.recipe import Recipe
 
 __all__ = ["as_saved", "compile_alike", "copied", "live_recipe", "loss_from_kind"]
@@ -36,7 +37,19 @@ def live_recipe(engine: Engine, model: Any, losses: Sequence[Loss]) -> Recipe:
     custom = type(model).train_step is not engine.keras.Model.train_step
     notes = ("the model has a train_step of its own, which parity does not run",) if custom else ()
     entry = {"class_name": type(optimizer).__name__, "config": config}
-    return recipe_of(entry, losses, metrics, era, steps, notes=notes)
+    own = _known_class(moved)
+    if own != type(moved).__name__ and moved is optimizer:
+        entry["class_name"] = own
+    found = recipe_of(entry, losses, metrics, era, steps, notes=notes)
+    return found if own == type(moved).__name__ else replace(found, custom=type(moved).__name__)
+
+
+def _known_class(optimizer: Any) -> str:
+    """The class of Keras' own that an optimizer is derived from, if not from all optimizers' base; else its own."""
+    for base in type(optimizer).__mro__:
+        if base.__module__.split(".")[0] in ("keras", "tf_keras"):
+            return base.__name__ if lookup(base.__name__) is not OpaqueRule else type(optimizer).__name__
+    return type(optimizer).__name__
 
 
 def as_saved(recipe: Recipe, file: KerasFile, ids: Sequence[str]) -> Recipe:

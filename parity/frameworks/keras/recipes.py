@@ -144,8 +144,13 @@ def recipe_of(
         metrics=metrics,
         steps_done=steps_done,
         origin=origin,
+        extras={key: config[key] for key in _MOVING if config.get(key)},
         notes=(*remarks, *_extras(config)),
     )
+
+
+_MOVING = ("ema_overwrite_frequency", "gradient_accumulation_steps")
+"""Settings that move the weights otherwise than the rule does; an average that is only kept beside them does not."""
 
 
 def _clip(config: Mapping[str, Any], old: bool) -> dict[str, float]:

@@ -1,0 +1,279 @@
+"""Every rule about training: each fault at two sizes, with its cause, place, proof and fix; what is alike is not claimed.
+
+A row's divergences must be of its own cause alone. So the rows are each other's look-alikes: a rate against a factor of
+one parameter, a summed loss and a clipped gradient; a momentum against Nesterov's; a missing decay against a decoupled
+one, and one of the learning rate; an epsilon against its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import parity
+from parity.causes import FAMILIES
+from tests import twins
+
+RNG = np.random.default_rng(5)
+BATCH = {"x": RNG.standard_normal((8, 1, 1, 6)).astype(np.float32), "y": RNG.integers(0, 3, 8)}
+ADAM = {"solver": "adam", "solverOpts": {"eps": 1e-7}}
+BARE = {"weightDecay": 0.0}
+
+
+def layers() -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    return [
+        twins.conv("fc1", rng, (1, 1, 6, 5)),
+        {"type": "sigmoid", "name": "between"},
+        twins.conv("fc2", rng, (1, 1, 5, 3)),
+        {"type": "softmaxloss", "name": "loss"},
+    ]
+
+
+@dataclass(frozen=True)
+class Port:
+    """A Keras model of those layers.
+
+    Attributes:
+        optimizer: class and settings, or what makes it of the module and the model.
+        decay: what the reference adds to the gradients, as L2 penalties; of these layers, or all.
+        loss: of `compile()`.
+        frozen: layers that are not trained.
+        policy: of every layer.
+        metrics: of `compile()`.
+        legacy: whether tf_keras makes it.
+    """
+
+    optimizer: Any = ("SGD", {"momentum": 0.9})
+    decay: float = twins.DECAY
+    decayed: tuple[str, ...] = ("fc1", "fc2")
+    loss: Any = "sparse_categorical_crossentropy"
+    frozen: tuple[str, ...] = ()
+    policy: str = "float32"
+    metrics: tuple[str, ...] = ()
+    legacy: bool = False
+
+    def build(self) -> Any:
+        import keras
+
+        k = keras
+        if self.legacy:
+            import tf_keras as k
+        x = t = k.Input((1, 1, 6))
+        t = k.layers.Flatten(dtype=self.policy)(t)
+        for name, units, activation in (("fc1", 5, "sigmoid"), ("fc2", 3, "softmax")):
+            penalties = {}
+            if self.decay and name in self.decayed:
+                penalties = {f"{part}_regularizer": k.regularizers.L2(self.decay / 2) for part in ("kernel", "bias")}
+            made = k.layers.Dense(units, activation, name=name, dtype=self.policy, **penalties)
+            made.trainable = name not in self.frozen
+            t = made(t)
+        model = k.Model(x, t)
+        optimizer = self.optimizer
+        if callable(optimizer):
+            optimizer = optimizer(k, model)
+        else:
+            name, settings = optimizer
+            home = k.optimizers.legacy if self.legacy else k.optimizers
+            settings = {key: law(k, value) for key, value in settings.items()}
+            optimizer = getattr(home, name)(**{"learning_rate": 0.01, **settings})
+        model.compile(optimizer=optimizer, loss=self.loss, metrics=[*self.metrics])
+        return model
+
+
+def law(k: Any, value: Any) -> Any:
+    return getattr(k.optimizers.schedules, value[0])(**value[1]) if isinstance(value, tuple) else value
+
+
+def sgd(**settings: Any) -> Port:
+    return Port(("SGD", {"momentum": 0.9, **settings}))
+
+
+def other(name: str, decay: float = twins.DECAY, **settings: Any) -> Port:
+    return Port((name, settings), decay)
+
+
+def own(step: Callable[[Any, Any, Any, Any], tuple[Any, Any]], **settings: Any) -> Callable[[Any, Any], Any]:
+    """An optimizer of the user's own: SGD that is given another gradient and rate than it was."""
+
+    def made(k: Any, model: Any) -> Any:
+        class Own(k.optimizers.SGD):
+            def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> Any:
+                gradient, learning_rate = step(k, gradient, variable, learning_rate)
+                return super().update_step(gradient, variable, learning_rate)
+
+        return Own(**{"learning_rate": 0.01, "momentum": 0.9, **settings})
+
+    return made
+
+
+def faster_bias(factor: float) -> Callable[[Any, Any], Any]:
+    """An optimizer of the user's own that multiplies the gradient of a bias."""
+
+    def made(k: Any, model: Any) -> Any:
+        bias = model.get_layer("fc1").bias
+
+        class Faster(k.optimizers.SGD):
+            def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+                held = self._trainable_variables if trainable_variables is None else trainable_variables
+                scaled = [g * factor if v is bias else g for g, v in zip(grads, held, strict=True)]
+                return super().apply(scaled, trainable_variables)
+
+        return Faster(learning_rate=0.01, momentum=0.9)
+
+    return made
+
+
+def stubborn(k: Any, model: Any) -> Any:
+    """A class of the user's own whose momentum is another than it says."""
+
+    class Stubborn(k.optimizers.SGD):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> Any:
+            said, self.momentum = self.momentum, 0.8
+            super().update_step(gradient, variable, learning_rate)
+            self.momentum = said
+
+    return Stubborn(0.01, momentum=0.9)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A planted fault, and what must be said of it.
+
+    Attributes:
+        cause: the slug.
+        name: of the variant.
+        port: the Keras side.
+        ref: options of MatConvNet's trainer, or a Keras side that is the reference.
+        rates: learningRate of fc1.
+        at: layer and tensor of the first divergence, and its step.
+        layer: of the finding; empty for the recipe as a whole.
+        fixed: whether there is a fix that is verified.
+        small: whether it is the small one of its kind.
+    """
+
+    cause: str
+    name: str
+    port: Port
+    ref: Any = field(default_factory=dict)
+    rates: tuple[float, ...] = ()
+    at: tuple[str, str, int] = ("fc1", "kernel", 1)
+    layer: str = ""
+    fixed: bool = True
+    small: bool = False
+    phase: str = "update"
+
+
+COSINE = ("CosineDecay", {"initial_learning_rate": 0.01, "decay_steps": 10})
+FALLING = ("ExponentialDecay", {"initial_learning_rate": 0.01, "decay_steps": 1, "decay_rate": 1 - 1e-4})
+RATE, FACTOR = "optimizer-learning-rate", "optimizer-lr-multiplier"
+MOMENTUM, NESTEROV, KIND = "optimizer-momentum", "optimizer-nesterov", "optimizer-kind"
+MISSING, DECOUPLED = "optimizer-weight-decay-missing", "optimizer-weight-decay-decoupled"
+AS_RATE, EPSILON, CLIPPING = "optimizer-weight-decay-as-lr-decay", "optimizer-epsilon", "optimizer-clipping"
+ROWS = [
+    Row(RATE, "twice", sgd(learning_rate=0.02)),
+    Row(RATE, "1.00007 times", sgd(learning_rate=0.0100007), small=True, at=("fc1", "bias", 1)),
+    Row(RATE, "none", sgd(learning_rate=0.0)),
+    Row(RATE, "falls from step 2 on", sgd(learning_rate=COSINE), at=("fc1", "kernel", 2)),
+    Row(RATE, "falls a little", sgd(learning_rate=FALLING), small=True, at=("fc1", "bias", 2)),
+    Row(RATE, "inside a class", Port(own(lambda k, g, v, lr: (g, lr * 1.1)))),
+    Row(RATE, "of another schedule", sgd(learning_rate=0.01), sgd(learning_rate=COSINE), at=("fc1", "kernel", 2)),
+    Row(RATE, "of Adam", other("Adam", learning_rate=0.0101), ADAM),
+    Row(FACTOR, "biases twice", sgd(), rates=(1.0, 2.0), at=("fc1", "bias", 1), layer="fc1"),
+    Row(FACTOR, "1.0001 times", sgd(), rates=(1.0, 1.0001), at=("fc1", "bias", 1), layer="fc1", small=True),
+    Row(FACTOR, "in Keras only", Port(faster_bias(2.0)), at=("fc1", "bias", 1), layer="fc1"),
+    Row(MOMENTUM, "0.5", sgd(momentum=0.5), at=("fc1", "kernel", 2)),
+    Row(MOMENTUM, "0.9002", sgd(momentum=0.9002), at=("fc1", "kernel", 2), small=True),
+    Row(MOMENTUM, "none", sgd(momentum=0.0), at=("fc1", "kernel", 2)),
+    Row(MOMENTUM, "inside a class", Port(stubborn), at=("fc1", "kernel", 2)),
+    Row(MOMENTUM, "beta1 of Adam", other("Adam", beta_1=0.8), ADAM, at=("fc1", "kernel", 2)),
+    Row(NESTEROV, "in Keras", sgd(nesterov=True)),
+    Row(NESTEROV, "in the reference", sgd(), {"nesterovUpdate": True}),
+    Row(NESTEROV, "of little momentum", sgd(momentum=1e-4, nesterov=True), {"momentum": 1e-4}, small=True,
+        at=("fc1", "bias", 1)),
+    Row(MISSING, "none", Port(decay=0.0), layer="fc1"),
+    Row(MISSING, "a tenth of it", Port(decay=0.0), {"weightDecay": 5e-5}, layer="fc1", small=True),
+    Row(MISSING, "another", Port(decay=5.5e-4), layer="fc1"),
+    Row(MISSING, "of one layer", Port(decayed=("fc1",)), layer="fc2", at=("fc2", "kernel", 1)),
+    Row(MISSING, "in Keras only", Port(), BARE, layer="fc1"),
+    Row(MISSING, "inside a class", Port(own(lambda k, g, v, lr: (g + 0.01 * v, lr))), layer="fc1"),
+    Row(MISSING, "the reference's is decoupled", other("Adam", 0.0), other("AdamW", 0.0)),
+    Row(DECOUPLED, "SGD", Port(("SGD", {"momentum": 0.9, "weight_decay": 0.1}), 0.0), {"weightDecay": 0.1},
+        at=("fc1", "kernel", 2)),
+    Row(DECOUPLED, "AdamW", other("AdamW", 0.0, weight_decay=5e-4), ADAM, small=True),
+    Row(DECOUPLED, "of another size", other("AdamW", 0.0, weight_decay=0.0045), other("AdamW", 0.0)),
+    Row(AS_RATE, "0.1", Port(("SGD", {"momentum": 0.9, "decay": 0.1}), 0.0, legacy=True), {"weightDecay": 0.1}),
+    Row(AS_RATE, "0.0005", Port(("SGD", {"momentum": 0.9, "decay": 5e-4}), 0.0, legacy=True), small=True),
+    Row(EPSILON, "1e-3 for 1e-7", other("Adam", epsilon=1e-3), ADAM),
+    Row(EPSILON, "3e-7 for 1e-7", other("Adam", epsilon=3e-7), ADAM, small=True),
+    Row(EPSILON, "inside the root", other("RMSprop", rho=0.9, epsilon=1e-6),
+        {"solver": "rmsprop", "solverOpts": {"epsilon": 1e-6, "rho": 0.9}}, fixed=False),
+    Row(CLIPPING, "values", sgd(clipvalue=0.01)),
+    Row(CLIPPING, "a norm, barely", sgd(clipnorm=CLOSE), small=True, at=("fc2", "kernel", 1)),
+    Row(CLIPPING, "the norm of all", sgd(global_clipnorm=0.05)),
+    Row(CLIPPING, "each for all", sgd(clipnorm=0.01), sgd(global_clipnorm=0.01)),
+    Row(CLIPPING, "in the reference", sgd(), sgd(clipnorm=0.05)),
+    Row(CLIPPING, "inside a class", Port(own(lambda k, g, v, lr: (k.ops.clip(g, -0.01, 0.01), lr)))),
+    *[
+        Row(KIND, name, other(name))
+        for name in ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion", "Lamb", "Adafactor")
+    ],
+    Row(KIND, "SGD for Adam", sgd(), ADAM),
+    Row(KIND, "beta2 of Adam", other("Adam", beta_2=0.998), ADAM, small=True),
+    Row(KIND, "a class of its own", Port(own(lambda k, g, v, lr: (k.ops.sign(g), lr)))),
+    Row(KIND, "accumulates", sgd(gradient_accumulation_steps=2)),
+    Row("layer-frozen", "in Keras", Port(frozen=("fc1",)), layer="fc1"),
+    Row("layer-frozen", "in the reference", sgd(), rates=(0.0, 0.0), layer="fc1"),
+    Row("layer-frozen", "the last", Port(frozen=("fc2",)), layer="fc2", at=("fc2", "kernel", 1), small=True),
+]  # fmt: skip
+
+
+@cache
+def reference(options: tuple[tuple[str, Any], ...], rates: tuple[float, ...], folder: Any) -> Any:
+    made = layers()
+    if rates:
+        made[0]["learningRate"] = np.array(rates)
+    path = folder / f"{abs(hash((options, rates)))}.mat"
+    return twins.save(path, made, (1, 1, 6), **{key: dict(v) if isinstance(v, tuple) else v for key, v in options})
+
+
+def frozen(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((key, tuple(v.items()) if isinstance(v, dict) else v) for key, v in options.items())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("recipes")
+
+
+def report_of(row: Row, port: Port, folder: Any) -> Any:
+    import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    ref = row.ref.build() if isinstance(row.ref, Port) else reference(frozen(row.ref), row.rates, folder)
+    return parity.compare(ref=ref, keras=port.build(), batch=BATCH)
+
+
+def told(report: Any) -> str:
+    found = [f"{f.severity} {f.cause} {f.layer} {f.confirmed} {f.fix_verified} {f.evidence}" for f in report.findings]
+    return "\n".join([str(report.first_divergence), *found])
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.cause}: {row.name}")
+def test_a_fault_of_the_recipe_is_told_by_its_cause_and_no_other(row: Row, folder: Any) -> None:
+    report = report_of(row, row.port, folder)
+    first, said = report.first_divergence, told(report)
+    assert first is not None, said
+    assert (first.phase, (first.layer, first.tensor, first.step)) == ("update", row.at), said
+    divergences = [f for f in report.findings if f.severity == "divergence"]
+    assert [f.cause for f in divergences] == [row.cause], said
+    found = divergences[0]
+    assert (found.phase, found.layer) == ("update", row.layer), said
+    assert found.confirmed, said
+    assert bool(found.fix_verified) == row.fixed, said
