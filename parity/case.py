@@ -13,6 +13,7 @@ from parity.bench import Bench
 from parity.detail import Album
 from parity.judge import Verdict
 from parity.orders import Orders
+from parity.rehearsal import Rehearsal
 from parity.report import Outcome, Probe
 from parity.runner import Runner, Targets
 from parity.tensors import Named
@@ -49,6 +50,7 @@ class Comparison:
         bench: where pairs are run alone.
         verdicts: pair name → its isolated verdicts.
         moves: the isolated updates.
+        rehearsal: what both optimizers make of gradients that the batch does not have; None where one cannot be asked.
         course, free: both sides' free runs over the steps.
         probes: every compared tensor, in phase order.
         apart: (pair, tensor) → how far apart the end-to-end tensors are.
@@ -73,6 +75,7 @@ class Comparison:
     bench: Bench | None = None
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     moves: list[Move] = field(default_factory=list)
+    rehearsal: Rehearsal | None = None
     course: Course = field(default_factory=Course)
     free: Course = field(default_factory=Course)
     apart: dict[tuple[str, str], Distance] = field(default_factory=dict)

@@ -6,6 +6,7 @@ Nothing here renders and nothing here names a cause: it makes `Probe`s, and keep
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from parity.looks import look_alone, look_at_updates, look_end_to_end
 from parity.network import STATISTICS
 from parity.orders import hidden_orders
 from parity.propagation import propagated_distances, propagated_probes
+from parity.rehearsal import rehearse
 from parity.report import Outcome, Probe
 from parity.runner import Pass, Runner, Targets
 from parity.structure import compare_inputs, compare_labels, compare_structure, compare_weights
@@ -255,10 +257,15 @@ def _updates(run: Comparison, slots: Slots) -> None:
         unmoved=unmoved(run),
         watch=lambda step, reached, moves: look_at_updates(run, step, reached, moves),
     )
+    run.rehearsal = rehearse(run.ref, run.keras, run.course.passes[0])
     before = any(p.status in ("born", "unpaired", "inherited") for p in run.probes)
     moved_apart = any(m.status == "born" for m in run.moves)
+    unseen = run.rehearsal is not None and not moved_apart and run.rehearsal.differ(run.ref.recipe, run.keras.recipe)
     for move in sorted(run.moves, key=lambda m: m.step):
-        run.probes.append(update_probe(move, before=before or moved_apart))
+        probe = update_probe(move, before=before or moved_apart)
+        if unseen and probe.status == "match" and move.link.learned:
+            probe = replace(probe, status="masked", note="the optimizers differ, but this batch does not show it")
+        run.probes.append(probe)
 
 
 def update_probe(move: Move, *, before: bool) -> Probe:

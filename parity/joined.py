@@ -148,6 +148,10 @@ class _Joined:
         """One step of the model's own optimizer."""
         self.inner.update(grads, statistics)
 
+    def rehearse(self, weight: Array, gradients: Sequence[Array], factors: Sequence[float]) -> list[Array] | None:
+        """What a new optimizer makes of a parameter."""
+        return self.inner.rehearse(weight, gradients, factors)
+
     def reset(self, slots: Mapping[str, Mapping[str, Array]] | None = None) -> None:
         """Put the optimizer at its start."""
         self.inner.reset(slots)

@@ -186,6 +186,21 @@ class Runner(Protocol):
         """
         ...
 
+    def rehearse(
+        self, weight: np.ndarray, gradients: Sequence[np.ndarray], factors: Sequence[float]
+    ) -> list[np.ndarray] | None:
+        """What a new optimizer of the model's settings makes of a parameter that is not the model's.
+
+        Args:
+            weight: the parameter before each step, of two axes.
+            gradients: one for each step, of its shape; nothing is added to them.
+            factors: one for each step, on the learning rate that the optimizer's own schedule has there.
+
+        Returns:
+            The parameter after each step; None where there is no optimizer, or it cannot be run alone.
+        """
+        ...
+
     def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
         """Put the optimizer at its start: step 0, slots zero or made of `slots` (param id → slot name → value)."""
         ...

@@ -40,6 +40,7 @@ ORDER = (
         "bench",
         "judge",
         "updates",
+        "rehearsal",
         "propagation",
         "comparison",
         "coverage",

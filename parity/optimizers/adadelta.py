@@ -27,7 +27,7 @@ class Adadelta(UpdateRule):
         use_rate: whether the step is rate·d.
     """
 
-    causes: ClassVar = {"rho": "optimizer-kind", "epsilon": "optimizer-epsilon", "use_rate": "optimizer-learning-rate"}
+    causes: ClassVar = {"rho": "optimizer-kind", "epsilon": "optimizer-epsilon"}
     keras: ClassVar = ("Adadelta",)
 
     rho: float = 0.9

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parity.network import Param
 from parity.optimizers.schedules import rate_at
 
 if TYPE_CHECKING:
-    from parity.network import Param
     from parity.recipe import Recipe
 
-__all__ = ["Updater"]
+__all__ = ["Updater", "rehearsed"]
 
 
 class Updater:
@@ -26,6 +27,7 @@ class Updater:
     Attributes:
         slots: param id → slot name → array, as the rule names them.
         steps: updates done since the start.
+        factor: on the schedule's learning rate.
     """
 
     def __init__(self, recipe: Recipe, params: Mapping[str, Param]) -> None:
@@ -33,6 +35,7 @@ class Updater:
         self.params = params
         self.slots: dict[str, dict[str, np.ndarray]] = {}
         self.steps = 0
+        self.factor = 1.0
 
     def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None = None, steps: int = 0) -> None:
         """Start again: slots zero, or those given (missing ones are zero)."""
@@ -58,7 +61,7 @@ class Updater:
     @property
     def rate(self) -> float:
         """The learning rate of the next update."""
-        return rate_at(self.recipe.learning_rate, self.steps)
+        return self.factor * rate_at(self.recipe.learning_rate, self.steps)
 
     @np.errstate(all="ignore")  # what overflows shows in the result
     def step(self, weights: Mapping[str, np.ndarray], grads: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -99,6 +102,19 @@ class Updater:
         if "clipvalue" in clip:
             return {id: np.clip(g, -clip["clipvalue"], clip["clipvalue"]) for id, g in grads.items()}
         return grads
+
+
+def rehearsed(
+    recipe: Recipe, weight: np.ndarray, gradients: Sequence[np.ndarray], factors: Sequence[float]
+) -> list[np.ndarray]:
+    """What a recipe's optimizer, of a known rule, makes of one parameter, step by step (see `Runner.rehearse`)."""
+    param = Param("w", "kernel", "", weight.shape, decay_multiplier=0.0)
+    updater = Updater(replace(recipe, slots={}), {"w": param})
+    made: list[np.ndarray] = []
+    for gradient, factor in zip(gradients, factors, strict=True):
+        updater.factor = factor
+        made.append(updater.step({"w": weight}, {"w": gradient}).get("w", weight))
+    return made
 
 
 def _penalized(gradient: np.ndarray, weight: np.ndarray, param: Param) -> np.ndarray:

@@ -15,7 +15,7 @@ from parity.recipe import Recipe, Schedule
 from parity.replay import begun_at, replay
 from parity.rules.trained import severity_of
 
-__all__ = ["doing", "judged", "rates", "rebuilt", "solved", "with_params"]
+__all__ = ["doing", "judged", "law_of", "rates", "rebuilt", "solved", "with_params"]
 
 
 def doing(run: Comparison) -> Acting:
@@ -88,7 +88,13 @@ def _law(schedule: Schedule) -> Any:
     return {"module": "keras.optimizers.schedules", "class_name": kind, "config": config, "registered_name": None}
 
 
+def law_of(recipe: Recipe) -> Schedule:
+    """The learning rate over time; 1 for good where the update rule takes none (MatConvNet's AdaDelta)."""
+    takes = recipe.optimizer is None or recipe.optimizer.describe().get("use_rate", True)
+    return recipe.learning_rate if takes else Schedule("constant", (1.0,))
+
+
 def rates(run: Comparison, recipe: Recipe) -> list[float]:
     """The learning rate of each step that was run, on the side whose recipe it is."""
     begun = begun_at(run.ref.recipe.slots)
-    return [rate_at(recipe.learning_rate, begun + step) for step in range(len(run.course.passes) or 1)]
+    return [rate_at(law_of(recipe), begun + step) for step in range(len(run.course.passes) or 1)]

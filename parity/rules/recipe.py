@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from parity.acting import Acting, acting
 from parity.case import Comparison
 from parity.changes import Change
 from parity.optimizers.base import OpaqueRule, UpdateRule
 from parity.recipe import Recipe
+from parity.rehearsal import FACTORS
 from parity.report import Finding
-from parity.rules.attribution import doing, judged, rates, rebuilt, solved
+from parity.rules.attribution import doing, judged, law_of, rates, rebuilt, solved
 from parity.rules.base import finding, shown
 from parity.rules.decay import decays_the_rate
 from parity.rules.trained import severity_of
@@ -53,6 +56,16 @@ def _beyond(run: Comparison, ref: Recipe) -> Iterator[Finding]:
             fix=f"give the optimizer {name}={mine}" if mine else f"leave {name} out",
             changes=(Change("optimizer", "", {"config": {name: mine, **off}}),),
         )
+    alone = run.rehearsal
+    known = keras.optimizer is not None and not isinstance(keras.optimizer, OpaqueRule)
+    if severity == "note" and keras.custom and known and alone is not None and alone.by(keras):
+        yield finding(
+            "optimizer-kind",
+            "note",
+            "update",
+            f"{keras.custom} is a class of its own. On this batch it takes the steps of the optimizer that it is "
+            "derived from; by gradients from 1e-8 to 100 times as large it takes others.",
+        )
     if severity == "divergence" and keras.custom and ref.optimizer and acting(run) is None:
         yield finding(
             "optimizer-kind",
@@ -82,22 +95,46 @@ def _rule(run: Comparison, ref: Recipe, acts: Acting) -> Iterator[Finding]:
             continue
         undone = replace(acts, recipe=replace(acts.recipe, optimizer=replace(theirs, **{name: a[name]})))
         if name == "rate_inside":
-            momentum = a.get("momentum") or b.get("momentum")
-            schedules = any(len(set(r.learning_rate.values)) > 1 or r.learning_rate.decay for r in (ref, acts.recipe))
-            if momentum and schedules:
-                yield finding(
-                    cause,
-                    "note",
-                    "update",
-                    "Keras' velocity holds the learning rate, the reference's does not: equal while the rate is "
-                    "constant, but after each change of the rate the old velocity keeps the old rate for a while.",
-                )
+            yield from _inside(run, ref, acts)
             continue
         severity, sure = judged(run, undone)
+        unseen = _unseen(run, undone.recipe) if severity == "note" else ""
         evidence = f"{name} is {shown(a[name])} in the reference and {shown(b[name])} in Keras."
         hidden = solved(run, (name,))
         changes = rebuilt(run) if _own_class(run, hidden) else _argument(mine, theirs, name)
-        yield finding(cause, severity, "update", evidence + hidden, fix=fix, confirmed=sure, changes=changes)
+        yield finding(cause, severity, "update", evidence + hidden + unseen, fix=fix, confirmed=sure, changes=changes)
+
+
+def _inside(run: Comparison, ref: Recipe, acts: Acting) -> Iterator[Finding]:
+    """A velocity that holds the learning rate, where a rehearsal with one change of the rate shows it."""
+    alone, rule = run.rehearsal, ref.optimizer
+    if alone is None or rule is None or not rule.describe().get("momentum"):
+        return
+    changed = next(at for at, factor in enumerate(FACTORS) if factor != 1)
+    if changed + 1 not in alone.apart(alone.ref):
+        return
+    mine, theirs = (float(np.linalg.norm(side[changed] - alone.weight)) for side in (alone.ref, alone.keras))
+    holder, other = ("Keras'", "the reference's") if acts.recipe.optimizer != rule else ("One", "the other")
+    still = all(law.kind == "constant" for law in (ref.learning_rate, acts.recipe.learning_rate))
+    now = "; with these constant rates it makes no difference" if still else ""
+    yield finding(
+        "optimizer-momentum",
+        "note",
+        "update",
+        f"{holder} velocity holds the learning rate, {other} does not: after each change of the rate the old velocity "
+        f"keeps the old rate for a while{now}. Given the same gradients and, at the {changed + 1}th step, a tenth of "
+        f"the rate, Keras moves {theirs / mine if mine else math.inf:.3g} times as far there.",
+    )
+
+
+def _unseen(run: Comparison, undone: Recipe) -> str:
+    """Words for a difference that the batch does not show: whether other gradients do."""
+    alone = run.rehearsal
+    if alone is None or isinstance(undone.optimizer, OpaqueRule):
+        return ""
+    if alone.by(undone):
+        return " This batch does not show it; gradients from 1e-8 to 100 times its own do."
+    return " It shows neither on this batch nor on gradients from 1e-8 to 100 times its own."
 
 
 def _own_class(run: Comparison, hidden: str) -> bool:
@@ -107,8 +144,6 @@ def _own_class(run: Comparison, hidden: str) -> bool:
 
 def _argument(rule: UpdateRule, other: UpdateRule, name: str) -> tuple[Change, ...]:
     """The rule's number as an argument of Keras' optimizer; none where Keras has no argument for it."""
-    if name == "use_rate":
-        return (Change("optimizer", "", {"config": {"learning_rate": 1.0}}),)
     value = getattr(rule, name)
     own, theirs = (r.keras_settings()[1] for r in (rule, replace(rule, **{name: getattr(other, name)})))
     words = [key for key in {**own, **theirs} if own.get(key) != theirs.get(key)]
@@ -134,7 +169,7 @@ def _equal(a: object, b: object) -> bool:
 
 def _rate(run: Comparison, acts: Acting) -> Iterator[Finding]:
     ref, keras = run.ref.recipe, acts.recipe
-    mine, theirs = ref.learning_rate, keras.learning_rate
+    mine, theirs = law_of(ref), law_of(keras)
     own, other = rates(run, ref), rates(run, keras)
     undone = replace(acts, recipe=replace(keras, learning_rate=mine))
     hidden = solved(run, ("learning_rate",))
@@ -148,6 +183,7 @@ def _rate(run: Comparison, acts: Acting) -> Iterator[Finding]:
         severity, sure = judged(run, undone)
         ratio = other[0] / own[0] if own[0] else math.inf
         default = " (the trainer's default)" if "learning_rate" in ref.defaults else ""
+        default = default if mine is ref.learning_rate else " (its rule takes no rate)"
         yield finding(
             "optimizer-learning-rate",
             severity,
@@ -197,7 +233,7 @@ def _only_the_rate(change: Change) -> Change:
 
 def _differ_later(ref: Recipe, keras: Recipe) -> bool:
     """Whether the rates are others beyond the steps that were run, as far as the schedules' names and numbers say."""
-    mine, theirs = ref.learning_rate, keras.learning_rate
+    mine, theirs = law_of(ref), law_of(keras)
     still = [law.kind in ("constant", "epochs") and len(set(law.values)) < 2 for law in (mine, theirs)]
     if any(still):
         return not all(still)
@@ -215,7 +251,9 @@ def _clipping(run: Comparison, acts: Acting) -> Iterator[Finding]:
     mine, theirs = dict(run.ref.recipe.clip), dict(acts.recipe.clip)
     if mine.keys() == theirs.keys() and all(_equal(mine[key], theirs[key]) for key in mine):
         return
-    severity, sure = judged(run, replace(acts, recipe=replace(acts.recipe, clip=mine)))
+    undone = replace(acts, recipe=replace(acts.recipe, clip=mine))
+    severity, sure = judged(run, undone)
+    unseen = _unseen(run, undone.recipe) if severity == "note" else ""
     hidden = solved(run, _LIMITS)
     if not mine:
         evidence = f"Keras clips gradients ({_limits(theirs)}); the reference does not."
@@ -229,7 +267,9 @@ def _clipping(run: Comparison, acts: Acting) -> Iterator[Finding]:
     config = {**dict.fromkeys(_LIMITS), **mine}
     whole = _own_class(run, hidden)
     changes = rebuilt(run) if whole else (Change("optimizer", "", {"config": config}),)
-    yield finding("optimizer-clipping", severity, "update", evidence + hidden, fix=fix, confirmed=sure, changes=changes)
+    yield finding(
+        "optimizer-clipping", severity, "update", evidence + hidden + unseen, fix=fix, confirmed=sure, changes=changes
+    )
 
 
 def _limits(clip: dict[str, float]) -> str:

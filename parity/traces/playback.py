@@ -186,6 +186,10 @@ class TraceRunner:
             raise CannotCompare(f"{self.trace.path}: {self.trace.steps} updates were recorded, and no more")
         self._to(self._step + 1)
 
+    def rehearse(self, weight: Array, gradients: Sequence[Array], factors: Sequence[float]) -> list[Array] | None:
+        """None: a recorded optimizer takes the steps that it took, and no others."""
+        return None
+
     def reset(self, slots: Mapping[str, Mapping[str, Array]] | None = None) -> None:
         """Nothing: the recorded optimizer started where it did."""
 

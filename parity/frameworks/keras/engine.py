@@ -280,6 +280,12 @@ class Engine:
             copy._USE_V2_BEHAVIOR = False
         return copy
 
+    def variable(self, value: Any) -> Any:
+        """A trainable variable that belongs to no layer."""
+        if self.modern:
+            return self.keras.Variable(value, dtype="float32")
+        return importlib.import_module("tensorflow").Variable(value, dtype="float32")
+
     # Optimizers ---------------------------------------------------------------------------------------------------
 
     def fresh_optimizer(self, optimizer: Any, variables: Sequence[Any]) -> Any:

@@ -400,6 +400,12 @@ class KerasRunner:
         """One `apply` of the model's own optimizer on all its trainable variables; then the moving statistics."""
         self._stepper.step(grads, statistics)
 
+    def rehearse(
+        self, weight: np.ndarray, gradients: Sequence[np.ndarray], factors: Sequence[float]
+    ) -> list[np.ndarray] | None:
+        """What a new optimizer of the model's settings makes of a variable of its own; see `Runner.rehearse`."""
+        return self._stepper.rehearse(weight, gradients, factors)
+
     def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
         """A new optimizer of the model's own configuration: step 0, slots zero or translated."""
         self._stepper.reset(slots)

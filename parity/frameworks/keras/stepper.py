@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from parity.frameworks.keras.optimizer_state import (
     stepping,
 )
 from parity.frameworks.keras.standalone import average_of
+from parity.optimizers.updater import rehearsed
 
 if TYPE_CHECKING:
     from parity.optimizers.updater import Updater
@@ -194,6 +195,50 @@ class Stepper:
             self.updater.resume(halted)
             return
         self.optimizer, self.continuing = halted
+
+    def rehearse(
+        self, weight: np.ndarray, gradients: Sequence[np.ndarray], factors: Sequence[float]
+    ) -> list[np.ndarray] | None:
+        """See `Runner.rehearse`; None too where a class of the user's own cannot be made anew, or told a rate."""
+        if self.updater is not None:
+            return rehearsed(self.updater.recipe, weight, gradients, factors)
+        if self.optimizer is None:
+            return None
+        backend = self.engine.backend
+        try:
+            variable = self.engine.variable(weight)
+            optimizer, law = self._alone(variable)
+            made: list[np.ndarray] = []
+            for at, (gradient, factor) in enumerate(zip(gradients, factors, strict=True)):
+                rate = float(np.asarray(law(at))) * factor
+                if self.engine.is_legacy(stepping(optimizer)):
+                    stepping(optimizer)._set_hyper("learning_rate", rate)
+                else:
+                    stepping(optimizer).learning_rate.assign(rate)
+                variable.assign(weight)
+                given = backend.constant(gradient)
+                if hasattr(optimizer, "scale_loss"):
+                    given = given * optimizer.scale_loss(backend.constant(np.float32(1)))
+                backend.step(optimizer, [(given, variable)])
+                made.append(np.array(variable.numpy(), np.float32))
+        except Exception:  # whatever a user's class does with a variable that it does not know
+            return None
+        return made
+
+    def _alone(self, variable: Any) -> tuple[Any, Callable[[int], Any]]:
+        """A new optimizer of this variable alone whose rate can be set, and the schedule that it should follow."""
+        inner = stepping(self.optimizer)
+        held = inner._hyper if self.engine.is_legacy(inner) else vars(inner)
+        law: Any = held.get("learning_rate", held.get("_learning_rate"))
+        if not hasattr(law, "get_config"):
+            rate = first_rate(self.optimizer)
+            return self.engine.fresh_optimizer(self.optimizer, [variable]), lambda _: rate
+        if inner is not self.optimizer:
+            raise NotImplementedError("a schedule inside an optimizer that scales the loss")
+        config = {**inner.get_config(), "learning_rate": float(np.asarray(law(0)))}
+        optimizer = type(inner).from_config(config)
+        self.engine.build_optimizer(optimizer, [variable])
+        return optimizer, law
 
     def _translate(self, variables: list[Any], slots: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         name = type(stepping(self.optimizer)).__name__

@@ -19,7 +19,7 @@ from parity.frameworks.matconvnet.tensors import from_torch, to_torch
 from parity.layers import BatchNorm, Kind, Loss, PDist
 from parity.network import Layer, Network
 from parity.optimizers.base import OpaqueRule
-from parity.optimizers.updater import Updater
+from parity.optimizers.updater import Updater, rehearsed
 from parity.recipe import Recipe
 from parity.runner import Labels, Local, Pass, Targets
 
@@ -267,6 +267,14 @@ class MatConvNetRunner:
         with np.errstate(all="ignore"):  # what overflows shows in the result
             moved |= self._averaged(statistics)
         self._weights.update(moved)
+
+    def rehearse(
+        self, weight: np.ndarray, gradients: Sequence[np.ndarray], factors: Sequence[float]
+    ) -> list[np.ndarray] | None:
+        """What the trainer's update rule makes of a parameter; see `Runner.rehearse`."""
+        rule = self.recipe.optimizer
+        known = rule is not None and not isinstance(rule, OpaqueRule)
+        return rehearsed(self.recipe, weight, gradients, factors) if known else None
 
     def reset(self, slots: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
         """Put the trainer at its start; slots as the file's recipe has them."""
