@@ -12,7 +12,7 @@ def custom(k: Any) -> SimpleNamespace:
     """All of them, for keras or tf_keras."""
     guided, steeper, noisy = _rectifiers(k)
     made = {"LRN": _lrn(k), "Guided": guided, "Steeper": steeper, "Noisy": noisy, "Subclassed": _subclassed(k)}
-    return SimpleNamespace(**made, with_rates=with_rates)
+    return SimpleNamespace(**made, with_rates=with_rates, own=own)
 
 
 def _lrn(k: Any) -> Any:
@@ -96,6 +96,36 @@ def _subclassed(k: Any) -> Any:
             return x
 
     return Subclassed
+
+
+def own(k: Any, maker: Any, what: str) -> Any:
+    """An optimizer class that takes other steps than its settings say.
+
+    Args:
+        k: keras or tf_keras.
+        maker: of Keras' own.
+        what: `rate`, `momentum`, `decay`, `clip` or `sign`.
+    """
+    import tensorflow as tf
+
+    changes = {
+        "rate": lambda g, v, lr: (g, lr * 1.1),
+        "momentum": lambda g, v, lr: (g, lr),
+        "decay": lambda g, v, lr: (g + 0.01 * v, lr),
+        "clip": lambda g, v, lr: (tf.clip_by_value(g, -1e-3, 1e-3), lr),
+        "sign": lambda g, v, lr: (tf.sign(g), lr),
+    }
+
+    class Own(maker):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            gradient, learning_rate = changes[what](gradient, variable, learning_rate)
+            said = self.momentum
+            if what == "momentum":
+                self.momentum = 0.8
+            super().update_step(gradient, variable, learning_rate)
+            self.momentum = said
+
+    return Own
 
 
 def with_rates(maker: Any, rates: dict[int, tuple[Any, float]]) -> Any:

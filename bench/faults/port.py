@@ -320,8 +320,11 @@ class _Port:
     def _compile(self, model: Any) -> None:
         k, t = self.k, self.training
         maker: Any = k.optimizers
-        for part in t.optimizer.split("."):
+        name, _, what = t.optimizer.partition(":")
+        for part in ("SGD" if what else name).split("."):
             maker = getattr(maker, part)
+        if what:
+            maker = self.custom.own(k, maker, what)
         options = {name: _made(k, value) for name, value in t.options.items()}
         if t.rates:
             maker = self.custom.with_rates(maker, self._rates())

@@ -96,6 +96,7 @@ def recipe(cause: str, noted: bool = True, schedule: Any = None, **options: Any)
 
 
 masked("optimizer-clipping", "never bites", "lenet", recipe("optimizer-clipping", clipnorm=1e4))
+masked("optimizer-clipping", "a limit above every gradient", "alex", recipe("optimizer-clipping", clipvalue=30.0))
 masked(
     "optimizer-learning-rate",
     "the reference's rate falls in later epochs",

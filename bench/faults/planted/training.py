@@ -70,6 +70,10 @@ KIND = "optimizer-kind"
 fault(KIND, "Adam for SGD", "lenet residual", trained(KIND, other("Adam", learning_rate=0.01)))
 fault(KIND, "RMSprop for SGD", "alex", trained(KIND, other("RMSprop", learning_rate=0.01)))
 fault(KIND, "Adagrad for SGD", "normalised", trained(KIND, other("Adagrad", learning_rate=0.01)))
+for _name in ("Adamax", "Nadam", "Ftrl", "Lion"):
+    fault(KIND, f"{_name} for SGD", "lenet", trained(KIND, other(_name, learning_rate=0.01)))
+fault(KIND, "a class of its own", "lenet", trained(KIND, lambda s: s.train(optimizer="own:sign")))
+fault(KIND, "accumulates", "residual", trained(KIND, sgd(gradient_accumulation_steps=2)))
 fault(KIND, "SGD for Adam", "lenet", trained(KIND, solver("adam", eps=1e-8, beta1=0.9, beta2=0.999)))
 
 # ----------------------------------------------------------------------------------------------------------------- rate
@@ -90,6 +94,9 @@ fault(
     "lenet",
     trained(RATE, both(solver("adam", **_ADAM), other("Adam", learning_rate=0.012))),
 )
+
+
+fault(RATE, "inside a class", "lenet", trained(RATE, lambda s: s.train(optimizer="own:rate")))
 
 
 def multiplier(rates: tuple[float, ...], *, keras: bool = False) -> Plant:
@@ -118,6 +125,9 @@ fault(MULTIPLIER, "in Keras only", "lenet", multiplier((1.0, 2.0), keras=True))
 MOMENTUM = "optimizer-momentum"
 fault(MOMENTUM, "0.8", "lenet residual", trained(MOMENTUM, sgd(momentum=0.8)))
 fault(MOMENTUM, "0.9002", "alex", trained(MOMENTUM, sgd(momentum=0.9002)))
+fault(MOMENTUM, "inside a class", "lenet", trained(MOMENTUM, lambda s: s.train(optimizer="own:momentum")))
+fault(MOMENTUM, "beta1 of Adam", "residual",
+      trained(MOMENTUM, both(solver("adam", **_ADAM), other("Adam", learning_rate=0.01, beta_1=0.8))))  # fmt: skip
 fault(MOMENTUM, "none", "inception", trained(MOMENTUM, sgd(momentum=0.0)))
 NESTEROV = "optimizer-nesterov"
 fault(NESTEROV, "in Keras only", "lenet normalised", trained(NESTEROV, sgd(nesterov=True)))
@@ -154,6 +164,7 @@ def _multiplied(scene: Scene, rng: Rng) -> None:
 fault(MISSING, "biases spared", "lenet", trained(MISSING, _biases_spared))
 fault(MISSING, "one layer spared", "residual", _one_spared)
 fault(MISSING, "biases spared in the reference", "normalised", _multiplied)
+fault(MISSING, "inside a class", "lenet", trained(MISSING, lambda s: s.train(optimizer="own:decay")))
 fault(MISSING, "in Keras only", "normalised", trained(MISSING, _none_in_reference))
 
 DECOUPLED = "optimizer-weight-decay-decoupled"
@@ -214,6 +225,7 @@ fault(
     ),
 )
 CLIPPING = "optimizer-clipping"
+fault(CLIPPING, "inside a class", "lenet", trained(CLIPPING, lambda s: s.train(optimizer="own:clip")))
 fault(CLIPPING, "clipvalue", "lenet", trained(CLIPPING, sgd(clipvalue=1e-3)))
 fault(CLIPPING, "clipnorm", "residual", trained(CLIPPING, sgd(clipnorm=1e-2)))
 fault(CLIPPING, "global_clipnorm", "alex", trained(CLIPPING, sgd(global_clipnorm=0.05)))
