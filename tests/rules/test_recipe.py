@@ -305,7 +305,9 @@ CLEAN = [
 def test_recipes_that_are_alike_have_no_finding(port: Port, ref: Any, folder: Any) -> None:
     report = report_of(Row("", "", port, ref), port, folder)
     assert report.verdict == "match", told(report)
-    assert not [f for f in report.findings if f.cause not in ("initializer", MOMENTUM)], told(report)
+    inside = [f for f in report.findings if "velocity holds the learning rate" in f.evidence]
+    assert [f for f in report.findings if f.cause != "initializer"] == inside, told(report)
+    assert not [p for p in report.probes if p.status == "masked"]
 
 
 def test_a_difference_that_the_steps_do_not_show_is_a_note_beside_one_that_they_do(folder: Any) -> None:
@@ -315,6 +317,26 @@ def test_a_difference_that_the_steps_do_not_show_is_a_note_beside_one_that_they_
         (RATE, "divergence"),
         (CLIPPING, "note"),
     ], told(report)
+
+
+def test_what_the_optimizers_do_apart_from_the_batch_is_masked(folder: Any) -> None:
+    port = sgd(clipvalue=10.0)
+    report = report_of(Row("", "", port), port, folder)
+    assert report.verdict == "match", told(report)
+    assert {p.status for p in report.probes if p.phase == "update"} == {"masked"}
+    note = next(f for f in report.findings if f.cause == CLIPPING)
+    assert "gradients from 1e-8 to 100 times its own do" in note.evidence
+    twin = report_of(Row("", "", sgd()), sgd(), folder)
+    assert {p.status for p in twin.probes if p.phase == "update"} == {"match"}
+
+
+def test_a_velocity_that_holds_the_rate_is_a_note(folder: Any) -> None:
+    report = report_of(Row("", "", sgd()), sgd(), folder)
+    note = next(f for f in report.findings if f.cause == MOMENTUM)
+    assert (note.severity, report.verdict) == ("note", "match")
+    assert "at the 4th step, a tenth of the rate, Keras moves" in note.evidence
+    same = report_of(Row("", "", sgd(), sgd()), sgd(), folder)
+    assert not same.findings, told(same)
 
 
 def test_two_numbers_that_are_wrong_are_both_told(folder: Any) -> None:
