@@ -234,6 +234,14 @@ class Trial:
         return self.run_keras()
 
     @cached_property
+    def ref_again(self) -> Local | None:
+        """The reference's unit once more, which chance may change too; None where it cannot be run by itself."""
+        try:
+            return self.run_ref()
+        except NotImplementedError:
+            return None
+
+    @cached_property
     def truth(self) -> Local | None:
         """The reference in float64 on the same float32 inputs; None where it cannot be run so."""
         try:

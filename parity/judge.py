@@ -19,13 +19,14 @@ from parity.runner import Local
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
 
-__all__ = ["RESTLESS", "ROUNDED", "Verdict", "at_first_sight", "examine"]
+__all__ = ["RESTLESS", "RESTLESS_REF", "ROUNDED", "Verdict", "at_first_sight", "examine"]
 
 Array = np.ndarray
 
 ROUNDED = "rounding: equal in float64"
 """The note of a tensor that float32 makes otherwise on each side, and float64 alike."""
 
+RESTLESS_REF = "the reference does not repeat itself: twice on the same inputs it makes different numbers"
 RESTLESS = "Keras does not repeat itself: twice on the same inputs it makes different numbers"
 """The note of a tensor of which nothing can be said, since it is another one in each run."""
 
@@ -234,6 +235,9 @@ class _Judge:
         repeated = None if again is None else shaped(again, expected.shape)
         if repeated is not None and distance(repeated, actual).x_floor(floor) > CLEAN:
             return Verdict(phase, tensor, "unverified", x_floor, floor, apart, RESTLESS)
+        once = self.trial.tensor(self.trial.ref_again, "ref", tensor) if self.trial.ref_again else None
+        if once is not None and distance(once, expected).x_floor(floor) > CLEAN:
+            return Verdict(phase, tensor, "unverified", x_floor, floor, apart, RESTLESS_REF)
         truth = self.trial.tensor(self.trial.truth, "ref", tensor) if self.trial.truth else None
         if truth is not None:
             own = distance(expected, truth)

@@ -102,7 +102,9 @@ def _rule(run: Comparison, ref: Recipe, acts: Acting) -> Iterator[Finding]:
         evidence = f"{name} is {shown(a[name])} in the reference and {shown(b[name])} in Keras."
         hidden = solved(run, (name,))
         changes = rebuilt(run) if _own_class(run, hidden) else _argument(mine, theirs, name)
-        yield finding(cause, severity, "update", evidence + hidden + unseen, fix=fix, confirmed=sure, changes=changes)
+        class_ = f"Keras has no argument for it: a class with an update_step of its own (`parity rule {cause}`)"
+        words, said = fix if changes else class_, evidence + hidden + unseen
+        yield finding(cause, severity, "update", said, fix=words, confirmed=sure, changes=changes)
 
 
 def _inside(run: Comparison, ref: Recipe, acts: Acting) -> Iterator[Finding]:
