@@ -282,7 +282,8 @@ def _axes(steps: Array) -> Iterator[tuple[float, Array]]:
 
 def _size(misfit: Array) -> float:
     """Root mean square, in floors; infinite where it is no number."""
-    found = float(np.sqrt(np.mean(np.square(misfit)))) if misfit.size else 0.0
+    with np.errstate(over="ignore"):
+        found = float(np.sqrt(np.mean(np.square(misfit)))) if misfit.size else 0.0
     return found if math.isfinite(found) else math.inf
 
 
