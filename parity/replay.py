@@ -161,7 +161,8 @@ def replay(run: Comparison) -> Replay | None:
     """The replay of a comparison, made once; None where no update ran or the network is too large to hold it."""
     if "replay" not in run.explanations:
         size = sum(p.value.size for p in run.keras.network.params.values() if p.value is not None)
-        fits = bool(run.moves) and bool(run.course.passes) and size <= _LARGEST
+        alive = run.bench is not None  # of two recordings neither takes another step
+        fits = alive and bool(run.moves) and bool(run.course.passes) and size <= _LARGEST
         try:
             run.explanations["replay"] = Replay(run) if fits else None
         except (ValueError, KeyError, RuntimeError, NotImplementedError):
