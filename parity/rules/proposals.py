@@ -30,7 +30,7 @@ from parity.layers import (
     Softmax,
 )
 from parity.rules.base import kernel_layouts, shown
-from parity.rules.solving import output, rounded, solved, target
+from parity.rules.solving import output, rounded, smoothing, solved, target
 
 __all__ = ["Proposal", "proposals"]
 
@@ -123,11 +123,27 @@ def _batchnorm(experiment: Experiment, kind: BatchNorm, base: Edit | None) -> It
                 yield Proposal("bn-mode", words, edit, "call it with training=True, trainable=True")
     else:
         yield Proposal("bn-mode", "normalises by the batch in eval mode too", Edit(mode="train"), "training=False")
-    yield from _solved(experiment, ("epsilon",), {"epsilon": "bn-epsilon"}, base)
+    deviation = experiment.first.roles.get("deviation")
+    if deviation is not None and (not train or kind.frozen):
+        yield from _other_epsilon(experiment, kind, deviation, base)
+    else:
+        yield from _solved(experiment, ("epsilon",), {"epsilon": "bn-epsilon"}, base)
     roles = experiment.first.roles
     if {"gamma", "beta"} <= set(roles):
         swap = Edit(params={"gamma": roles["beta"], "beta": roles["gamma"]})
         yield Proposal("bn-gamma-beta-swapped", "uses gamma and beta in each other's place", swap)
+
+
+def _other_epsilon(experiment: Experiment, kind: BatchNorm, deviation: Array, base: Edit | None) -> Iterator[Proposal]:
+    """Another epsilon where the stored deviation holds the reference's own, and nothing is added to it."""
+    variance = np.maximum(deviation.astype(np.float64) ** 2 - kind.epsilon, 0)
+    apart = Edit(kind=replace(kind, stored="variance"), params={"variance": variance})
+    on = apart if base is None else base + apart
+    found = solved(experiment, ("epsilon",), on)
+    if found:
+        epsilon = rounded(experiment, found, on)["epsilon"]
+        words = f"computes with epsilon {shown(epsilon)}, the reference with epsilon {shown(kind.epsilon)}"
+        yield Proposal("bn-epsilon", words, apart + Edit(fields={"epsilon": epsilon}), fitted=True)
 
 
 def _lrn(experiment: Experiment, kind: LRN, base: Edit | None) -> Iterator[Proposal]:
@@ -324,9 +340,12 @@ def _loss(experiment: Experiment, kind: Loss) -> Iterator[Proposal]:
 
         words = f"is held against labels that are {'one higher' if shift > 0 else 'one lower'}"
         yield Proposal("label-offset", words, Edit(labels=moved), "y - 1" if shift > 0 else "y + 1")
-    for smoothing in (0.05, 0.1, 0.15, 0.2, 0.3):
-        edit = Edit(fields={"label_smoothing": smoothing})
-        yield Proposal("loss-kind", f"smooths the labels by {smoothing:g}", edit, "label_smoothing=0")
+    if theirs is not None:
+        share = smoothing(experiment, float(theirs[0]))
+        if share:
+            share = rounded(experiment, {"label_smoothing": share})["label_smoothing"]
+            edit, fix = Edit(fields={"label_smoothing": share}), f"label_smoothing={kind.label_smoothing:g}"
+            yield Proposal("loss-kind", f"smooths the labels by {share:.6g}", edit, fix, fitted=True)
     for name in ("softmaxlog", "log", "mhinge", "mshinge", "mean_squared_error", "categorical_hinge"):
         if name != kind.function:
             cause = {("softmaxlog", "log"): "softmax-missing", ("log", "softmaxlog"): "softmax-double"}

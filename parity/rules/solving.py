@@ -11,7 +11,7 @@ from parity.bench import Unfit
 from parity.experiments import Edit, Experiment
 from parity.tensors import shaped
 
-__all__ = ["output", "rounded", "solved", "target"]
+__all__ = ["output", "rounded", "smoothing", "solved", "target"]
 
 Array = np.ndarray
 
@@ -94,6 +94,25 @@ def solved(experiment: Experiment, names: Sequence[str], base: Edit | None = Non
             break
     found = np.where(logs, np.exp(theta), theta)
     return {name: float(value) for name, value in zip(names, found, strict=True)}
+
+
+def smoothing(experiment: Experiment, wanted: float) -> float | None:
+    """The share of the labels' mass to spread for a loss to have this value, which is linear in it; None for none."""
+    own = getattr(experiment.kind, "label_smoothing", 0.0)
+    found: list[float] = []
+    for share in (own, own + 0.5):
+        try:
+            edit = Edit(fields={"label_smoothing": share})
+            loss = experiment.evaluate(experiment.first, edit, precision=64, gradients=False).loss
+        except (NotImplementedError, RuntimeError, ValueError, TypeError):
+            return None
+        if loss is None or not math.isfinite(loss):
+            return None
+        found.append(loss)
+    if not math.isfinite(wanted) or math.isclose(*found, rel_tol=1e-9):
+        return None
+    share = own + 0.5 * (wanted - found[0]) / (found[1] - found[0])
+    return share if 0 < share < 1 else None
 
 
 def rounded(experiment: Experiment, values: Mapping[str, float], base: Edit | None = None) -> dict[str, float]:

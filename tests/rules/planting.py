@@ -77,6 +77,11 @@ def found(row: Any) -> str:
     return told(_compared(row.twin, row.plant))
 
 
+def of_port(twin: tuple[str, str, bool], plant: Plant) -> str:
+    """What parity says of a port to which something was done."""
+    return told(_compared(twin, plant))
+
+
 def clean(twin: tuple[str, str, bool]) -> str:
     """What parity says of the same port without a fault."""
     return told(_compared(twin, lambda scene: None))

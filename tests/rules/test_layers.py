@@ -11,10 +11,11 @@ import gc
 import pytest
 
 from parity.causes import CAUSES, FAMILIES
-from tests.rules import compounds, functions, graphs, inputs, norms, weights, windows
-from tests.rules.planting import LARGE, NETS, SMALL, clean, found
+from tests.rules import compounds, functions, graphs, incode, inputs, norms, weights, windows
+from tests.rules.planting import LARGE, NETS, SMALL, clean, disguised, found, of_port
 
-ROWS = {row.id: row for table in (inputs, graphs, weights, windows, norms, functions) for row in table.ROWS}
+TABLES = (inputs, graphs, weights, windows, norms, functions, incode)
+ROWS = {row.id: row for table in TABLES for row in table.ROWS}
 COMPOUNDS = {row.name: row for row in compounds.ROWS}
 TWINS = sorted({row.twin for row in (*ROWS.values(), *COMPOUNDS.values())})
 
@@ -59,6 +60,13 @@ def test_without_a_fault_they_match(twin):
     assert clean(twin) == "match"
 
 
+@pytest.mark.parametrize("layer", ["conv1", "relu1", "sig", "drop"])
+def test_classes_of_the_users_own_that_do_what_keras_does_match(layer):
+    """But for a dropout, which the reference cannot repeat: that is unverified, and no fault."""
+    said = of_port(("active", "train", False), disguised(layer, incode.plain))
+    assert said == ("unverified" if layer == "drop" else "match")
+
+
 @pytest.mark.parametrize("cause", [cause for cause in CAUSES if cause not in TRAINED])
 def test_every_cause_is_planted_at_two_sizes_beside_another_that_looks_like_it(cause):
     mine = [row for row in ROWS.values() if row.cause == cause]
@@ -68,6 +76,5 @@ def test_every_cause_is_planted_at_two_sizes_beside_another_that_looks_like_it(c
 
 
 def test_no_name_stands_for_two_rows_and_every_net_is_used():
-    tables = (inputs, graphs, weights, windows, norms, functions)
-    assert len(ROWS) == sum(len(table.ROWS) for table in tables)
+    assert len(ROWS) == sum(len(table.ROWS) for table in TABLES)
     assert {row.net for row in ROWS.values()} == set(NETS)

@@ -115,7 +115,8 @@ class Replay:
                 if self.graph.differentiable(pid) and self.graph.owners[pid] in computing
             }
             backward = upstream is not None or bool(losses)
-            made, gradients = backend.differentiate(forward, fed, wanted, backward)
+            with _in(precision, task.nodes):
+                made, gradients = backend.differentiate(forward, fed, wanted, backward)
             seeds = dict.fromkeys(losses)
             for name, value in (upstream or {}).items():
                 if name in made.objectives:
@@ -304,3 +305,15 @@ class Replay:
             self.engine.set_mask(prediction, tensors[term.mask])
         value = loss(*self.labels(term, task.labels, prediction))
         return value * term.weight if term.weight != 1 else value
+
+
+@contextlib.contextmanager
+def _in(precision: int, nodes: Sequence[Node]) -> Iterator[None]:
+    """A layer or loss of the user's own may be written for float32 alone: whatever it raises in float64 says that."""
+    try:
+        yield
+    except Exception as error:
+        if precision == 32:
+            raise
+        names = ", ".join(node.layer.name for node in nodes)
+        raise NotImplementedError(f"{names} cannot be run in float64 ({type(error).__name__})") from error
