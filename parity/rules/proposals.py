@@ -232,9 +232,22 @@ def _pool(experiment: Experiment, kind: Pool) -> Iterator[Proposal]:
 
     edit = Edit(fields={"pad": (0, 0, 0, 0)}, inputs=zeros)
     yield Proposal("pool-pad-value", "takes the maximum over zeros around the map", edit)
-    for turned in dict.fromkeys(((bottom, top, right, left), (0, top + bottom, 0, left + right))):
-        if turned != pad:
-            words = f"pads [{' '.join(map(str, turned))}], the reference [{' '.join(map(str, pad))}]"
+    yield from _shifted(pad)
+
+
+def _shifted(pad: Sequence[int]) -> Iterator[Proposal]:
+    """As many cells along each axis, on other sides: turned round, a cell further, or all at one end."""
+
+    def sides(before: int, behind: int) -> list[tuple[int, int]]:
+        total = before + behind
+        starts = (before, behind, before + 1, before - 1, 0, total)
+        return [(start, total - start) for start in dict.fromkeys(starts) if 0 <= start <= total]
+
+    own = " ".join(map(str, pad))
+    for rows, columns in itertools.product(sides(*pad[:2]), sides(*pad[2:])):
+        turned = (*rows, *columns)
+        if turned != tuple(pad):
+            words = f"pads [{' '.join(map(str, turned))}], the reference [{own}]"
             yield Proposal("padding-asymmetric", words, Edit(fields={"pad": turned}))
 
 
@@ -253,13 +266,7 @@ def _filters(experiment: Experiment, kind: Kind, base: Edit | None) -> Iterator[
         yield from _biased(experiment, bias, base or Edit())
     pad = getattr(kind, "pad", None)
     if pad is not None and len(pad) == 4 and any(pad):
-        top, bottom, left, right = pad
-        for turned in dict.fromkeys(
-            ((bottom, top, right, left), (top, bottom, right, left), (bottom, top, left, right))
-        ):
-            if turned != pad:
-                words = f"pads [{' '.join(map(str, turned))}], the reference [{' '.join(map(str, pad))}]"
-                yield Proposal("padding-asymmetric", words, Edit(fields={"pad": turned}))
+        yield from _shifted(pad)
     if isinstance(kind, Conv | ConvTranspose) and kind.groups > 1:
         yield from _reordered(kind.filters, kind.groups)
 
