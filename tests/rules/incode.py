@@ -89,10 +89,8 @@ def _reversed(layer, call, inputs):
     return call(inputs[..., ::-1])
 
 
-def _row(cause, size, net, layer, behave, like, marks="confirmed", **more):
-    return Row(
-        cause, size, net, disguised(layer, behave), f"forward {layer}", like, marks=marks, name="in code", **more
-    )
+def _row(cause, size, net, layer, behave, like, marks="confirmed", name="in code"):
+    return Row(cause, size, net, disguised(layer, behave), f"forward {layer}", like, marks=marks, name=name)
 
 
 def _smoothed(share):
@@ -138,7 +136,15 @@ ROWS = (
     _row("activation-slope", SMALL, "active", "relu1", _called(_steep), "small activation-kind", "confirmed, fixed"),
     _row("activation-kind", LARGE, "active", "relu1", _called(_gelu), "large activation-slope", "confirmed, fixed"),
     _row("activation-missing", LARGE, "active", "sig", _called(_same), "large activation-kind"),
-    _row("channel-order", LARGE, "filters", "conv1", _called(_reversed), "large kernel-flip in code"),
+    _row(
+        "channel-order",
+        LARGE,
+        "filters",
+        "conv1",
+        _called(_reversed),
+        "large kernel-flip in code",
+        name="of inputs in code",
+    ),
     Row(
         "loss-kind",
         SMALL,
