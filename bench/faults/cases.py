@@ -67,7 +67,8 @@ def _delivered(scene: Scene, rng: np.random.Generator) -> None:
     """Now and then as a file, and now and then without a batch, where nothing that was planted forbids it."""
     as_file, alone = rng.random(2) < (FILED, UNFED)
     own = {"lrn", "guided", "steeper", "noisy"} & {node.kind for node in scene.port.nodes}
-    if as_file and not own and not scene.training.rates and scene.model is None:
+    classes = own or scene.training.rates or scene.training.optimizer.startswith("own:")  # no file holds them
+    if as_file and not classes and scene.model is None:
         scene.storage = "keras" if scene.spelling.module == "keras" else "h5"
     fed = any(p.phase == "input" or p.masked for p in scene.planted) or scene.spelling.onehot
     if alone and not fed:
