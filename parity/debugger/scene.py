@@ -202,10 +202,11 @@ class Scene:
         self.set_weights(bench, pair)
         self._run_both(pair, backward)
         tainted = self._tainted(pair, phase, before)
+        sight: list[Verdict] | None = None
         try:
             trial = bench.trial(pair)
-            found = None if tainted or self._touched else self._at_first_sight(trial)
-            found = examine(trial) if found is None else found
+            sight = None if tainted or self._touched else self._at_first_sight(trial)
+            found = examine(trial) if sight is None else sight
         except (ParityError, NotImplementedError, Blocked) as problem:
             name = "dx" if backward else "loss" if phase == "loss" else "output"
             found = [Verdict(phase, name, "unverified", note=" ".join(str(problem).split()))]
@@ -214,7 +215,11 @@ class Scene:
         known = [verdict for verdict in self.run.verdicts.get(name, []) if verdict.phase != phase]
         self.run.verdicts[name] = known + here
         for verdict in here:
-            self._measure(pair, verdict.tensor)
+            if sight is not None and verdict.tensor not in self.run.named[name].sources:
+                assert verdict.distance is not None  # the two end-to-end tensors were held against each other
+                self.run.apart[name, verdict.tensor] = verdict.distance
+            else:  # of an input's gradient it is the layer's own share that was judged
+                self._measure(pair, verdict.tensor)
         probes = [self._probe(pair, verdict, tainted) for verdict in here]
         return [probe if self.step == 1 else replace(probe, step=self.step) for probe in probes]
 
