@@ -114,7 +114,7 @@ def check_and_fix(
         custom_objects=custom_objects, rtol=rtol, atol=atol, seed=seed, allow=allow, keras_engine=keras_engine,
         keras_arch=keras_arch, backend=backend, trust=trust, ref_recipe=ref_recipe, ref_version=ref_version,
     )  # fmt: skip
-    allowed, recorded = setup.allowed, recorded_pair(setup, steps=steps, progress=tell)
+    allowed, recorded = setup.allowed, recorded_pair(setup, steps=steps, details=details, progress=tell)
     if recorded is not None:
         sides, run, findings = recorded
     else:

@@ -24,13 +24,14 @@ Progress = Callable[[str, int, int], None]
 
 
 def recorded_pair(
-    setup: Setup, *, steps: int, progress: Progress = lambda *_: None
+    setup: Setup, *, steps: int, details: bool = False, progress: Progress = lambda *_: None
 ) -> tuple[Sides, Comparison, tuple[Finding, ...]] | None:
     """The comparison of two recorded runs; None where both sides can be run, or the trace can stand for a runner.
 
     Args:
         setup: what is compared.
         steps: updates at most.
+        details: keep where and how tensors differ (`Comparison.album`).
         progress: called as progress(what, done, total).
 
     Raises:
@@ -44,7 +45,7 @@ def recorded_pair(
         mode = setup.mode
         run = compare_traces(
             mine, theirs, mode=mode, steps=steps, mapping=setup.mapping, limits=setup.limits, batch=setup.given,
-            progress=progress,
+            details=details, progress=progress,
         )  # fmt: skip
         notes += _remarks(mine, theirs, steps if mode == "train" else 0)
         sides = Sides(

@@ -6,6 +6,7 @@ difference was born stays open, though what differs between the two networks and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from parity.align import Map, Pair, align
 from parity.batch import Batch
 from parity.case import Comparison, Data
 from parity.comparison import outcome_of
+from parity.detail import Album
 from parity.differences import differences
 from parity.errors import CannotCompare
 from parity.layers import Activation, Dropout, Opaque, Pool
@@ -46,6 +48,9 @@ _ABOVE = 2 * CLEAN
 
 _PLAIN = {"forward": 1e-4, "loss": 1e-4, "backward": 1e-2}
 """Relative differences that rounding alone can grow to in a deep network: an activation that switches makes them."""
+
+_PICTURED = 1 << 24
+"""Elements of the largest tensor that is looked into: it must be held whole, on both sides."""
 
 _GROWN = 200.0
 """Floors that rounding alone can grow to, where an activation or a maximum switches that did not in the shaken run."""
@@ -101,6 +106,7 @@ def compare_traces(
     mapping: Map | None = None,
     limits: tuple[float, float] | None = None,
     batch: Batch | None = None,
+    details: bool = False,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Comparison:
     """Compare two recorded runs, tensor by tensor, reading both as it goes.
@@ -112,6 +118,7 @@ def compare_traces(
         steps: updates at most.
         mapping: pairs that the user fixes.
         limits: (rtol, atol) in place of the recorded floors.
+        details: keep where and how tensors differ that both traces hold whole (`Comparison.album`).
         batch: what the user says that both were fed; None believes the traces.
         progress: called as progress(what, done, total).
 
@@ -120,6 +127,8 @@ def compare_traces(
     """
     run = begun_traces(ref, keras, mode=mode, mapping=mapping, batch=batch)
     total = len(run.alignment.pairs) + 1
+    if details:
+        run.album = Album(expected=2 * total + len(run.links))
     two = Two(run, ref, keras, limits)
     for done, pair in enumerate(run.alignment.pairs):
         progress(pair.ref.name, done, total)
@@ -293,6 +302,8 @@ class Two:
             return
         floors = [self.ref.floor(*place), self.keras.floor(*other)]
         self._judge(of.pair, phase, name, (apart, floors, mine.shape), apart.scale, how)
+        if mine.kept == theirs.kept == "all" and max(math.prod(mine.shape), math.prod(theirs.shape)) <= _PICTURED:
+            self._look(of.pair, phase, name, lambda: (theirs.value(), mine.value()))
 
     def _parameter(self, pair: Pair, name: str, link: Link) -> None:
         grads = self.ref.lazy("step1/param_grads"), self.keras.lazy("step1/param_grads")
@@ -311,6 +322,14 @@ class Two:
         floors = [None if any(m is None for m in mine) else _widest(mine), self.keras.floor("param_grads", link.keras)]
         apart = distance(actual, expected)
         self._judge(pair, "backward", name, (apart, floors, expected.shape), apart.scale)
+        axes = self.run.keras.network.params[link.keras].axes
+        self._look(pair, "backward", name, lambda: (actual, expected), axes)
+
+    def _look(self, pair: Pair, phase: str, name: str, both: Callable[[], tuple[Array, Array]], axes: str = "") -> None:
+        """Keep what the two tensors show that were judged last, if anybody wants to see it."""
+        if self.run.album is not None:
+            names = (pair.ref.name, pair.keras.origin)
+            self.run.album.look(names, phase, name, both(), floor=self.made[-1].floor, axes=axes)
 
     def _losses(self, pair: Pair) -> tuple[Distance, list[Array | None], tuple[int, ...]] | None:
         mine = self.seen[0].losses.get(pair.ref.layers[-1])

@@ -87,6 +87,25 @@ def test_a_fault_is_named_and_its_birth_left_open(pairs, fault):
     assert not [p for p in report.probes if p.status == "born"]
 
 
+def test_pictures_of_two_traces_show_where_they_part(pairs):
+    ref, keras = pairs("plain", edits={"relu1": {"leak": 0.1001}})
+    report = compare((ref, keras), details=True)
+    seen = {(d.layer, d.phase, d.tensor): d for d in report.details}
+    assert {phase for _, phase, _ in seen} == {"forward", "backward"}
+    picture = seen["relu1", "forward", "output"]
+    probe = next(p for p in report.probes if (p.layer, p.phase) == ("relu1", "forward"))
+    assert picture.max_abs == pytest.approx(probe.max_abs)
+    with Trace(ref) as a, Trace(keras) as b:
+        index = picture.worst[0].index
+        held = [t.held("step1/outputs", n).value()[index] for t, n in ((a, "relu1"), (b, picture.keras_layer))]
+    assert [picture.worst[0].expected, picture.worst[0].actual] == held
+    kernel = seen["conv1", "backward", "dkernel"]
+    assert kernel.axes == ("input channel", "channel") or "output channel" in kernel.axes
+    assert "relu1" in report.to_html()
+    assert not compare((ref, keras)).details
+    assert not [d for d in compare(pairs("plain", tensors="stats"), details=True).details if d.phase == "forward"]
+
+
 @pytest.mark.parametrize("tensors", ["stats", "sample"])
 def test_a_fault_shows_in_statistics(pairs, tensors):
     report = compare(pairs("plain", tensors=tensors, edits={"relu1": {"leak": 0.1001}}))
