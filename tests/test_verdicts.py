@@ -362,7 +362,8 @@ def test_a_fault_is_confirmed_although_maxima_tie(mats):
     # Behind a rectifier most windows hold several zeros, whose gradient MatConvNet gives to another one.
     model = twins.twin(twins.normalised(), edits={"pool2": {"method": "avg"}})
     report = compare(mats, "normalised", model, verify=False)
-    assert [(f.cause, f.layer, f.confirmed) for f in report.findings] == [("pool-method", "pool2", True)]
+    named = [(f.cause, f.layer, f.confirmed) for f in report.findings if f.severity == "divergence"]
+    assert named == [("pool-method", "pool2", True)], explain(report)
 
 
 @pytest.mark.parametrize("pad", [[0, 1, 0, 1], [1, 0, 1, 0]])
