@@ -176,7 +176,7 @@ def test_operations_outside_of_layers(batch):
     assert [layer.name for layer in runner.network] == ["conv", "fc:input", "fc"]
     assert isinstance(runner.network["fc:input"].kind, Opaque)
     assert "fc:input" in runner.run({"x": batch[0]}, None).outputs
-    with pytest.raises(NotImplementedError, match="cannot be run alone"):
+    with pytest.raises(NotImplementedError, match="cannot run alone"):
         runner.isolate(["fc:input"], {})
 
 
