@@ -8,39 +8,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.optimizers.base import UpdateRule, number
+from parity.optimizers.moments import Moments
 
 
 @dataclass(frozen=True)
-class Adam(UpdateRule):
+class Adam(Moments):
     """m ← β1·m + (1-β1)·g, v ← β2·v + (1-β2)·g², w ← w - rate·√(1-β2ᵗ)/(1-β1ᵗ)·m/(√v + epsilon).
 
     This form, with epsilon added to the uncorrected √v, is that of MatConvNet (examples/+solver/adam.m) and of Keras;
     torch adds epsilon after the correction. AdamW is Adam with the recipe's `decoupled_decay`.
 
     Slots:
-        mean: m.
-        square: v.
         max: the largest v so far, where amsgrad.
-        step: t, of shape ().
 
     Attributes:
-        beta1: weight of the old m.
-        beta2: weight of the old v.
-        epsilon: keeps the divisor off zero.
         amsgrad: whether the largest v so far divides.
     """
 
-    causes: ClassVar = {
-        "beta1": "optimizer-momentum",
-        "beta2": "optimizer-kind",
-        "epsilon": "optimizer-epsilon",
-        "amsgrad": "optimizer-kind",
-    }
+    causes: ClassVar = {**Moments.causes, "amsgrad": "optimizer-kind"}
     keras: ClassVar = ("Adam", "AdamW")
 
-    beta1: float = 0.9
-    beta2: float = 0.999
     epsilon: float = 1e-8
     amsgrad: bool = False
 
@@ -65,15 +52,11 @@ class Adam(UpdateRule):
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], era: int) -> Adam:
-        """Adam or AdamW; Keras 1's default epsilon is 1e-8, later ones' 1e-7."""
-        return cls(
-            number(config, "beta_1", 0.9),
-            number(config, "beta_2", 0.999),
-            number(config, "epsilon", 1e-8 if era == 1 else 1e-7),
-            bool(config.get("amsgrad", False)),
-        )
+        """Adam or AdamW."""
+        held = super().from_keras(class_name, config, era)
+        return cls(held.beta1, held.beta2, held.epsilon, bool(config.get("amsgrad", False)))
 
     def keras_settings(self) -> tuple[str, dict[str, Any]]:
         """Of `keras.optimizers.Adam`."""
-        own = {"beta_1": self.beta1, "beta_2": self.beta2, "epsilon": self.epsilon}
-        return "Adam", {**own, "amsgrad": self.amsgrad or None}
+        name, own = super().keras_settings()
+        return name, {**own, "amsgrad": self.amsgrad or None}

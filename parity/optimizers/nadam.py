@@ -8,43 +8,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.optimizers.base import UpdateRule, number
+from parity.optimizers.base import number
+from parity.optimizers.moments import Moments
 
 
 @dataclass(frozen=True)
-class Nadam(UpdateRule):
+class Nadam(Moments):
     """m and v as Adam's, uₜ = β1·(1 - 0.96^(warming·t)/2), pₜ = u₁·…·uₜ (keras/src/optimizers/nadam.py).
 
     w ← w - rate·(uₜ₊₁·m/(1-pₜ₊₁) + (1-uₜ)·g/(1-pₜ)) / (√(v/(1-β2ᵗ)) + epsilon)
 
-    Slots:
-        mean: m.
-        square: v.
-        step: t, of shape (), from which p follows.
+    p follows from the slot `step`.
 
     Attributes:
-        beta1: weight of the old m, in the end.
-        beta2: weight of the old v.
-        epsilon: keeps the divisor off zero.
         warming: how fast u grows; an argument of the classes before Keras 2.11 alone (`schedule_decay`, `decay`).
     """
 
-    causes: ClassVar = {
-        "beta1": "optimizer-momentum",
-        "beta2": "optimizer-kind",
-        "epsilon": "optimizer-epsilon",
-        "warming": "optimizer-momentum",
-    }
+    causes: ClassVar = {**Moments.causes, "warming": "optimizer-momentum"}
     keras: ClassVar = ("Nadam",)
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-7
     warming: float = 1.0
-
-    def start(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """All zeros, t = 0."""
-        return {"mean": np.zeros_like(weight), "square": np.zeros_like(weight), "step": np.zeros(())}
 
     def step(
         self, weight: np.ndarray, gradient: np.ndarray, slots: dict[str, np.ndarray], rate: float
@@ -64,9 +47,5 @@ class Nadam(UpdateRule):
     def from_keras(cls, class_name: str, config: Mapping[str, Any], era: int) -> Nadam:
         """Nadam of any era: standalone Keras calls the growth schedule_decay, tf.keras' legacy class decay."""
         warming = 1.0 if era >= 3 else number(config, "schedule_decay", number(config, "decay", 0.004))
-        epsilon = number(config, "epsilon", 1e-8 if era == 1 else 1e-7)
-        return cls(number(config, "beta_1", 0.9), number(config, "beta_2", 0.999), epsilon, warming)
-
-    def keras_settings(self) -> tuple[str, dict[str, Any]]:
-        """Of `keras.optimizers.Nadam`."""
-        return "Nadam", {"beta_1": self.beta1, "beta_2": self.beta2, "epsilon": self.epsilon}
+        held = super().from_keras(class_name, config, era)
+        return cls(held.beta1, held.beta2, held.epsilon, warming)
