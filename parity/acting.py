@@ -173,16 +173,16 @@ def _candidates(rule: UpdateRule, gradients: Array) -> list[_Number]:
             made.append(_Number(item.name, _of_rule(item.name), starts, lambda u: 1 - math.exp(u), share=True))
         elif held > 0:
             starts = [math.log(v) for v in (1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 0.1)]
-            made.append(_Number(item.name, _of_rule(item.name), starts, lambda u: math.exp(u)))
+            made.append(_Number(item.name, _of_rule(item.name), starts, math.exp))
     largest = float(np.abs(gradients).max(initial=0.0)) or 1.0
     made.append(_Number("weight_decay", _SETTERS["weight_decay"], (1e-4, 1e-2)))
     made.append(_Number("decoupled_decay", _SETTERS["decoupled_decay"], (1e-4, 1e-2)))
     limits = [math.log(largest * share) for share in (0.02, 0.1, 0.3, 0.8)]
-    made.append(_Number("clipvalue", _SETTERS["clipvalue"], limits, lambda u: math.exp(u)))
+    made.append(_Number("clipvalue", _SETTERS["clipvalue"], limits, math.exp))
     norms = [math.log(largest * share) for share in (0.1, 1.0, 10.0)]
     for name in ("clipnorm", "global_clipnorm"):
-        made.append(_Number(name, _SETTERS[name], norms, lambda u: math.exp(u), whole=True))
-    made.append(_Number("learning_rate", _SETTERS["learning_rate"], (0.0,), lambda u: math.exp(u), most=7.0))
+        made.append(_Number(name, _SETTERS[name], norms, math.exp, whole=True))
+    made.append(_Number("learning_rate", _SETTERS["learning_rate"], (0.0,), math.exp, most=7.0))
     return made
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from parity.bench import Trial, Unfit
 from parity.debugger.repro_keras import keras_lines
 from parity.debugger.repro_update import update_script
+from parity.debugger.repro_verdict import verdict_lines
 from parity.debugger.stops import Stop
 from parity.errors import BadUsage, ParityError
 from parity.frameworks.keras.edits.code import comment, text
@@ -314,24 +315,21 @@ class _Script:
                 for c in compared]  # fmt: skip
         return [
             "# What is compared: name, the reference's tensors, Keras', their layout in Keras, what rounding may do.",
-            "COMPARED = [", *rows, "]", "",
-            "diverged = False",
-            'print(f"{\'tensor\':<10}{\'largest difference\':>20}{\'of values up to\':>18}")',
-            "for name, refs, other, layout, limit in COMPARED:",
-            "    want = expected.get(refs[0], np.zeros(1))",
-            "    if layout:",
-            "        want = np.concatenate([[0.0], *(expected[ref].ravel() for ref in refs)])[ARRAYS[layout]]",
-            "    have = actual.get(other, np.zeros(1))",
-            "    if have.size != want.size:",
-            '        print(f"{name:<10} has {have.size} values in Keras and {want.size} in the reference")',
-            "        diverged = True",
-            "        continue",
-            "    gap = np.abs(have.reshape(want.shape).astype(float) - want)",
-            "    differs = not np.sqrt(np.mean(gap**2)) <= max(limit, 1e-30)",
-            "    diverged |= differs",
-            '    print(f"{name:<10}{gap.max():>20.3e}{np.abs(want).max():>18.3e}{\'  differs\' if differs else \'\'}")',
-            "sys.exit(1 if diverged else 0)",
-        ]  # fmt: skip
+            *verdict_lines("name, refs, other, layout, limit", rows, "values", _EACH),
+        ]
+
+
+_EACH = (
+    "want = expected.get(refs[0], np.zeros(1))",
+    "if layout:",
+    "    want = np.concatenate([[0.0], *(expected[ref].ravel() for ref in refs)])[ARRAYS[layout]]",
+    "have = actual.get(other, np.zeros(1))",
+    "if have.size != want.size:",
+    '    print(f"{name:<10} has {have.size} values in Keras and {want.size} in the reference")',
+    "    diverged = True",
+    "    continue",
+)
+"""What both sides show of one tensor."""
 
 
 def _fields(kind: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity.debugger.repro_verdict import verdict_lines
 from parity.debugger.stops import Stop
 from parity.frameworks.keras.edits.code import text
 from parity.network import Param
@@ -175,17 +176,14 @@ def _optimizer(runner: Any, imports: str = "") -> tuple[str, str, str]:
 def _tail(rows: list[str]) -> list[str]:
     return [
         "# What is compared: name, the reference's parameters, Keras', what rounding may do.",
-        "COMPARED = [", *rows, "]", "",
-        "diverged = False",
-        'print(f"{\'tensor\':<10}{\'largest difference\':>20}{\'of moves up to\':>18}")',
-        "for name, refs, other, limit in COMPARED:",
-        '    still = {ref: np.zeros_like(ARRAYS[f"reference weight {ref} 0"]) for ref in refs}',
-        "    flat = np.concatenate([[0.0], *(expected.get(ref, still[ref]).ravel() for ref in refs)])",
-        '    want = flat[ARRAYS[f"layout {name}"]]',
-        "    have = actual.get(other, np.zeros(want.shape))",
-        "    gap = np.abs(have.reshape(want.shape).astype(float) - want)",
-        "    differs = not np.sqrt(np.mean(gap**2)) <= max(limit, 1e-30)",
-        "    diverged |= differs",
-        '    print(f"{name:<10}{gap.max():>20.3e}{np.abs(want).max():>18.3e}{\'  differs\' if differs else \'\'}")',
-        "sys.exit(1 if diverged else 0)",
-    ]  # fmt: skip
+        *verdict_lines("name, refs, other, limit", rows, "moves", _EACH),
+    ]
+
+
+_EACH = (
+    'still = {ref: np.zeros_like(ARRAYS[f"reference weight {ref} 0"]) for ref in refs}',
+    "flat = np.concatenate([[0.0], *(expected.get(ref, still[ref]).ravel() for ref in refs)])",
+    'want = flat[ARRAYS[f"layout {name}"]]',
+    "have = actual.get(other, np.zeros(want.shape))",
+)
+"""What both sides make of one parameter; one that a side does not train stays as it is."""

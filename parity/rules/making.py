@@ -116,17 +116,16 @@ def written(class_name: str, config: Mapping[str, Any], rest: Sequence[str] = ()
         config: its arguments.
         rest: more of them, as code.
     """
-    given = [f"{name}={spelled(value)}" for name, value in config.items()]
     if class_name == "LocalResponse" and config["size"] % 2:
         size, kappa, alpha, beta = (config[name] for name in ("size", "kappa", "alpha", "beta"))
         given = [f"depth_radius={size // 2}", f"bias={kappa:g}", f"alpha={alpha:g}", f"beta={beta:g}"]
         return f"Lambda(lambda x: tf.nn.local_response_normalization(x, {', '.join(given)}))"
-    return f"{class_name}({', '.join([*given, *rest])})"
+    return constructor(class_name, config, rest)
 
 
-def constructor(class_name: str, config: Mapping[str, Any]) -> str:
-    """`MaxPooling2D(pool_size=(2, 2), strides=(2, 2))`."""
-    return f"{class_name}({', '.join(f'{name}={spelled(value)}' for name, value in config.items())})"
+def constructor(class_name: str, config: Mapping[str, Any], rest: Sequence[str] = ()) -> str:
+    """`MaxPooling2D(pool_size=(2, 2), strides=(2, 2))`; `rest` are more arguments, as code."""
+    return f"{class_name}({', '.join([*(f'{name}={spelled(value)}' for name, value in config.items()), *rest])})"
 
 
 def spelled(value: Any) -> str:

@@ -45,14 +45,14 @@ def _beyond(run: Comparison, ref: Recipe) -> Iterator[Finding]:
         mine, theirs = ref.extras.get(name), keras.extras.get(name)
         if mine == theirs:
             continue
-        who, other = ("Keras", "the reference") if theirs else ("The reference", "Keras")
+        who, other = ("Keras'", "the reference") if theirs else ("The reference's", "Keras")
         rest = "does not" if not (mine and theirs) else f"every {mine}"
         off = {"use_ema": bool(mine)} if name == "ema_overwrite_frequency" else {}
         yield finding(
             "optimizer-kind",
             severity,
             "update",
-            f"{who}' optimizer {said.format(theirs or mine)}; {other} {rest}.".replace("reference'", "reference's"),
+            f"{who} optimizer {said.format(theirs or mine)}; {other} {rest}.",
             fix=f"give the optimizer {name}={mine}" if mine else f"leave {name} out",
             changes=(Change("optimizer", "", {"config": {name: mine, **off}}),),
         )
@@ -93,10 +93,10 @@ def _rule(run: Comparison, ref: Recipe, acts: Acting) -> Iterator[Finding]:
     for name, cause in mine.causes.items():
         if name not in b or _equal(a[name], b[name]):
             continue
-        undone = replace(acts, recipe=replace(acts.recipe, optimizer=replace(theirs, **{name: a[name]})))
         if name == "rate_inside":
             yield from _inside(run, ref, acts)
             continue
+        undone = replace(acts, recipe=replace(acts.recipe, optimizer=replace(theirs, **{name: a[name]})))
         severity, sure = judged(run, undone)
         unseen = _unseen(run, undone.recipe) if severity == "note" else ""
         evidence = f"{name} is {shown(a[name])} in the reference and {shown(b[name])} in Keras."
