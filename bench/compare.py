@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.children import ROOT, answer, peak
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ROOT = Path(__file__).resolve().parent.parent
 BATCH, STEPS = 8, 3
 
 
@@ -85,11 +85,7 @@ def _seconds(command: list[str]) -> float:
 
 
 def _child(name: str, mat: Path, runs: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.compare", "--child", name, "--mat", str(mat), "--runs", str(runs)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return answer("bench.compare", name, {"mat": mat, "runs": runs})
 
 
 # ------------------------------------------------------------------------------------------------------------- children
@@ -102,18 +98,7 @@ def _measured(action: Callable[[], Any], runs: int) -> dict[str, Any]:
         start = time.perf_counter()
         action()
         times.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(times[1:]), "peak": _peak()}
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _data() -> dict[str, Any]:
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    return {"x": rng.standard_normal((BATCH, 224, 224, 3)).astype(np.float32), "y": rng.integers(0, 1000, BATCH)}
+    return {"seconds": statistics.median(times[1:]), "peak": peak()}
 
 
 def bare_reference(mat: Path, runs: int) -> dict[str, Any]:
@@ -141,11 +126,12 @@ def _torch_steps(mat: Path) -> Callable[[], None]:
     import torch
     import torch.nn.functional as F
 
+    from bench.nets import batch
     from parity.layers import Activation, Conv, Dropout, Pool
     from parity.opening import lift
 
     network, _ = lift(mat)
-    held = _data()
+    held = batch(BATCH)
     x = torch.from_numpy(held["x"].transpose(0, 3, 1, 2).copy())
     y = torch.from_numpy(held["y"])
     weights = {
@@ -183,12 +169,12 @@ def _torch_steps(mat: Path) -> Callable[[], None]:
 def _keras_steps(mat: Path) -> Callable[[], None]:
     import tensorflow as tf
 
-    from bench.nets import twin
+    from bench.nets import batch, twin
     from parity.opening import lift
 
     network, _ = lift(mat)
     model = twin(network)
-    held = _data()
+    held = batch(BATCH)
     x, y = tf.constant(held["x"]), tf.constant(held["y"])
 
     def steps() -> None:
@@ -215,7 +201,7 @@ def _comparison(mat: Path, runs: int, *, spoil: bool) -> dict[str, Any]:
     import keras
 
     import parity
-    from bench.nets import twin
+    from bench.nets import batch, twin
     from parity.opening import lift
 
     network, _ = lift(mat)
@@ -235,7 +221,7 @@ def _comparison(mat: Path, runs: int, *, spoil: bool) -> dict[str, Any]:
         last[:] = [next((w for p, w in steps.items() if what.startswith(p)), _PARTS.get(what, "layers alone")), now]
 
     reports = []
-    data = _data()
+    data = batch(BATCH)
 
     def whole() -> None:
         parts.clear()

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from bench.children import ROOT, answer, status
 
-ROOT = Path(__file__).resolve().parent.parent
 BATCH = 8
 LIMITS = {"screen": 1.2, "step": 1.5}
 """What is asked for: times the import of the frameworks, times running the layer on both sides."""
@@ -60,12 +58,8 @@ def main() -> None:
 
 
 def _child(name: str, folder: Path, options: argparse.Namespace, room: int = 1 << 31) -> Any:
-    command = [sys.executable, "-m", "bench.debugger", "--child", name, "--folder", str(folder), "--room", str(room)]
-    command += ["--runs", str(options.runs), *(["--net", str(options.net)] if options.net else [])]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    given = {"folder": folder, "room": room, "runs": options.runs, "net": options.net}
+    return answer("bench.debugger", name, given)
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
@@ -165,26 +159,19 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
     """Bytes of tensors at hand after a forward and a backward pass, and what the process grew by."""
     stepper = _opened(options)
     stepper.next()
-    before = _status("VmRSS")
+    before = status("VmRSS")
     while stepper.position + 1 < len(stepper.stops) and stepper.stops[stepper.position + 1].phase != "update":
         stepper.next()
     scene = stepper.scene()
-    return {"held": scene.ref.held + scene.keras.held, "grown": _status("VmHWM") - before}
+    return {"held": scene.ref.held + scene.keras.held, "grown": status("VmHWM") - before}
 
 
 def _opened(options: argparse.Namespace) -> Any:
+    from bench.nets import batch
     from parity.debugger.stepper import Stepper
 
-    rng = np.random.default_rng(0)
-    batch = {"x": rng.standard_normal((BATCH, 224, 224, 3)).astype(np.float32), "y": rng.integers(0, 1000, BATCH)}
     folder = options.folder
-    return Stepper.open(folder / "vgg16q.mat", folder / "vgg16q.h5", batch, steps=1, memory=options.room)
-
-
-def _status(name: str) -> int:
-    """A memory figure of this process in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024
+    return Stepper.open(folder / "vgg16q.mat", folder / "vgg16q.h5", batch(BATCH), steps=1, memory=options.room)
 
 
 def _steps(found: dict[str, Any]) -> bool:

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import scipy.io
 
+from bench.children import ROOT, answer, status
 from parity.frameworks.matconvnet.lift import lift
 from parity.frameworks.matconvnet.matfile import read
 
-ROOT = Path(__file__).resolve().parent.parent
 READERS: dict[str, Callable[[Path], Any]] = {
     "scipy.io.loadmat": lambda path: scipy.io.loadmat(path),
     "values read": read,
@@ -68,7 +68,7 @@ def _show(name: str, path: Path, runs: int) -> None:
     first = next(iter(READERS))
     print(f"{name}: {path.stat().st_size / 2**20:.1f} MiB, arrays {arrays / 2**20:.1f} MiB")
     for reader in READERS:
-        grown = _child(reader, path)
+        grown = int(answer("bench.load", reader, {"net": path}))
         print(
             f"  {reader:18} {1000 * usual[reader]:6.0f} ms  {usual[reader] / usual[first]:4.2f}× scipy   "
             f"{grown / 2**20:5.0f} MiB  {grown / arrays:4.2f}× the arrays"
@@ -97,26 +97,14 @@ def _inspects(folder: Path, runs: int) -> bool:
     return all(ratios[path.name] <= INSPECT_LIMIT for path in made)
 
 
-def _child(reader: str, path: Path) -> int:
-    command = [sys.executable, "-m", "bench.load", "--child", reader, "--net", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    return int(json.loads(done.stdout))
-
-
 def _peak(load: Callable[[Path], Any], path: Path) -> int:
     """Bytes at the peak beyond what the process had before; a small file is read first, for what imports take."""
     with tempfile.TemporaryDirectory() as folder:
         load(resnet(Path(folder) / "small.mat", "v7", widths=(4,), blocks=(1,)))
-    before = _status("VmRSS")
+    before = status("VmRSS")
     kept = load(path)
     assert kept is not None
-    return max(_status("VmHWM") - before, 0)
-
-
-def _status(name: str) -> int:
-    """A memory figure of this process in bytes; `ru_maxrss` would count what the parent had when it forked."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024
+    return max(status("VmHWM") - before, 0)
 
 
 def resnet(

@@ -14,6 +14,12 @@ from parity.network import Network
 RATE, MOMENTUM, DECAY = 0.001, 0.9, 0.0005
 
 
+def batch(images: int) -> dict[str, np.ndarray]:
+    """A batch for VGG-16."""
+    rng = np.random.default_rng(0)
+    return {"x": rng.standard_normal((images, 224, 224, 3)).astype(np.float32), "y": rng.integers(0, 1000, images)}
+
+
 def vgg(folder: Path, source: Path | None) -> Path:
     """VGG-16's layers at a quarter of the width, trainable: from `source`, or with He weights where it is absent."""
     target = folder / "vgg16q.mat"

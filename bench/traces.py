@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench.children import answer, peak
+
 BATCH, STEPS = 8, 3
 LIMITS = {"recording": 1.3, "memory": 300, "comparing": 2.0}
 """What is asked for: times the run alone, MiB, times the reading of both files."""
@@ -74,14 +72,9 @@ def _comparing(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _child(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.traces", "--child", name, "--folder", str(folder)]
-    command += ["--gib", str(options.gib), "--runs", str(options.runs)]
+    given = {"folder": folder, "gib": options.gib, "runs": options.runs}
     # Threads that spin while they wait for work take processor time without doing any.
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return answer("bench.traces", name, given, OMP_WAIT_POLICY="PASSIVE")
 
 
 # ------------------------------------------------------------------------------------------------------------- children
@@ -99,18 +92,17 @@ class Nowhere:
 def run_recorded(options: argparse.Namespace) -> dict[str, Any]:
     """The run in turn alone and written down: seconds by the clock and of the processor."""
     import h5py
-    import numpy as np
 
+    from bench.nets import batch
     from parity.frameworks.matconvnet.runner import MatConvNetRunner
     from parity.runner import Targets
     from parity.traces.recording import record_run
     from parity.traces.writer import writing
 
     runner = MatConvNetRunner.open(options.folder / "vgg16q.mat")
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((BATCH, 224, 224, 3)).astype(np.float32)
-    inputs = dict.fromkeys(runner.network.data(runner.network.inputs), x)
-    labels = Targets.of(rng.integers(0, 1000, BATCH), runner.network)
+    fed = batch(BATCH)
+    inputs = dict.fromkeys(runner.network.data(runner.network.inputs), fed["x"])
+    labels = Targets.of(fed["y"], runner.network)
     weights, target = runner.params(), options.folder / "recorded.h5"
 
     def timed(keep: bool) -> tuple[float, float]:
@@ -134,7 +126,7 @@ def run_recorded(options: argparse.Namespace) -> dict[str, Any]:
     with h5py.File(target) as file:
         file.visititems(add)
     alone, recorded = zip(*pairs, strict=True)
-    return {"alone": alone, "recorded": recorded, "peak": _peak(), "size": target.stat().st_size, "raw": raw}
+    return {"alone": alone, "recorded": recorded, "peak": peak(), "size": target.stat().st_size, "raw": raw}
 
 
 def make_two(options: argparse.Namespace) -> dict[str, Any]:
@@ -188,7 +180,7 @@ def read_both(options: argparse.Namespace) -> dict[str, Any]:
                     for at in range(0, data.shape[0], rows):
                         data[at : at + rows]
     spent = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
-    return {**spent, "peak": _peak()}
+    return {**spent, "peak": peak()}
 
 
 def compare_both(options: argparse.Namespace) -> dict[str, Any]:
@@ -198,11 +190,7 @@ def compare_both(options: argparse.Namespace) -> dict[str, Any]:
 
     report = parity.compare(ref=options.folder / "ref.h5", keras=options.folder / "keras.h5", mode="eval")
     spent = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
-    return {**spent, "peak": _peak(), "verdict": report.verdict}
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {**spent, "peak": peak(), "verdict": report.verdict}
 
 
 CHILDREN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

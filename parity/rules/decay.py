@@ -71,52 +71,46 @@ def find(run: Comparison) -> Iterator[Finding]:
     if ref.optimizer is None or keras.optimizer is None or run.mode != "train":
         return
     lacking: list[Link] = []
-    other: list[tuple[Link, float, float]] = []
+    other: list[Link] = []
     extra: list[Link] = []
     for link in trained(run):
         mine, theirs = _gap(run, link)
-        if math.isclose(mine, theirs, rel_tol=1e-5, abs_tol=1e-12):
-            continue
-        if theirs == 0:
-            lacking.append(link)
-        elif mine == 0:
-            extra.append(link)
-        else:
-            other.append((link, mine, theirs))
-    hidden = solved(run, ("weight_decay",))
+        if not math.isclose(mine, theirs, rel_tol=1e-5, abs_tol=1e-12):
+            (lacking if theirs == 0 else extra if mine == 0 else other).append(link)
     decoupled = not math.isclose(keras.decoupled_decay, ref.decoupled_decay, rel_tol=1e-6, abs_tol=1e-12)
     if lacking:
         yield _lacking(run, acts, lacking)
     if other:
-        link, mine, theirs = other[0]
-        links = [o[0] for o in other]
-        severity, sure = judged(run, _as_reference(run, links))
-        yield finding(
-            "optimizer-weight-decay-missing",
-            severity,
-            "update",
-            f"The reference adds {mine:g}·w to the gradient of {where(links)}, Keras {theirs:g}·w "
-            f"(an L2(c) penalty adds 2c·w).{hidden}",
-            pair=link.pair,
-            fix=f"keras.regularizers.L2({mine / 2:g})",
-            confirmed=sure,
-            changes=rebuilt(run) if hidden else _penalties(run, links),
+        mine, theirs = _gap(run, other[0])
+        evidence = (
+            f"The reference adds {mine:g}·w to the gradient of {where(other)}, Keras {theirs:g}·w "
+            "(an L2(c) penalty adds 2c·w)."
         )
+        yield _of_another_size(run, other, evidence, f"keras.regularizers.L2({mine / 2:g})")
     if extra:
-        severity, sure = judged(run, _as_reference(run, extra))
-        yield finding(
-            "optimizer-weight-decay-missing",
-            severity,
-            "update",
+        evidence = (
             f"Keras adds {_gap(run, extra[0])[1]:g}·w to the gradient of {where(extra)}, where the reference has no "
-            f"weight decay.{hidden}",
-            pair=extra[0].pair,
-            fix="take the regularizer off these parameters",
-            confirmed=sure,
-            changes=rebuilt(run) if hidden else _penalties(run, extra),
+            "weight decay."
         )
+        yield _of_another_size(run, extra, evidence, "take the regularizer off these parameters")
     if decoupled and not (keras.decoupled_decay and lacking):
         yield _decoupled(run, acts, extra)
+
+
+def _of_another_size(run: Comparison, links: list[Link], evidence: str, fix: str) -> Finding:
+    """Keras decays these parameters in their gradients too, but otherwise."""
+    severity, sure = judged(run, _as_reference(run, links))
+    hidden = solved(run, ("weight_decay",))
+    return finding(
+        "optimizer-weight-decay-missing",
+        severity,
+        "update",
+        evidence + hidden,
+        pair=links[0].pair,
+        fix=fix,
+        confirmed=sure,
+        changes=rebuilt(run) if hidden else _penalties(run, links),
+    )
 
 
 def _lacking(run: Comparison, acts: Acting, links: list[Link]) -> Finding:
