@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.rules.planting import Plant, disguised, edit, held, together
+from tests.rules.planting import Plant, Planted, disguised, edit, held, together, without
 from tests.rules.weights import biased, convolves, no_bias, noise, turned
 
 
 @dataclass(frozen=True)
-class Compound:
+class Compound(Planted):
     """Several faults.
 
     Attributes:
@@ -31,11 +31,6 @@ class Compound:
     mode: str = "eval"
     own: bool = False
     marks: str = "confirmed, fixed"
-
-    @property
-    def twin(self) -> tuple[str, str, bool]:
-        """As in `Row`."""
-        return self.net, self.mode, self.own
 
     @property
     def expected(self) -> str:
@@ -59,14 +54,6 @@ def _loss(**options):
 def _logits(scene):
     scene.spell(softmax="logits")
     scene.train(loss={"from_logits": False, "reduction": "sum"})
-
-
-def _without(*names):
-    def plant(scene):
-        for name in names:
-            scene.port = scene.port.without(name)
-
-    return plant
 
 
 def _fed(x=None, y=None):
@@ -253,7 +240,7 @@ ROWS = (
     Compound(
         "two activations missing",
         "active",
-        _without("sig", "relu1"),
+        without("sig", "relu1"),
         "structure relu1",
         ("activation-missing at relu1", "activation-missing at sig"),
     ),

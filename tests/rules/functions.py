@@ -5,26 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from bench.faults.nets import Node
-from tests.rules.planting import LARGE, SMALL, Row, disguised, edit, given, together
+from tests.rules.planting import LARGE, SMALL, Row, behind, disguised, edit, given, together, without
 
 
 def _replaced(name, kind):
     def plant(scene):
         scene.port = scene.port.replaced(name, kind=kind)
-
-    return plant
-
-
-def _without(name):
-    def plant(scene):
-        scene.port = scene.port.without(name)
-
-    return plant
-
-
-def _behind(name, kind, **fields):
-    def plant(scene):
-        scene.port = scene.port.after(name, Node(f"extra_{kind}", kind, (), fields))
 
     return plant
 
@@ -145,33 +131,33 @@ ROWS = (
         "forward relu3",
         "small activation-slope",
     ),
-    Row("activation-missing", LARGE, "active", _without("sig"), "structure sig", "large activation-kind", "train"),
+    Row("activation-missing", LARGE, "active", without("sig"), "structure sig", "large activation-kind", "train"),
     Row(
         "activation-missing",
         SMALL,
         "active",
-        together(_hardly("relu1", leak=0.9999), _without("relu1")),
+        together(_hardly("relu1", leak=0.9999), without("relu1")),
         "structure relu1",
         "small activation-slope",
     ),
-    Row("activation-extra", LARGE, "active", _behind("conv2", "tanh"), "structure extra_tanh", "large activation-kind"),
+    Row("activation-extra", LARGE, "active", behind("conv2", "tanh"), "structure extra_tanh", "large activation-kind"),
     Row(
         "activation-extra",
         SMALL,
         "active",
-        _behind("conv2", "relu", leak=0.9999),
+        behind("conv2", "relu", leak=0.9999),
         "structure extra_relu",
         "small activation-slope",
         "train",
     ),
     Row("dropout-rate", LARGE, "active", edit("drop", rate=0.4), "forward drop", "large dropout-missing", "train"),
     Row("dropout-rate", SMALL, "active", edit("drop", rate=0.50004), "forward drop", "small dropout-missing", "train"),
-    Row("dropout-missing", LARGE, "active", _without("drop"), "structure drop", "large dropout-rate", "train"),
+    Row("dropout-missing", LARGE, "active", without("drop"), "structure drop", "large dropout-rate", "train"),
     Row(
         "dropout-missing",
         SMALL,
         "active",
-        together(_hardly("drop", rate=0.01), _without("drop")),
+        together(_hardly("drop", rate=0.01), without("drop")),
         "structure drop",
         "small dropout-rate",
         "train",

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.faults.nets import Node
-from tests.rules.planting import LARGE, SMALL, Row, given, together
+from tests.rules.planting import LARGE, SMALL, Row, behind, given, together, without
 
 
-def _without(name):
-    def plant(scene):
-        scene.port = scene.port.without(name)
-
-    return plant
-
-
-def _behind(name, kind, **fields):
-    def plant(scene):
-        scene.port = scene.port.after(name, Node(f"extra_{kind}", kind, (), fields))
-
-    return plant
-
-
-def _moved(name, behind):
+def _moved(name, to):
     def plant(scene):
         node = scene.port[name]
-        scene.port = scene.port.without(name).after(behind, node)
+        scene.port = scene.port.without(name).after(to, node)
 
     return plant
 
@@ -56,12 +41,12 @@ def _hardly(scene):
 
 
 ROWS = (
-    Row("layer-missing", LARGE, "normal", _without("bn1"), "structure bn1", "large layer-order", "train"),
+    Row("layer-missing", LARGE, "normal", without("bn1"), "structure bn1", "large layer-order", "train"),
     Row(
         "layer-missing",
         SMALL,
         "branches",
-        together(given("scale", _as_it_was), _without("scale")),
+        together(given("scale", _as_it_was), without("scale")),
         "structure scale",
         "small layer-extra",
         "train",
@@ -70,7 +55,7 @@ ROWS = (
         "layer-missing",
         LARGE,
         "responses",
-        _without("lrn1"),
+        without("lrn1"),
         "structure lrn1",
         "large layer-order",
         name="lrn",
@@ -79,7 +64,7 @@ ROWS = (
         "layer-missing",
         SMALL,
         "responses",
-        together(_hardly, _without("lrn1")),
+        together(_hardly, without("lrn1")),
         "structure lrn1",
         "small lrn-alpha",
         "train",
@@ -99,7 +84,7 @@ ROWS = (
         "layer-extra",
         LARGE,
         "active",
-        _behind("relu3", "dropout", rate=0.3),
+        behind("relu3", "dropout", rate=0.3),
         "structure extra_dropout",
         "large dropout-rate",
         "train",
@@ -108,7 +93,7 @@ ROWS = (
         "layer-extra",
         SMALL,
         "active",
-        _behind("conv2", "rescale", scale=1.00007, offset=0.0),
+        behind("conv2", "rescale", scale=1.00007, offset=0.0),
         "structure extra_rescale",
         "small activation-extra",
     ),

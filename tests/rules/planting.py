@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.faults.matlab import save
-from bench.faults.nets import Maker, Net
+from bench.faults.nets import Maker, Net, Node
 from bench.faults.port import port
 from bench.faults.scene import Scene, new_scene
 
@@ -25,8 +25,21 @@ Plant = Callable[[Scene], None]
 LARGE, SMALL = "large", "small"
 
 
+class Planted:
+    """What is planted into a port of a net, in a mode, with weights of its own or not."""
+
+    net: str
+    mode: str
+    own: bool
+
+    @property
+    def twin(self) -> tuple[str, str, bool]:
+        """What its clean twin differs in from others."""
+        return self.net, self.mode, self.own
+
+
 @dataclass(frozen=True)
-class Row:
+class Row(Planted):
     """One fault.
 
     Attributes:
@@ -59,11 +72,6 @@ class Row:
     def id(self) -> str:
         """Its name in the tests."""
         return " ".join(word for word in (self.size, self.cause, self.name) if word)
-
-    @property
-    def twin(self) -> tuple[str, str, bool]:
-        """What its clean twin differs in from others."""
-        return self.net, self.mode, self.own
 
     @property
     def expected(self) -> str:
@@ -135,6 +143,25 @@ def told(report: Any) -> str:
 def edit(name: str, **fields: Any) -> Plant:
     """Other fields of a layer of the port."""
     return lambda scene: scene.edit(name, **fields)
+
+
+def without(*names: str) -> Plant:
+    """Layers of the port are left out."""
+
+    def plant(scene: Scene) -> None:
+        for name in names:
+            scene.port = scene.port.without(name)
+
+    return plant
+
+
+def behind(name: str, kind: str, **fields: Any) -> Plant:
+    """The port has one more layer behind this one."""
+
+    def plant(scene: Scene) -> None:
+        scene.port = scene.port.after(name, Node(f"extra_{kind}", kind, (), fields))
+
+    return plant
 
 
 def held(name: str, change: Callable[[list[np.ndarray]], list[Any]]) -> Plant:
@@ -240,19 +267,18 @@ def dense() -> Net:
 
 def pooled() -> Net:
     """Poolings with cells on all sides, at the end only, and none."""
-    m = _maker("pooled", (8, 8, 3))
-    m.pool("max1", "max", 3, 1, pad=1)
-    m.pool("max2", "max", 3, 2, pad=(0, 1, 0, 1))
-    m.fc("fc", 4)
-    m.loss()
-    return m.net()
+    return _pooling("pooled", "max", (8, 8, 3))
 
 
 def averaged() -> Net:
     """An average with cells on all sides."""
-    m = _maker("averaged", (6, 6, 3))
-    m.pool("avg1", "avg", 3, 1, pad=1)
-    m.pool("avg2", "avg", 3, 2, pad=(0, 1, 0, 1))
+    return _pooling("averaged", "avg", (6, 6, 3))
+
+
+def _pooling(name: str, method: str, size: tuple[int, int, int]) -> Net:
+    m = _maker(name, size)
+    m.pool(f"{method}1", method, 3, 1, pad=1)
+    m.pool(f"{method}2", method, 3, 2, pad=(0, 1, 0, 1))
     m.fc("fc", 4)
     m.loss()
     return m.net()
