@@ -18,6 +18,7 @@ import numpy as np
 from parity.case import Comparison
 from parity.network import Param
 from parity.optimizers.base import OpaqueRule, UpdateRule
+from parity.optimizers.constraints import BOUNDS
 from parity.optimizers.updater import Updater
 from parity.recipe import Recipe
 from parity.replay import Replay, begun_at, replay
@@ -61,11 +62,18 @@ def _found(run: Comparison, tried: Replay) -> Acting | None:
     if known and tried.explains(declared.recipe, declared.params):
         return declared
     base = declared if known else _as_reference(run, declared)
-    if base is None:
+    if base is None or _beyond(declared):
         return None
     if not known and tried.explains(base.recipe, base.params):
         return base
     return _multiplied(tried, base) or _numbers(tried, base)
+
+
+def _beyond(declared: Acting) -> bool:
+    """Whether it declares what no formula here covers: then no number that is solved for would mean anything."""
+    held = [param for param in declared.params.values() if param.trainable]
+    bounds = [str(param.constraint["class_name"]) for param in held if param.constraint]
+    return bool(declared.recipe.extras) or any(p.penalty for p in held) or not BOUNDS.keys() >= set(bounds)
 
 
 def _as_reference(run: Comparison, declared: Acting) -> Acting | None:
@@ -199,6 +207,8 @@ def _numbers(tried: Replay, base: Acting) -> Acting | None:
     rule = base.recipe.optimizer
     assert rule is not None
     sample = _Sample(tried)
+    if sample.thin and any(param.constraint for param in base.params.values()):
+        return None  # a constraint looks at whole weights
     candidates = [n for n in _candidates(rule, sample.gradients) if not (n.whole and sample.thin)]
     for name, turned in _flags(rule):
         made = Acting(replace(base.recipe, optimizer=turned), base.params, frozenset({name}))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ACTIONS", "Change"]
+__all__ = ["ACTIONS", "Change", "holder"]
 
 ACTIONS = {
     "argument": "give a layer's constructor other arguments",
@@ -17,7 +17,8 @@ ACTIONS = {
     "weights": "give a parameter another value",
     "optimizer": "build the optimizer otherwise",
     "loss": "compile with another loss, or weigh it otherwise",
-    "regularize": "put an L2 penalty on a parameter",
+    "regularize": "put a penalty on a parameter",
+    "constrain": "bind a parameter's values after every update",
     "rate": "multiply a parameter's learning rate",
     "trainable": "freeze or unfreeze a layer",
     "input": "prepare the Keras model's inputs otherwise",
@@ -49,7 +50,9 @@ class Change:
             optimizer: `class_name` and `config`, or only the arguments to change.
             loss: `class_name` and `config`, or only the `config` to change; or `weight`, a factor on the loss's weight.
                 `output` names the output whose loss it is, where there are several.
-            regularize: `role` and `l2`, the coefficient c of a penalty c·‖w‖² that adds 2c·w (0 takes it off).
+            regularize: `role`, and `l2`, the coefficient c of a penalty c·‖w‖² that adds 2c·w; also `l1`, that of one
+                which adds c·sign(w), or `penalty`, another one by `class_name` and `config`. None of them takes it off.
+            constrain: `role` and `constraint`, by `class_name` and `config`; an empty one takes it off.
             rate: `role` and `factor`; Keras has no argument for it, a custom train step multiplies the gradients.
             trainable: `trainable`.
             input, labels: `code`, an expression of `x` (or `y`) for the script, and what parity does to the batch:
@@ -59,3 +62,16 @@ class Change:
     action: str
     layer: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def holder(change: Change) -> str:
+    """The regularizer or the constraint that a change gives a parameter, as code; `None` where it takes it off."""
+    values, module = change.values, "keras.constraints" if change.action == "constrain" else "keras.regularizers"
+    other = values.get("constraint") or values.get("penalty")
+    if other:
+        given = ", ".join(f"{name}={value!r}" for name, value in other["config"].items())
+        return f"{module}.{other['class_name']}({given})"
+    l1, l2 = values.get("l1", 0.0), values.get("l2", 0.0)
+    if l1 and l2:
+        return f"{module}.L1L2({l1:g}, {l2:g})"
+    return f"{module}.L1({l1:g})" if l1 else f"{module}.L2({l2:g})" if l2 else "None"

@@ -29,7 +29,9 @@ Rerun = Callable[[Any, Batch], Report]
 
 _BAD = ("born", "unpaired")
 
-_PROVING = frozenset(("argument", "insert", "remove", "rewire", "optimizer", "loss", "regularize", "rate", "trainable"))
+_PROVING = frozenset(
+    "argument insert remove rewire optimizer loss regularize constrain rate trainable".split()  # noqa: SIM905
+)
 """Changes that set right what the cause names and nothing else: where the copy then matches, the cause is proven.
 
 A layer that is replaced, or a value that is loaded, makes a copy match whatever was wrong there.

@@ -41,6 +41,8 @@ class Param:
         decay_multiplier: factor on the recipe's weight decay (MatConvNet's per-layer `weightDecay`).
         l2: coefficient c of an L2 penalty c·‖w‖² on it alone, which adds 2c·w to its gradient (Keras regularizers).
         l1: coefficient of an L1 penalty on it alone.
+        penalty: another penalty on it alone, `class_name` and `config` in the framework's words; empty where none.
+        constraint: what its value is made to meet after every update, likewise (Keras' constraints).
         initializer: how the file says that it was drawn, e.g. `"GlorotUniform"`; None where the file does not say.
         source: its name in its own file, e.g. `"layers{1}.weights{1}"` or `"conv2d/kernel:0"`.
     """
@@ -55,6 +57,8 @@ class Param:
     decay_multiplier: float = 1.0
     l2: float = 0.0
     l1: float = 0.0
+    penalty: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    constraint: Mapping[str, Any] = field(default_factory=dict, hash=False)
     initializer: str | None = None
     source: str = ""
 

@@ -77,7 +77,8 @@ class Recipe:
         origin: where the recipe comes from, e.g. `"meta.trainOpts"` or `"compile()"`.
         version: the trainer's release, where releases differ: `"beta25"` or `"head"` of MatConvNet; empty otherwise.
         extras: what else moves the weights, by Keras' argument: how often an average is taken over
-            (`ema_overwrite_frequency`), `gradient_accumulation_steps`. No formula of an update rule covers it.
+            and what of it stays (`ema_overwrite_frequency`, `ema_momentum`), `gradient_accumulation_steps`. No formula
+            of an update rule covers it.
         custom: name of the user's own class that the optimizer is of; it may do more than its settings say.
         notes: facts a reader should know.
     """

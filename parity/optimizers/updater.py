@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parity.network import Param
+from parity.optimizers.constraints import bounded
 from parity.optimizers.schedules import rate_at
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["Updater", "rehearsed"]
 
 
 class Updater:
-    """Steps a set of weights by a recipe: penalties, clipping, weight decay, then the update rule, per parameter.
+    """Steps a set of weights by a recipe: penalties, clipping, decay, the update rule, constraints, per parameter.
 
     Args:
         recipe: its optimizer must not be None.
@@ -87,7 +88,8 @@ class Updater:
             if recipe.decoupled_decay:
                 weight = weight - of(lr * recipe.decoupled_decay) * weight
             slots = {**rule.start(weight), **self.slots.get(id, {})}
-            after[id], self.slots[id] = rule.step(weight, gradient, slots, lr)
+            moved, self.slots[id] = rule.step(weight, gradient, slots, lr)
+            after[id] = bounded(moved, param.constraint)
         self.steps += 1
         return after
 

@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from parity.changes import Change, holder
 from parity.errors import BadUsage
 from parity.frameworks.keras.edits.own import OWN
 from parity.report import PHASES, Finding, Report
@@ -26,7 +27,6 @@ from parity.reports.words import clean, plural, verdict_style, worst
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from parity.changes import Change
     from parity.fixes import Repair
 
 __all__ = ["FixView", "change_words", "check_fix", "save_fix"]
@@ -260,8 +260,10 @@ def change_words(change: Change) -> str:
             return f"loss weight × {values['weight']:g}"
         case "loss":
             return f"loss: {made if 'class_name' in values else arguments}"
-        case "regularize":
-            return f"{name}: {role} regularizer " + (f"L2({values['l2']:g})" if values["l2"] else "off")
+        case "regularize" | "constrain":
+            made = holder(change).split(".", 2)[-1]
+            what = "regularizer" if change.action == "regularize" else "constraint"
+            return f"{name}: {role} {what} " + ("off" if made == "None" else made)
         case "rate":
             return f"{name}: learning rate of its {role} × {values['factor']:g}"
         case "trainable":

@@ -12,6 +12,7 @@ from parity.rules import (
     nondeterminism,
     notes,
     parameters,
+    penalties,
     recipe,
     weights,
 )
@@ -29,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     weights.find,
     recipe.find,
     decay.find,
+    penalties.find,
     multipliers.find,
     notes.find,
 )

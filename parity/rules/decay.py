@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from parity.acting import Acting
 from parity.case import Comparison
@@ -17,7 +18,7 @@ from parity.rules.repairs import path
 from parity.rules.trained import reference_of, trained, where
 from parity.transfer import Link
 
-__all__ = ["decays_the_rate", "find", "steady_rate"]
+__all__ = ["decays_the_rate", "find", "penalties", "steady_rate"]
 
 
 def decays_the_rate(run: Comparison) -> bool:
@@ -53,14 +54,16 @@ def _as_reference(run: Comparison, links: Sequence[Link]) -> Acting:
     )
 
 
-def _penalties(run: Comparison, links: Sequence[Link]) -> tuple[Change, ...]:
-    """The reference's decay of these parameters as L2 penalties of the Keras layers."""
+def penalties(run: Comparison, links: Sequence[Link]) -> tuple[Change, ...]:
+    """All that the reference adds to the gradients of these parameters as penalties of the Keras layers."""
     made: list[Change] = []
     for link in links:
-        target = run.keras.network.params[link.keras]
+        source, target = reference_of(run, link), run.keras.network.params[link.keras]
         rest = run.keras.recipe.weight_decay * target.decay_multiplier
-        penalty = (_gap(run, link)[0] - rest) / 2
-        made.append(Change("regularize", path(run, link.pair.keras), {"role": link.role, "l2": penalty}))
+        values: dict[str, Any] = {"role": link.role, "l2": (_gap(run, link)[0] - rest) / 2}
+        values |= {"l1": source.l1} if source.l1 else {}
+        values |= {"penalty": source.penalty} if source.penalty else {}
+        made.append(Change("regularize", path(run, link.pair.keras), values))
     return tuple(made)
 
 
@@ -109,7 +112,7 @@ def _of_another_size(run: Comparison, links: list[Link], evidence: str, fix: str
         pair=links[0].pair,
         fix=fix,
         confirmed=sure,
-        changes=rebuilt(run) if hidden else _penalties(run, links),
+        changes=rebuilt(run) if hidden else penalties(run, links),
     )
 
 
@@ -132,7 +135,7 @@ def _lacking(run: Comparison, acts: Acting, links: list[Link]) -> Finding:
             f"weight decay. The reference adds {coefficient:g}·w to every gradient.",
             fix=f"leave decay out; {fix}",
             confirmed=sure,
-            changes=(steady_rate(keras), *_penalties(run, links)),
+            changes=(steady_rate(keras), *penalties(run, links)),
         )
     if keras.decoupled_decay:
         undone = replace(undone, recipe=replace(keras, decoupled_decay=ref.decoupled_decay))
@@ -146,7 +149,7 @@ def _lacking(run: Comparison, acts: Acting, links: list[Link]) -> Finding:
             + solved(run, ("decoupled_decay",)),
             fix=f"leave weight_decay out; {fix}",
             confirmed=sure,
-            changes=(_beside(run), *_penalties(run, links)),
+            changes=(_beside(run), *penalties(run, links)),
         )
     severity, sure = judged(run, undone)
     return finding(
@@ -157,7 +160,7 @@ def _lacking(run: Comparison, acts: Acting, links: list[Link]) -> Finding:
         pair=links[0].pair,
         fix=fix,
         confirmed=sure,
-        changes=_penalties(run, links),
+        changes=penalties(run, links),
     )
 
 

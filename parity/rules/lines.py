@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parity.case import Comparison
-from parity.changes import Change
+from parity.changes import Change, holder
 from parity.layers import Conv, Pool
 from parity.rules.making import constructor, spelled, written
 from parity.rules.repairs import path
 
 __all__ = ["lines"]
 
-_OF_A_LAYER = ("argument", "regularize")
+_OF_A_LAYER = ("argument", "regularize", "constrain")
 """Actions that give a layer's constructor other arguments."""
 
 
@@ -98,11 +98,11 @@ def _arguments(run: Comparison, changes: Sequence[Change], depthwise: bool = Fal
     held, behind = [], ""
     for change in changes:
         values: Mapping[str, Any] = change.values
-        if change.action == "regularize":
+        if change.action != "argument":
             role = str(values["role"])
             word = {"gamma": "depthwise", "beta": "bias"}.get(role, role) if depthwise else role
-            penalty = f"keras.regularizers.L2({values['l2']:g})" if values["l2"] else "None"
-            held.append(f"{word}_regularizer={penalty}")
+            what = "regularizer" if change.action == "regularize" else "constraint"
+            held.append(f"{word}_{what}={holder(change)}")
             continue
         for key, value in values.items():
             if key != "padding" or isinstance(value, str):

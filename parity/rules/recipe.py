@@ -40,13 +40,14 @@ def _beyond(run: Comparison, ref: Recipe) -> Iterator[Finding]:
     words = {
         "gradient_accumulation_steps": "moves the weights once in {} steps, by the mean of the gradients since",
         "ema_overwrite_frequency": "takes an average of the weights over them, every {} updates",
+        "ema_momentum": "weighs the old average of the weights with {}",
     }
     for name, said in words.items():
         mine, theirs = ref.extras.get(name), keras.extras.get(name)
-        if mine == theirs:
+        if mine == theirs or (name == "ema_momentum" and not (mine and theirs)):
             continue
         who, other = ("Keras'", "the reference") if theirs else ("The reference's", "Keras")
-        rest = "does not" if not (mine and theirs) else f"every {mine}"
+        rest = "does not" if not (mine and theirs) else f"with {mine}" if name == "ema_momentum" else f"every {mine}"
         off = {"use_ema": bool(mine)} if name == "ema_overwrite_frequency" else {}
         yield finding(
             "optimizer-kind",
@@ -239,9 +240,10 @@ def _differ_later(ref: Recipe, keras: Recipe) -> bool:
     still = [law.kind in ("constant", "epochs") and len(set(law.values)) < 2 for law in (mine, theirs)]
     if any(still):
         return not all(still)
-    return (mine.kind, mine.values, mine.decay, dict(mine.config)) != (
-        theirs.kind, theirs.values, theirs.decay, dict(theirs.config),
-    )  # fmt: skip
+    return (mine.kind, dict(mine.config)) != (theirs.kind, dict(theirs.config)) or not (
+        len(mine.values) == len(theirs.values)
+        and all(map(_equal, (*mine.values, mine.decay), (*theirs.values, theirs.decay)))
+    )
 
 
 # Clipping -------------------------------------------------------------------------------------------------------------

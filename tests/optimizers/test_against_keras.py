@@ -10,6 +10,7 @@ import pytest
 from parity.frameworks.keras.recipes import recipe_of
 from parity.network import Param
 from parity.optimizers import RULES, OpaqueRule
+from parity.optimizers.constraints import BOUNDS, bounded
 from parity.optimizers.updater import Updater
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -43,6 +44,27 @@ LEGACY: list[tuple[str, dict[str, Any]]] = [
 
 def test_every_rule_is_held_against_keras() -> None:
     assert {rule.__name__ for rule in RULES} == {name.replace("AdamW", "Adam") for name, _ in CASES}
+
+
+BOUND = [
+    ("MaxNorm", {"max_value": 0.7, "axis": [0, 1, 2]}),
+    ("MinMaxNorm", {"min_value": 0.5, "max_value": 0.8, "rate": 0.3}),
+    ("NonNeg", {}),
+    ("UnitNorm", {"axis": -1}),
+]
+
+
+def test_every_constraint_is_held_against_keras() -> None:
+    import keras
+
+    value = np.random.default_rng(0).standard_normal((3, 3, 2, 4)).astype(np.float32)
+    assert {name for name, _ in BOUND} == set(BOUNDS)
+    for name, config in BOUND:
+        wanted = np.asarray(getattr(keras.constraints, name)(**config)(value))
+        assert np.abs(wanted - value).max() > 0.1
+        assert np.abs(bounded(value, {"class_name": name, "config": config}) - wanted).max() < 1e-6
+    assert bounded(value, {}) is value
+    assert bounded(value, {"class_name": "OfSomeone", "config": {}}) is value
 
 
 def course(optimizer: Any, variables: list[Any], grads: list[list[np.ndarray]], constant: Any) -> list[np.ndarray]:

@@ -47,6 +47,7 @@ class Port:
         policy: of every layer.
         metrics: of `compile()`.
         legacy: whether tf_keras makes it.
+        held: what each layer is given besides, of the module and the layer's name.
     """
 
     optimizer: Any = ("SGD", {"momentum": 0.9})
@@ -57,6 +58,7 @@ class Port:
     policy: str = "float32"
     metrics: tuple[str, ...] = ()
     legacy: bool = False
+    held: Callable[[Any, str], dict[str, Any]] | None = None
 
     def build(self) -> Any:
         import keras
@@ -70,6 +72,7 @@ class Port:
             penalties = {}
             if self.decay and name in self.decayed:
                 penalties = {f"{part}_regularizer": k.regularizers.L2(self.decay / 2) for part in ("kernel", "bias")}
+            penalties |= self.held(k, name) if self.held else {}
             made = k.layers.Dense(units, activation, name=name, dtype=self.policy, **penalties)
             made.trainable = name not in self.frozen
             t = made(t)
@@ -92,6 +95,28 @@ def law(k: Any, value: Any) -> Any:
 
 def sgd(**settings: Any) -> Port:
     return Port(("SGD", {"momentum": 0.9, **settings}))
+
+
+def bare(held: Callable[[Any, str], dict[str, Any]] | None = None) -> Port:
+    """No decay, and what is given."""
+    return Port(decay=0.0, held=held)
+
+
+def l1(size: float, bias: bool = False) -> Port:
+    part = "bias" if bias else "kernel"
+    return bare(lambda k, name: {f"{part}_regularizer": k.regularizers.L1(size)} if name == "fc2" else {})
+
+
+def orthogonal(k: Any, name: str) -> dict[str, Any]:
+    return {"kernel_regularizer": k.regularizers.OrthogonalRegularizer(0.01)}
+
+
+def short(k: Any, name: str) -> dict[str, Any]:
+    return {"kernel_constraint": k.constraints.MaxNorm(0.9)}
+
+
+def positive(k: Any, name: str) -> dict[str, Any]:
+    return {"bias_constraint": k.constraints.NonNeg()}
 
 
 def other(name: str, decay: float = twins.DECAY, **settings: Any) -> Port:
@@ -205,6 +230,11 @@ ROWS = [
     Row(MISSING, "in Keras only", Port(), BARE, layer="fc1"),
     Row(MISSING, "inside a class", Port(own(lambda k, g, v, lr: (g + 0.01 * v, lr))), layer="fc1"),
     Row(MISSING, "the reference's is decoupled", other("Adam", 0.0), other("AdamW", 0.0)),
+    Row(MISSING, "an L1 penalty in Keras", l1(1e-3), BARE, layer="fc2", at=("fc2", "kernel", 1)),
+    Row(MISSING, "an L1 penalty in the reference", bare(), l1(1e-4, bias=True), layer="fc2", small=True,
+        at=("fc2", "bias", 2)),
+    Row(MISSING, "another penalty", bare(orthogonal), bare(), layer="fc1"),
+    Row(MISSING, "another penalty in the reference", bare(), bare(orthogonal), layer="fc1"),
     Row(DECOUPLED, "SGD", Port(("SGD", {"momentum": 0.9, "weight_decay": 0.1}), 0.0), {"weightDecay": 0.1},
         at=("fc1", "kernel", 2)),
     Row(DECOUPLED, "AdamW", other("AdamW", 0.0, weight_decay=5e-4), ADAM, small=True),
@@ -229,6 +259,11 @@ ROWS = [
     Row(KIND, "beta2 of Adam", other("Adam", beta_2=0.998), ADAM, small=True),
     Row(KIND, "a class of its own", Port(own(lambda k, g, v, lr: (k.ops.sign(g), lr)))),
     Row(KIND, "accumulates", sgd(gradient_accumulation_steps=2)),
+    Row(KIND, "accumulates for longer than was run", sgd(gradient_accumulation_steps=8)),
+    Row(KIND, "another average", *(sgd(use_ema=True, ema_overwrite_frequency=2, ema_momentum=m) for m in (0.9, 0.8)),
+        at=("fc1", "kernel", 2)),
+    Row(KIND, "a bounded norm", bare(short), BARE, layer="fc1"),
+    Row(KIND, "no negative bias in the reference", bare(), bare(positive), layer="fc1", at=("fc1", "bias", 1)),
     Row("layer-frozen", "in Keras", Port(frozen=("fc1",)), layer="fc1"),
     Row("layer-frozen", "in the reference", sgd(), rates=(0.0, 0.0), layer="fc1"),
     Row("layer-frozen", "the last", Port(frozen=("fc2",)), layer="fc2", at=("fc2", "kernel", 1), small=True),
@@ -294,6 +329,9 @@ CLEAN = [
     ("accumulation", sgd(gradient_accumulation_steps=2), sgd(gradient_accumulation_steps=2)),
     ("an average beside the weights", sgd(use_ema=True), {}),
     ("a class that adds nothing", Port(own(lambda k, g, v, lr: (g, lr))), {}),
+    ("one penalty", l1(1e-3), l1(1e-3)),
+    ("one bound", bare(short), bare(short)),
+    ("an average, taken alike", *[sgd(use_ema=True, ema_overwrite_frequency=2)] * 2),
     ("a scaled loss", sgd(loss_scale_factor=128.0), {}),
     ("tf_keras' decay of 0", Port(("SGD", {"momentum": 0.9, "decay": 0.0}), legacy=True), {}),
     ("one metric", Port(loss="categorical_crossentropy", metrics=("binary_accuracy",)),

@@ -20,7 +20,7 @@ from parity.recipe import Recipe
 
 __all__ = ["LAYERS", "Edited", "EditedRunner", "apply"]
 
-LAYERS = ("argument", "replace", "insert", "remove", "rewire", "regularize", "weights", "trainable")
+LAYERS = ("argument", "replace", "insert", "remove", "rewire", "regularize", "constrain", "weights", "trainable")
 """The actions that change layers."""
 
 _FAULTS = (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError)

@@ -14,8 +14,10 @@ from parity.frameworks.keras.kinds import (
     NOISE,
     activation_kind,
     axes_of,
+    described,
     initializer_text,
     kind_of,
+    other_penalty,
     penalty_coefficients,
     role_of,
 )
@@ -325,6 +327,7 @@ def _params(
                 pid = f"{place.path}.{role}#{again}"
             regularizer = getattr(variable, "regularizer", None) or getattr(place.item, f"{word}_regularizer", None)
             l1, l2 = penalty_coefficients(regularizer)
+            bound = getattr(variable, "constraint", None) or getattr(place.item, f"{word}_constraint", None)
             shape = tuple(int(n) for n in variable.shape)
             params[pid] = Param(
                 id=pid,
@@ -335,6 +338,8 @@ def _params(
                 trainable=id(variable) in trained,
                 l1=l1,
                 l2=l2,
+                penalty=other_penalty(regularizer),
+                constraint=described(bound),
                 initializer=initializer_text(config.get(f"{word}_initializer")),
                 source=source,
             )

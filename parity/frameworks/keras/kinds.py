@@ -18,9 +18,11 @@ __all__ = [
     "NOISE",
     "activation_kind",
     "axes_of",
+    "described",
     "fuses",
     "initializer_text",
     "kind_of",
+    "other_penalty",
     "penalty_coefficients",
     "plain_settings",
     "role_of",
@@ -145,6 +147,28 @@ def penalty_coefficients(value: Any) -> tuple[float, float]:
         config = value.get("config") or {}
         return float(config.get("l1") or 0.0), float(config.get("l2") or 0.0)
     return float(getattr(value, "l1", 0.0) or 0.0), float(getattr(value, "l2", 0.0) or 0.0)
+
+
+def other_penalty(value: Any) -> dict[str, Any]:
+    """Class and settings of a regularizer that is no sum of L1 and L2; empty for those, and for none."""
+    found = described(value)
+    words = str(found.get("class_name", "")).lower().replace("_", "")
+    return {} if words in ("", "l1", "l2", "l1l2") or any(penalty_coefficients(value)) else found
+
+
+def described(value: Any) -> dict[str, Any]:
+    """Class and settings of a regularizer or a constraint: a config, a name, or a live object; empty for none."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"class_name": "".join(part.capitalize() for part in value.split("_")), "config": {}}
+    if not isinstance(value, Mapping):
+        name = getattr(value, "__name__", type(value).__name__)
+        value = {"class_name": name, "config": value.get_config() if hasattr(value, "get_config") else {}}
+    config = value.get("config")
+    settings = config if isinstance(config, Mapping) else {}
+    kept = {key: held for key, held in settings.items() if key not in ("dtype", "name")}
+    return {"class_name": str(value.get("class_name", "")).split(">")[-1], "config": kept}
 
 
 def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,14 @@ from typing import Any
 
 from parity.frameworks.keras.configs import Call, Walk
 from parity.frameworks.keras.files import KerasFile
-from parity.frameworks.keras.kinds import axes_of, initializer_text, penalty_coefficients, role_of
+from parity.frameworks.keras.kinds import (
+    axes_of,
+    described,
+    initializer_text,
+    other_penalty,
+    penalty_coefficients,
+    role_of,
+)
 from parity.frameworks.keras.stored import Stored
 from parity.frameworks.keras.variables import SUBLAYERS, split, variables_of
 from parity.layers import Kind
@@ -102,7 +109,8 @@ def params_of(file: KerasFile, call: Call, kind: Kind, arrays: Sequence[Stored])
         word = {"W": "kernel", "b": "bias"}.get(word, word)
         settings = _settings_of(name, config)
         initial = settings.get(f"{word}_initializer", settings.get("init") if role == "kernel" else None)
-        l1, l2 = penalty_coefficients(settings.get(f"{word}_regularizer"))
+        regularizer = settings.get(f"{word}_regularizer")
+        l1, l2 = penalty_coefficients(regularizer)
         pid, again = f"{call.path}.{role}", 1
         while pid in found:
             again += 1
@@ -115,6 +123,8 @@ def params_of(file: KerasFile, call: Call, kind: Kind, arrays: Sequence[Stored])
             trainable=bool(config.get("trainable", True)) and role not in _STATISTICS,
             l1=l1,
             l2=l2,
+            penalty=other_penalty(regularizer),
+            constraint=described(settings.get(f"{word}_constraint")),
             initializer=initializer_text(initial) if settings is config else None,
             source=stored.name,
         )

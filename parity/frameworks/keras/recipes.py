@@ -144,13 +144,17 @@ def recipe_of(
         metrics=metrics,
         steps_done=steps_done,
         origin=origin,
-        extras={key: config[key] for key in _MOVING if config.get(key)},
+        extras=_moving(config),
         notes=(*remarks, *_extras(config)),
     )
 
 
-_MOVING = ("ema_overwrite_frequency", "gradient_accumulation_steps")
-"""Settings that move the weights otherwise than the rule does; an average that is only kept beside them does not."""
+def _moving(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that move the weights otherwise than the rule does; an average that is only kept does not."""
+    words = ["gradient_accumulation_steps"]
+    if config.get("use_ema") and config.get("ema_overwrite_frequency"):
+        words += ["ema_overwrite_frequency", "ema_momentum"]
+    return {key: config[key] for key in words if config.get(key)}
 
 
 def _clip(config: Mapping[str, Any], old: bool) -> dict[str, float]:

@@ -10,7 +10,9 @@ An edit is `(action, layer, values)`. A layer is named by its path, `"block1/con
                 one that joins several, paths of layers (what they make themselves, whatever is put behind them)
     remove      nothing; what read the layer reads what the layer read
     rewire      `inputs`: paths to read, in order; or `order`: a permutation; or `behind`: the layer to move it behind
-    regularize  `role` and `l2`, the coefficient of its L2 penalty; 0 takes the penalty off
+    regularize  `role`, and `l2` and `l1`, the coefficients of its penalty, or `penalty`, `class_name` and `config` of
+                another one; none of them takes the penalty off
+    constrain   `role` and `constraint`, its `class_name` and `config`; empty to take it off
     weights     `role` and `value`, in the layer's own layout
     trainable   `trainable`
 """
@@ -334,11 +336,27 @@ class Plan:
             part.inputs = [str(name) for name in values["inputs"]]
 
     def _regularize(self, path: str, values: dict[str, Any]) -> None:
-        part, role = self.part(path), str(values["role"])
-        config = part.config
+        held, made = values.get("penalty"), self.keras.regularizers
+        l1, l2 = float(values.get("l1") or 0), float(values.get("l2") or 0)
+        if held:
+            value = getattr(made, held["class_name"])(**held["config"])
+        elif l1 and l2:
+            value = made.L1L2(l1, l2)
+        else:
+            value = made.L1(l1) if l1 else made.L2(l2) if l2 else None
+        self._of_parameter(path, str(values["role"]), "regularizer", value)
+
+    def _constrain(self, path: str, values: dict[str, Any]) -> None:
+        held = values["constraint"]
+        value = getattr(self.keras.constraints, held["class_name"])(**held["config"]) if held else None
+        self._of_parameter(path, str(values["role"]), "constraint", value)
+
+    def _of_parameter(self, path: str, role: str, what: str, value: Any) -> None:
+        """A regularizer or a constraint of a parameter, in the words of its layer's class."""
+        part = self.part(path)
         for name in ROLES.get(role, (role,)):
-            for key in (f"{name}_regularizer", f"{name.removesuffix('_kernel')}_regularizer"):
-                if key in config:
-                    part.arguments[key] = self.keras.regularizers.L2(float(values["l2"])) if values["l2"] else None
+            for key in (f"{name}_{what}", f"{name.removesuffix('_kernel')}_{what}"):
+                if key in part.config:
+                    part.arguments[key] = value
                     return
-        raise ValueError(f"{path} ({type(part.item).__name__}) takes no regularizer of its {role}")
+        raise ValueError(f"{path} ({type(part.item).__name__}) takes no {what} of its {role}")

@@ -172,9 +172,18 @@ class Clone(Way):
 
     def _arguments(self, new: Mapping[str, Any]) -> str:
         """Arguments as the code of a dict."""
-        l2 = self._engine.keras.regularizers.L2
-        words = {k: f"keras.regularizers.L2({code.value(float(v.l2))})" for k, v in new.items() if isinstance(v, l2)}
+        words = {key: _holder(value) for key, value in new.items() if key.endswith(("_regularizer", "_constraint"))}
         return "{" + ", ".join(f"{code.text(k)}: {words.get(k) or code.value(v)}" for k, v in new.items()) + "}"
+
+
+def _holder(value: Any) -> str:
+    """A regularizer or a constraint of Keras' own as code; empty for none."""
+    if value is None:
+        return ""
+    module = "keras.constraints" if "constraint" in type(value).__module__ else "keras.regularizers"
+    given = [(key, code.value(held)) for key, held in value.get_config().items()]
+    alone = len(given) == 1 and given[0][0] in ("l1", "l2")
+    return f"{module}.{type(value).__name__}({given[0][1] if alone else ', '.join(f'{k}={v}' for k, v in given)})"
 
 
 def way_of(engine: Engine, model: Any, edited: Edited, why: Sequence[str]) -> Way:
