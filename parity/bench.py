@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -102,6 +102,7 @@ class Trial:
         self.named = bench.named[pair.ref.name]
         self.is_loss = isinstance(pair.ref.kind, Loss)
         observed = bench.observed
+        self._truths: dict[str, Local] = {}
         backward = backward and bench.backward
         # A pass may make its gradients when they are asked for: forward only, none is.
         self.upstream_ref = observed.output_grads.get(pair.ref.output) if backward else None
@@ -173,8 +174,15 @@ class Trial:
 
     # ---- runs
 
-    def run_ref(self, *, precision: int = 32, ties: str = "column", runner: Runner | None = None) -> Local:
-        """The reference's unit on the reference's inputs."""
+    def run_ref(
+        self,
+        *,
+        precision: int = 32,
+        ties: str = "column",
+        runner: Runner | None = None,
+        wanted: Collection[str] | None = None,
+    ) -> Local:
+        """The reference's unit on the reference's inputs; `wanted`: see `Runner.isolate`."""
         return (runner or self.bench.ref).isolate(
             self.pair.ref.layers,
             self.ref_feeds,
@@ -184,6 +192,7 @@ class Trial:
             masks=self.bench.ref_masks,
             ties=ties,
             precision=precision,
+            wanted=wanted,
         )
 
     def run_keras(self, *, precision: int = 32) -> Local:
@@ -241,13 +250,27 @@ class Trial:
         except NotImplementedError:
             return None
 
-    @cached_property
-    def truth(self) -> Local | None:
-        """The reference in float64 on the same float32 inputs; None where it cannot be run so."""
-        try:
-            return self.run_ref(precision=64)
-        except NotImplementedError:
-            return None
+    def truth(self, name: str) -> Array | None:
+        """A tensor of the reference in float64 on the same float32 inputs; None where it cannot be run so.
+
+        The first one that is asked for is made alone, since most pairs leave no more than one in doubt.
+        """
+        made = self._truths.get(name) or self._truths.get("")
+        if made is None:
+            wanted = None if self._truths else self._behind(name)
+            try:
+                made = self.run_ref(precision=64, wanted=wanted)
+            except NotImplementedError:
+                return None
+            self._truths["" if wanted is None else name] = made
+        return self.tensor(made, "ref", name)
+
+    def _behind(self, name: str) -> tuple[str, ...]:
+        """The reference's tensors or parameters whose gradients make up one tensor of its pair."""
+        if name in self.named.sources:
+            return self.named.sources[name][:1]
+        link = self.named.gradients.get(name)
+        return () if link is None else tuple(link.ref)
 
     @cached_property
     def referee(self) -> Local | None:

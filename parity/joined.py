@@ -8,7 +8,7 @@ model so; the model itself is run as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -206,6 +206,7 @@ class _Joined:
         params: Mapping[str, Array] | None = None,
         ties: str = "column",
         precision: int = 32,
+        wanted: Collection[str] | None = None,
     ) -> Local:
         """Only these layers, a joined map fed and taken in its pieces."""
         real: list[str] = []
@@ -215,6 +216,7 @@ class _Joined:
         local = self.inner.isolate(
             real, self._parted(feeds), labels=labels, upstream=None if upstream is None else self._parted(upstream),
             mode=mode, masks=masks, params=params, ties=ties, precision=precision,
+            wanted=None if wanted is None else self._in_pieces(wanted),
         )  # fmt: skip
         for join in self.joins:
             for tensors in (local.outputs, local.input_grads):
@@ -224,6 +226,9 @@ class _Joined:
     def _join(self, join: _Join, tensors: dict[str, Array]) -> None:
         if all(piece in tensors for piece in join.pieces):
             tensors[join.tensor] = np.concatenate([tensors[piece] for piece in join.pieces], axis=-1)
+
+    def _in_pieces(self, names: Collection[str]) -> set[str]:
+        return {*names, *(piece for join in self.joins if join.tensor in names for piece in join.pieces)}
 
     def _parted(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         made = dict(tensors)

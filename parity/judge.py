@@ -64,12 +64,14 @@ class Verdict:
         return float(np.sqrt(np.mean(np.square(self.floor))))
 
 
-def examine(trial: Trial) -> list[Verdict]:
-    """Judge every isolated tensor of a pair."""
-    return _Judge(trial).verdicts()
+def examine(trial: Trial, *, gradients_only: bool = False) -> list[Verdict]:
+    """Judge every isolated tensor of a pair, or only its gradients."""
+    return _Judge(trial, gradients_only=gradients_only).verdicts()
 
 
-def at_first_sight(trial: Trial, ref: Local, keras: Local) -> list[Verdict] | None:
+def at_first_sight(
+    trial: Trial, ref: Local, keras: Local, *, gradients_only: bool = False
+) -> tuple[list[Verdict] | None, dict[str, Distance]]:
     """The verdicts on a pair whose two end-to-end results agree to the noise floor, though each had its own inputs.
 
     Where nothing before the pair is at fault those inputs differ by rounding, and a fault of the pair that is larger
@@ -79,19 +81,22 @@ def at_first_sight(trial: Trial, ref: Local, keras: Local) -> list[Verdict] | No
         trial: of the pair; nothing is run.
         ref: what the reference's unit made of its own inputs and gradients.
         keras: the same of the Keras unit.
+        gradients_only: leave what it makes out.
 
     Returns:
-        A match for each tensor, without a figure for the pair alone; None where one is in doubt.
+        A match for each tensor, without a figure for the pair alone, or None where one is in doubt; and by tensor how
+        far apart the results are, of those that were looked at.
     """
     if trial.bench.limits is not None or trial.absent or (trial.bench.mode == "train" and trial.draws):
-        return None
+        return None, {}
     seen = Trial(trial.bench, trial.pair)
     seen.__dict__.update(ref_local=ref, keras_local=keras)
+    sight = _Sight(seen, gradients_only=gradients_only)
     try:
-        found = _Sight(seen).verdicts()
+        found = sight.verdicts()
     except _Doubt:
-        return None
-    return found if all(verdict.status == "match" for verdict in found) else None
+        return None, sight.apart
+    return (found if all(verdict.status == "match" for verdict in found) else None), sight.apart
 
 
 class _Doubt(Exception):
@@ -99,34 +104,44 @@ class _Doubt(Exception):
 
 
 class _Judge:
-    """The tiers, for the tensors of one pair."""
+    """The tiers, for the tensors of one pair; `apart` holds the distances of its float32 results."""
 
-    def __init__(self, trial: Trial) -> None:
-        self.trial = trial
+    def __init__(self, trial: Trial, *, gradients_only: bool = False) -> None:
+        self.trial, self.gradients_only = trial, gradients_only
+        self.apart: dict[str, Distance] = {}
 
     def verdicts(self) -> list[Verdict]:
         """Its output (or loss), its input gradients, its parameters' gradients."""
-        phase = "loss" if self.trial.is_loss else "forward"
-        name = "loss" if self.trial.is_loss else "output"
-        if self.trial.absent:
-            made = [Verdict(phase, name, "unverified", note=self.trial.absent)]
-            return made + ([Verdict("backward", "dx", "unverified", note=self.trial.absent)] * self.trial.backward)
-        if self.trial.bench.mode == "train" and self.trial.draws:
-            note = "draws random numbers and leaves no mask that both sides could be given"
-            made = [Verdict(phase, name, "unverified", note=note)]
-            return made + ([Verdict("backward", "dx", "unverified", note=note)] if self.trial.backward else [])
-        try:
-            self.trial.keras_local  # noqa: B018  (runs it)
-        except Unfit as problem:
-            made = [Verdict(phase, name, "unverified", note=str(problem))]
-            return made + ([Verdict("backward", "dx", "unverified", note=str(problem))] if self.trial.backward else [])
-        made = [self._loss() if self.trial.is_loss else self._output()]
-        if made[0].status == "match" and self._drops_otherwise():
-            made[0] = replace(made[0], status="born", note="one side drops whole channels, the other single values")
+        reason = self._unseen()
+        if reason:
+            made = [] if self.gradients_only else [Verdict(*self._made, "unverified", note=reason)]
+            return made + [Verdict("backward", "dx", "unverified", note=reason)] * self.trial.backward
+        made = []
+        if not self.gradients_only:
+            made.append(self._loss() if self.trial.is_loss else self._output())
+            if made[0].status == "match" and self._drops_otherwise():
+                made[0] = replace(made[0], status="born", note="one side drops whole channels, the other single values")
         if self.trial.backward:
             made += self._input_gradients()
             made += self._parameter_gradients()
         return made
+
+    @property
+    def _made(self) -> tuple[str, str]:
+        """The phase and the name of what the pair makes."""
+        return ("loss", "loss") if self.trial.is_loss else ("forward", "output")
+
+    def _unseen(self) -> str:
+        """Why nothing of the pair can be judged; empty where it can."""
+        if self.trial.absent:
+            return self.trial.absent
+        if self.trial.bench.mode == "train" and self.trial.draws:
+            return "draws random numbers and leaves no mask that both sides could be given"
+        try:
+            self.trial.keras_local  # noqa: B018  (runs it)
+        except Unfit as problem:
+            return str(problem)
+        return ""
 
     def _drops_otherwise(self) -> bool:
         """Whether the two dropouts draw by other laws, which tensors made with one mask cannot show."""
@@ -184,7 +199,7 @@ class _Judge:
         fitted = shaped(actual, expected.shape)
         if fitted is None:
             return Verdict(phase, tensor, "born", note=f"shape {actual.shape[1:]} against {expected.shape[1:]}")
-        apart = distance(fitted, expected)
+        apart = self.apart[tensor] = distance(fitted, expected)
         if self.trial.bench.limits is not None:
             return self._by_limits(phase, tensor, fitted, expected, apart, floor)
         x_floor = apart.x_floor(floor)
@@ -231,20 +246,25 @@ class _Judge:
             tied = self._tied(phase, tensor, floor, actual, expected, apart)
             if tied is not None:
                 return tied
+        truth = self.trial.truth(tensor)
+        own = None if truth is None else distance(expected, truth)
+        raised = np.maximum(floor, own.channel_rms) if own is not None and own.finite else floor
+        near = None if truth is None else distance(actual, truth).x_floor(raised)
+        if near is not None and near <= CLEAN and own is not None and own.x_floor(floor) <= CLEAN:
+            # Both came out where float64 does: neither need show that it repeats itself.
+            return Verdict(phase, tensor, "match", near, raised, apart)
+        once = self.trial.tensor(self.trial.ref_again, "ref", tensor) if self.trial.ref_again else None
+        ref_rests = once is None or distance(once, expected).x_floor(floor) <= CLEAN
+        if near is not None and near <= CLEAN and ref_rests:
+            return Verdict(phase, tensor, "match", near, raised, apart)
         again = self.trial.tensor(self.trial.keras_again, "keras", tensor)
         repeated = None if again is None else shaped(again, expected.shape)
         if repeated is not None and distance(repeated, actual).x_floor(floor) > CLEAN:
             return Verdict(phase, tensor, "unverified", x_floor, floor, apart, RESTLESS)
-        once = self.trial.tensor(self.trial.ref_again, "ref", tensor) if self.trial.ref_again else None
-        if once is not None and distance(once, expected).x_floor(floor) > CLEAN:
+        if not ref_rests:
             return Verdict(phase, tensor, "unverified", x_floor, floor, apart, RESTLESS_REF)
-        truth = self.trial.tensor(self.trial.truth, "ref", tensor) if self.trial.truth else None
-        if truth is not None:
-            own = distance(expected, truth)
-            floor = np.maximum(floor, own.channel_rms) if own.finite else floor
-            x_floor = distance(actual, truth).x_floor(floor)
-            if x_floor <= CLEAN:
-                return Verdict(phase, tensor, "match", x_floor, floor, apart)
+        if truth is not None and near is not None:
+            floor, x_floor = raised, near
             if self.trial.low_precision:
                 note = f"Keras computes in {self.trial.low_precision}"
                 return Verdict(phase, tensor, "born", x_floor, floor, apart, note)

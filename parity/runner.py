@@ -7,7 +7,7 @@ framework can be the reference and any the actual side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -160,6 +160,7 @@ class Runner(Protocol):
         params: Mapping[str, np.ndarray] | None = None,
         ties: str = "column",
         precision: int = 32,
+        wanted: Collection[str] | None = None,
     ) -> Local:
         """Run only these layers, on these inputs; nothing of the model's state changes.
 
@@ -174,6 +175,7 @@ class Runner(Protocol):
             params: param id → value to use instead of the present one.
             ties: see `Context.ties`.
             precision: 32 or 64 bits of the computation. Raises NotImplementedError where a layer cannot run in 64.
+            wanted: tensors and param ids whose gradients are asked for; those of others may be missing. None: of all.
         """
         ...
 

@@ -260,6 +260,10 @@ class Lane:
         put = self._put_param_gradients
         return found | {key: value for key, value in put.items() if wanted is None or key in wanted}
 
+    def sole(self, tensor: str) -> bool:
+        """Whether one node alone reads a tensor, so that what it makes of its gradient is the whole of it."""
+        return len(self._readers.get(tensor, ())) == 1
+
     def _unbacked(self, tensor: str) -> list[Node]:
         """The nodes behind a tensor whose backward run is missing, the last one first."""
         found: set[str] = set()

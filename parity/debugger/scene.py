@@ -22,7 +22,7 @@ from parity.propagation import Propagation, seen_tensor
 from parity.report import Probe
 from parity.runner import Pass
 from parity.tensors import shaped
-from parity.tolerance import CLEAN, distance
+from parity.tolerance import CLEAN, Distance, distance
 
 __all__ = ["How", "Scene"]
 
@@ -202,11 +202,11 @@ class Scene:
         self.set_weights(bench, pair)
         self._run_both(pair, backward)
         tainted = self._tainted(pair, phase, before)
-        sight: list[Verdict] | None = None
+        apart: dict[str, Distance] = {}
         try:
             trial = bench.trial(pair)
-            sight = None if tainted or self._touched else self._at_first_sight(trial)
-            found = examine(trial) if sight is None else sight
+            sight, apart = (None, apart) if tainted or self._touched else self._at_first_sight(trial)
+            found = examine(trial, gradients_only=backward) if sight is None else sight
         except (ParityError, NotImplementedError, Blocked) as problem:
             name = "dx" if backward else "loss" if phase == "loss" else "output"
             found = [Verdict(phase, name, "unverified", note=" ".join(str(problem).split()))]
@@ -215,20 +215,26 @@ class Scene:
         known = [verdict for verdict in self.run.verdicts.get(name, []) if verdict.phase != phase]
         self.run.verdicts[name] = known + here
         for verdict in here:
-            if sight is not None and verdict.tensor not in self.run.named[name].sources:
-                assert verdict.distance is not None  # the two end-to-end tensors were held against each other
-                self.run.apart[name, verdict.tensor] = verdict.distance
-            else:  # of an input's gradient it is the layer's own share that was judged
+            if verdict.tensor in apart and self._end_to_end(pair, verdict.tensor):
+                self.run.apart[name, verdict.tensor] = apart[verdict.tensor]
+            else:
                 self._measure(pair, verdict.tensor)
         probes = [self._probe(pair, verdict, tainted) for verdict in here]
         return [probe if self.step == 1 else replace(probe, step=self.step) for probe in probes]
 
-    def _at_first_sight(self, trial: Trial) -> list[Verdict] | None:
-        """What the two end-to-end runs alone can say of a pair."""
+    def _at_first_sight(self, trial: Trial) -> tuple[list[Verdict] | None, dict[str, Distance]]:
+        """What the two end-to-end runs alone can say of a pair, and how far apart their tensors are."""
         pair, backward = trial.pair, trial.bench.backward
         seen = [lane.seen(unit.name, backward) for lane, unit in ((self.ref, pair.ref), (self.keras, pair.keras))]
         mine, theirs = seen
-        return None if mine is None or theirs is None else at_first_sight(trial, mine, theirs)
+        if mine is None or theirs is None:
+            return None, {}
+        return at_first_sight(trial, mine, theirs, gradients_only=backward)
+
+    def _end_to_end(self, pair: Pair, name: str) -> bool:
+        """Whether what a pair shows of its own tensor is the whole of it: of an input's gradient it may be a share."""
+        source, *theirs = self.run.named[pair.ref.name].sources.get(name, ("",))
+        return not source or (len(theirs) == 1 and self.ref.sole(source) and self.keras.sole(theirs[0]))
 
     def _run_both(self, pair: Pair, backward: bool) -> None:
         for lane, unit in ((self.ref, pair.ref), (self.keras, pair.keras)):

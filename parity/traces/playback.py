@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -157,6 +157,7 @@ class TraceRunner:
         params: Mapping[str, Array] | None = None,
         ties: str = "column",
         precision: int = 32,
+        wanted: Collection[str] | None = None,
     ) -> Local:
         """What was recorded of these layers, where they are fed what was recorded.
 

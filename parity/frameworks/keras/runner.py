@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -321,6 +321,7 @@ class KerasRunner:
         params: Mapping[str, np.ndarray] | None = None,
         ties: str = "column",
         precision: int = 32,
+        wanted: Collection[str] | None = None,
     ) -> Local:
         """Only these layers, with the model's own layer objects (float64 copies of them for `precision=64`)."""
         found = self._replay.run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ class Settings:
         ties: see `Context.ties`.
         precision: 32 or 64 bits.
         backward: whether gradients will be wanted.
+        wanted: tensors and param ids whose gradients will be wanted; None: of all.
     """
 
     mode: str = "train"
@@ -39,6 +40,11 @@ class Settings:
     ties: str = "column"
     precision: int = 32
     backward: bool = True
+    wanted: Collection[str] | None = None
+
+    def differentiates(self, name: str) -> bool:
+        """Whether the gradient with respect to a tensor or parameter will be wanted."""
+        return self.backward and (self.wanted is None or name in self.wanted)
 
     def __post_init__(self) -> None:
         if self.precision not in (32, 64):
@@ -97,7 +103,7 @@ class Execution:
         for id_ in dict.fromkeys(id_ for layer in layers for id_ in layer.params.values()):
             if id_ not in weights:
                 raise CannotCompare(f"{network.name}: the value of {id_} is not known")
-            grad = settings.backward and network.params[id_].trainable
+            grad = settings.differentiates(id_) and network.params[id_].trainable
             self._leaves[id_] = weight_tensor(np.asarray(weights[id_]), settings.precision, grad)
 
     def forward(self, keep: set[str] | None = None) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ that the file holds, where parity can run it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -293,6 +293,7 @@ class RecordedRunner(MatConvNetRunner):
         params: Mapping[str, Array] | None = None,
         ties: str = "column",
         precision: int = 32,
+        wanted: Collection[str] | None = None,
     ) -> Local:
         """Parity's own run of these layers; of a layer whose code only MatConvNet had, what was recorded.
 
@@ -303,7 +304,7 @@ class RecordedRunner(MatConvNetRunner):
         if not foreign:
             return super().isolate(
                 layers, feeds, labels=labels, upstream=upstream, mode=mode, masks=masks, params=params, ties=ties,
-                precision=precision,
+                precision=precision, wanted=wanted,
             )  # fmt: skip
         seen = self.recording.seen
         recorded = all(np.array_equal(value, seen.outputs.get(name, ())) for name, value in feeds.items())

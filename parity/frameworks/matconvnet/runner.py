@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,6 +173,7 @@ class MatConvNetRunner:
         params: Mapping[str, np.ndarray] | None = None,
         ties: str = "column",
         precision: int = 32,
+        wanted: Collection[str] | None = None,
     ) -> Local:
         """Run only these layers, on these inputs; see `Runner.isolate`.
 
@@ -183,13 +184,14 @@ class MatConvNetRunner:
         chosen = [self.network[name] for name in layers]
         targets = Targets.of(labels, self.network)
         losses = [item for item in self.network.losses if item in chosen]
-        settings = Settings(mode, masks or {}, ties, precision, upstream is not None)
+        backward = upstream is not None and (wanted is None or len(wanted) > 0)
+        settings = Settings(mode, masks or {}, ties, precision, backward, wanted)
         weights = {**self._weights, **(params or {})}
         images = max((len(value) for value in feeds.values() if np.ndim(value)), default=0)
 
         def one(piece: Piece) -> Local:
             parts = replace(settings, masks=piece.of(settings.masks))
-            fed = {name: to_torch(value, precision, parts.backward) for name, value in piece.of(feeds).items()}
+            fed = {name: to_torch(v, precision, parts.differentiates(name)) for name, v in piece.of(feeds).items()}
             execution = Execution(self.network, chosen, fed, piece.targets(targets), weights, parts)
             tensors = execution.forward()
             made = {name: tensor for name, tensor in tensors.items() if name not in fed}
@@ -197,7 +199,7 @@ class MatConvNetRunner:
             local = Local(statistics=execution.statistics)
             local.losses = {item.name: float(shares[item.output].detach()) for item in losses}
             local.loss = sum(local.losses.values()) if losses else None
-            if upstream is not None:
+            if upstream is not None and backward:
                 given = {name: value for name, value in piece.of(upstream).items() if name in made}
                 above = {name: to_torch(value, precision) for name, value in given.items()}
                 sources = {name: made[name] for name in above} | {n: s for n, s in shares.items() if n not in above}

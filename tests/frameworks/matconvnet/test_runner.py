@@ -267,6 +267,24 @@ def test_a_connected_set_with_its_loss() -> None:
     assert not forward.param_grads
 
 
+def test_only_the_gradients_that_are_wanted_are_made() -> None:
+    """Each of them alone is, to the last bit, what it is among all."""
+    _, runner, x, y, _ = seed(PLAIN[0])
+    whole = runner.run({"input": x}, y)
+    given = {"feeds": {"pool1": whole.outputs["pool1"]}, "upstream": {"conv2": whole.output_grads["conv2"]}}
+    every = runner.isolate(["conv2"], **given)
+    for name, found in {**every.input_grads, **every.param_grads}.items():
+        alone = runner.isolate(["conv2"], **given, wanted=[name])
+        made = {**alone.input_grads, **alone.param_grads}
+        assert list(made) == [name]
+        np.testing.assert_array_equal(made[name], found)
+    assert set(every.input_grads) | set(every.param_grads) == {"pool1", "conv2.kernel", "conv2.bias"}
+    none = runner.isolate(["conv2"], **given, wanted=())
+    assert not none.input_grads
+    assert not none.param_grads
+    np.testing.assert_array_equal(none.outputs["conv2"], every.outputs["conv2"])
+
+
 def test_isolation_takes_other_parameters_and_changes_nothing() -> None:
     _, runner, x, _, _ = seed(PLAIN[0])
     before = runner.params()

@@ -1,0 +1,36 @@
+"""Distances of tensors: per channel, whatever their shapes, and of what is not finite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from parity.tolerance import channel_rms, distance
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (5,), (1, 1), (70, 3), (8, 33, 31, 16), (2, 700), (3, 2, 1100), (0, 4), (1025, 1)]
+)
+def test_a_distance_is_that_of_each_channel(shape):
+    """Also where rows of few channels are taken together, and some are left over."""
+    rng = np.random.default_rng(0)
+    expected = rng.standard_normal(shape).astype(np.float32)
+    actual = np.asarray(expected + 0.1 * rng.standard_normal(shape), np.float32)
+    gap = (actual.astype(np.float64) - expected).reshape(-1, shape[-1] if shape else 1)
+    found = distance(actual, expected)
+    np.testing.assert_allclose(found.channel_max, np.abs(gap).max(axis=0, initial=0), rtol=1e-5)
+    np.testing.assert_allclose(found.channel_rms, np.sqrt((gap**2).sum(axis=0) / max(1, len(gap))), rtol=1e-5)
+    assert found.max_abs == pytest.approx(np.abs(gap).max(initial=0), rel=1e-5)
+    rows = expected.reshape(gap.shape).astype(np.float64)
+    if expected.size:
+        np.testing.assert_allclose(channel_rms(expected), np.sqrt((rows**2).mean(axis=0)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 4095, 4099])
+def test_one_value_that_is_no_number_is_seen_wherever_it_is(place):
+    expected = np.ones((1025, 4), np.float32)
+    actual = expected + np.float32(0.5)
+    actual.reshape(-1)[place] = np.nan
+    assert not distance(actual, expected).finite
+    expected.reshape(-1)[place] = np.nan
+    assert distance(actual, expected).max_abs == 0.5
