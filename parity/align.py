@@ -19,6 +19,7 @@ from parity.anchors import anchored
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import data_inputs, matched_inputs
 from parity.layers import Loss, Merge, Opaque, Softmax
+from parity.layers.endings import apart_on_both, is_softmax_loss
 from parity.matching import follow, given_names, is_linear, likeness, pairing, stands_in, with_neighbours
 from parity.network import Network
 from parity.units import Unit, units
@@ -208,8 +209,9 @@ def align(
         BadUsage: the map names a layer that does not exist.
     """
     both = labelled and bool(ref.losses) and bool(keras.losses)
-    left = units(ref, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(keras))
-    right = units(keras, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(ref))
+    apart = apart_on_both(ref, keras)
+    left = units(ref, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(keras), apart=apart[0])
+    right = units(keras, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(ref), apart=apart[1])
     if not both:
         left, right = _ending_alike(left, right, keras), _ending_alike(right, left, ref)
     forced = _forced(left, right, mapping or Map())
@@ -248,9 +250,8 @@ def align(
 
 
 def _hold_softmax(network: Network) -> bool:
-    """Whether every loss of a network takes logits and applies softmax by itself."""
-    kinds = [layer.kind for layer in network.losses]
-    return bool(kinds) and all(isinstance(kind, Loss) and kind.function == "softmaxlog" for kind in kinds)
+    """Whether every loss of a network is the cross-entropy of a softmax, however it is written."""
+    return bool(network.losses) and all(is_softmax_loss(network, layer) for layer in network.losses)
 
 
 def _ending_alike(own: tuple[Unit, ...], others: tuple[Unit, ...], theirs: Network) -> tuple[Unit, ...]:

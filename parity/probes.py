@@ -36,13 +36,24 @@ def probe_inputs(network: Network | None, shapes: Mapping[str, tuple[int, ...]],
     return Batch(arrays, "a probe batch", counted_from_zero=True)
 
 
-def with_targets(batch: Batch, network: Network, rng: np.random.Generator) -> Batch:
-    """The batch with generated targets for every loss of a network."""
+def with_targets(
+    batch: Batch, network: Network, rng: np.random.Generator, partners: Mapping[str, Kind] | None = None
+) -> Batch:
+    """The batch with generated targets for every loss of a network.
+
+    Args:
+        batch: the batch.
+        network: whose losses.
+        rng: the generator.
+        partners: loss → the other side's loss. One that takes classes decides: every loss takes those.
+    """
     labelled = {network.label_of(layer): layer for layer in network if network.label_of(layer)}
     made: dict[str, np.ndarray] = {}
     for label, layer in labelled.items():
         name = "y" if len(labelled) == 1 else f"y_{label.split(':', 1)[-1]}"
-        made[name] = targets(layer.kind, network.shape_of(layer.inputs[0]), len(batch), rng)
+        partner = (partners or {}).get(layer.name)
+        kind = partner if isinstance(partner, Loss) and partner.function in CATEGORICAL else layer.kind
+        made[name] = targets(kind, network.shape_of(layer.inputs[0]), len(batch), rng)
     return replace(batch, arrays={**batch.arrays, **made})
 
 

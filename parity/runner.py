@@ -141,7 +141,7 @@ class Runner(Protocol):
             mode: `"train"` or `"eval"`.
             backward: whether to compute gradients (only where there is a loss).
             observe: False keeps only params' gradients, masks, statistics and the loss.
-            masks: layer name → 0/1 mask for dropout layers (a runner that draws its own ignores this).
+            masks: layer name → 0/1 mask for dropout layers, in the output's shape; what has none draws its own.
             ties: see `Context.ties`; a runner that cannot choose ignores it.
             precision: 32 or 64 bits.
             keep: with `observe`, the tensors to show; None for all. A runner may show more.

@@ -251,8 +251,8 @@ def _remarks(run: Comparison) -> list[str]:
         notes.append(shown(run.course.passes[0], len(next(iter(run.data.ref.values())))))
     both = [bool(side.network.losses) for side in (run.ref, run.keras)]
     if not all(both) and run.mode == "train":
-        who = "Neither side has" if not any(both) else "The reference has" if not both[0] else "The Keras model has"
-        notes.append(f"{who} no loss: loss, backward and update do not apply.")
+        who = "Neither side has a" if not any(both) else f"The {'Keras model' if both[0] else 'reference'} has no"
+        notes.append(f"{who} loss: loss, backward and update do not apply.")
     meta = run.ref.network.meta
     normalization = meta.get("normalization") if isinstance(meta.get("normalization"), Mapping) else {}
     average = (normalization or {}).get("averageImage", meta.get("averageImage"))

@@ -115,9 +115,11 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
     ref_runner, keras_runner = joined(mine.open(feeds_ref)), joined(theirs.open(feeds_keras))
     notes = [*_adopted(ref_runner, keras_runner), *said]
     networks = ref_runner.network, keras_runner.network
-    if generated:
-        given = with_targets(given, networks[0] if networks[0].losses else networks[1], rng)
     partners = _paired_losses(*networks, mode)
+    if generated:
+        told = dict(zip((u.name for u in networks[0].losses), (v.name for v in networks[1].losses), strict=False))
+        kinds = {mine: networks[1][theirs].kind for mine, theirs in (partners or told).items()}
+        given = with_targets(given, networks[0] if networks[0].losses else networks[1], rng, kinds)
     labels_ref, remarks_ref = targets_for(given, _REF, *networks, partners)
     turned = None if partners is None else {theirs: mine for mine, theirs in partners.items()}
     labels_keras, remarks_keras = targets_for(given, _KERAS, networks[1], networks[0], turned)

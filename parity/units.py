@@ -9,7 +9,7 @@ a multiplier for each channel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -84,7 +84,13 @@ class Unit:
 
 
 def units(
-    network: Network, mode: str, *, join_loss: bool = True, with_loss: bool = True, with_softmax: bool = False
+    network: Network,
+    mode: str,
+    *,
+    join_loss: bool = True,
+    with_loss: bool = True,
+    with_softmax: bool = False,
+    apart: Collection[str] = (),
 ) -> tuple[Unit, ...]:
     """The network as units, in topological order.
 
@@ -94,8 +100,9 @@ def units(
         join_loss: whether softmax followed by a logarithmic loss is one unit (both sides have a loss).
         with_loss: False leaves losses out (only one side has one).
         with_softmax: whether a softmax belongs to any loss behind it (the other side's losses hold theirs).
+        apart: losses that are not joined with their softmax: it has a partner of its own.
     """
-    grouped = _Grouping(network, join_loss=join_loss, with_softmax=with_softmax)
+    grouped = _Grouping(network, join_loss=join_loss, with_softmax=with_softmax, apart=apart)
     made: list[Unit] = []
     for layer in network:
         if layer.name in grouped.absorbed:
@@ -109,7 +116,9 @@ def units(
 class _Grouping:
     """Which layers join the unit of which other layer."""
 
-    def __init__(self, network: Network, *, join_loss: bool, with_softmax: bool = False) -> None:
+    def __init__(
+        self, network: Network, *, join_loss: bool, with_softmax: bool = False, apart: Collection[str] = ()
+    ) -> None:
         self.network, self.with_softmax = network, with_softmax
         self.members: dict[str, tuple[str, ...]] = {}
         self.kinds: dict[str, Kind] = {}
@@ -124,7 +133,7 @@ class _Grouping:
         for layer in network:
             if isinstance(layer.kind, Concat):
                 self._split_convolution(layer)
-            elif isinstance(layer.kind, Loss) and join_loss:
+            elif isinstance(layer.kind, Loss) and join_loss and layer.name not in apart:
                 self._softmax_loss(layer)
 
     def _producer(self, tensor: str) -> Layer | None:

@@ -1,10 +1,11 @@
-"""How a network ends: the softmax behind a prediction."""
+"""How a network ends: the softmax behind a prediction, and what stands in its place."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from parity.layers.activation import Activation
+from parity.layers.loss import Loss
 from parity.layers.pool import Pool
 from parity.layers.shape import Flatten, Identity, Reshape
 from parity.layers.softmax import Softmax
@@ -12,7 +13,7 @@ from parity.layers.softmax import Softmax
 if TYPE_CHECKING:
     from parity.network import Layer, Network, Shape
 
-__all__ = ["softmax_behind"]
+__all__ = ["apart_on_both", "is_softmax_loss", "softmax_behind"]
 
 
 def softmax_behind(network: Network, tensor: str) -> tuple[Layer, ...]:
@@ -25,10 +26,46 @@ def softmax_behind(network: Network, tensor: str) -> tuple[Layer, ...]:
         network: either side's.
         tensor: the prediction.
     """
+    passed = _ending(network, tensor)
+    return passed if passed and isinstance(passed[0].kind, Softmax) else ()
+
+
+def is_softmax_loss(network: Network, layer: Layer) -> bool:
+    """Whether a loss is the cross-entropy of a softmax: of one inside it, or of one that made its prediction."""
+    function = layer.kind.function if isinstance(layer.kind, Loss) else ""
+    return function == "softmaxlog" or (
+        function == "log" and bool(softmax_behind(network, _prediction(network, layer)))
+    )
+
+
+def apart_on_both(ref: Network, keras: Network) -> tuple[frozenset[str], frozenset[str]]:
+    """The losses of each side whose softmax is compared as a layer of its own, by name.
+
+    Softmax and cross-entropy are one loss. But where the other side has another activation in front of a loss that
+    applies no softmax (sigmoid and cross-entropy), that is the softmax's partner. Losses are partners by their order.
+    """
+    mine, theirs = ref.losses, keras.losses
+    found: tuple[set[str], set[str]] = (set(), set())
+    for pair in zip(mine, theirs, strict=False) if len(mine) == len(theirs) else ():
+        ends = [_ending(network, _prediction(network, loss)) for network, loss in zip((ref, keras), pair, strict=True)]
+        softmax = [bool(end) and isinstance(end[0].kind, Softmax) for end in ends]
+        inside = [isinstance(loss.kind, Loss) and loss.kind.function == "softmaxlog" for loss in pair]
+        for side, other in ((0, 1), (1, 0)):
+            if softmax[side] and not inside[side] and ends[other] and not softmax[other] and not inside[other]:
+                found[side].add(pair[side].name)
+    return frozenset(found[0]), frozenset(found[1])
+
+
+def _prediction(network: Network, loss: Layer) -> str:
+    return next(iter(network.data(loss.inputs)), "")
+
+
+def _ending(network: Network, tensor: str) -> tuple[Layer, ...]:
+    """The activation that made a prediction, and the layers that it passed through since; nothing if there is none."""
     passed: list[Layer] = []
     while (layer := network.producers.get(tensor)) is not None:
         passed.insert(0, layer)
-        if isinstance(layer.kind, Softmax):
+        if isinstance(layer.kind, Softmax) or (isinstance(layer.kind, Activation) and layer.kind.function != "linear"):
             return tuple(passed)
         if len(layer.inputs) != 1 or not _passes(layer, network.shape_of(layer.inputs[0])):
             break

@@ -36,7 +36,9 @@ class Softmax(Kind):
         return cls(axis_from_end(axis, len(inputs[0]) + 1 if inputs else None))
 
     def keras_line(self, field_name: str) -> str:
-        """`axis=...`."""
+        """`axis=...`; where Keras has another function there, the activation."""
+        if field_name == "function":
+            return 'activation="softmax"'
         return f"axis={self.axis}" if field_name == "axis" else ""
 
     def forward(

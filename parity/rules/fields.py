@@ -132,7 +132,9 @@ def _fix(run: Comparison, pair: Pair, difference: Difference) -> str:
         if difference.cause == "softmax-missing":
             return "model.compile(loss=…CategoricalCrossentropy(from_logits=True), …), or end with a softmax"
         line = kind.keras_line(difference.field)
-        return f"model.compile(loss=…({line}), …)" if line else ""
+        if not line:
+            return ""
+        return f"model.compile({line}, …)" if line.startswith("loss=") else f"model.compile(loss=…({line}), …)"
     if isinstance(kind, Activation | Softmax):
         line = kind.keras_line(difference.field)
         return f"{name}: {line}" if line else ""

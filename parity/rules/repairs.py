@@ -33,6 +33,7 @@ from parity.layers import (
     Softmax,
 )
 from parity.layers.endings import softmax_behind
+from parity.layers.keras_losses import class_of
 from parity.network import STATISTICS, Layer
 from parity.rules.making import activation_of, layer_of, listed, pool_of
 from parity.transfer import Link, transferred
@@ -126,17 +127,21 @@ def _loss(run: Comparison, pair: Pair, name: str) -> tuple[Change, ...]:
         return (Change("loss", "", {**output, "config": {"reduction": word}}),) if word else ()
     if name == "label_smoothing":
         return (Change("loss", "", {**output, "config": {"label_smoothing": kind.label_smoothing}}),)
-    return _entropy(run, pair, kind)
+    return _as_reference(run, pair, kind)
 
 
-def _entropy(run: Comparison, pair: Pair, kind: Loss) -> tuple[Change, ...]:
-    """The reference's loss, if it is a logarithmic one: those that the two sides spell alike."""
-    if kind.function not in ("softmaxlog", "log"):
+def _as_reference(run: Comparison, pair: Pair, kind: Loss) -> tuple[Change, ...]:
+    """The reference's loss in the words of Keras; nothing where Keras has none."""
+    output = _output(run, pair)
+    if kind.function in ("softmaxlog", "log"):
+        word = "CategoricalCrossentropy"
+        word = f"Sparse{word}" if getattr(pair.keras.kind, "sparse", kind.sparse) else word
+        logits = kind.function == "softmaxlog" and not softmax_behind(run.keras.network, _predicted(run, pair))
+        return (Change("loss", "", {**output, "class_name": word, "config": {"from_logits": logits}}),)
+    word = class_of("hinge" if kind.function == "mean_hinge" else kind.function)
+    if not word:
         return ()
-    word = "CategoricalCrossentropy"
-    word = f"Sparse{word}" if getattr(pair.keras.kind, "sparse", kind.sparse) else word
-    logits = kind.function == "softmaxlog" and not softmax_behind(run.keras.network, _predicted(run, pair))
-    return (Change("loss", "", {**_output(run, pair), "class_name": word, "config": {"from_logits": logits}}),)
+    return (Change("loss", "", {**output, "class_name": word, "config": dict(kind.settings)}),)
 
 
 def _predicted(run: Comparison, pair: Pair) -> str:
@@ -300,5 +305,5 @@ def _loss_as(run: Comparison, pair: Pair, kind: Loss, cause: str, edit: Any) -> 
     if cause == "loss-kind" and "label_smoothing" in edit.fields:
         return (Change("loss", "", {**output, "config": {"label_smoothing": kind.label_smoothing}}),)
     if "function" in edit.fields:
-        return _entropy(run, pair, kind)
+        return _as_reference(run, pair, kind)
     return ()

@@ -160,6 +160,7 @@ class Recorder:
         keep: whether to keep the tensors of every call (else masks and statistics only).
         watch: see `Backend.differentiate`.
         mode: `"train"` or `"eval"`: how the model is run.
+        given: dropout node → 0/1 mask in its output's shape, to use in place of a draw.
 
     Attributes:
         records: the calls, in order.
@@ -177,8 +178,10 @@ class Recorder:
         keep: bool = True,
         watch: Watch = lambda tensor: tensor,
         mode: str = "train",
+        given: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.mode = mode
+        self._given = given or {}
         self.engine, self.backend, self.leaves, self.keep, self.watch = engine, engine.backend, leaves, keep, watch
         self.records: list[Record] = []
         self.masks: dict[str, Any] = {}
@@ -221,7 +224,8 @@ class Recorder:
             if record is not None and given is not None:
                 record.training[self.mode] = bool(given)
             if place.own and given and place.type in DROPOUTS:
-                return self._finish(record, self._drop(name, place.item, original, args, kwargs), None)
+                draw = self._mask if name in self._given else self._drop
+                return self._finish(record, draw(name, place.item, original, args, kwargs), None)
             if place.own and given and averages(place.item):
                 return self._finish(record, self._normalise(name, place.item, original, args, kwargs), None)
             steps: list[tuple[Any, Any]] = []
@@ -352,6 +356,14 @@ class Recorder:
         state = self.engine.state(layer) if self.engine.modern else ()
         output, self.masks[name] = self.backend.drop(lambda x: original(x, *args[1:], **kwargs), args[0], state)
         return output
+
+    def _mask(self, name: str, layer: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The product with the mask that is given, as another run drew it."""
+        del original, kwargs
+        x = args[0]
+        kept = self.backend.constant(self._given[name], self.backend.dtype(x))
+        self.masks[name] = kept * (1.0 / (1.0 - layer.rate))
+        return x * self.masks[name]
 
     def _normalise(self, name: str, layer: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """A training call whose batch statistics are read off the layer's own update.

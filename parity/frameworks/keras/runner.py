@@ -223,10 +223,10 @@ class KerasRunner:
         precision: int = 32,
         keep: frozenset[str] | None = None,
     ) -> Pass:
-        """The whole model, eagerly, under one tape. Dropout is drawn by Keras itself: `masks` and `ties` are ignored.
+        """The whole model, eagerly, under one tape. Keras itself draws a dropout without a mask; `ties` are ignored.
 
-        With `precision=64` every layer is a float64 copy, dropout takes `masks`, and a layer that has no such copy
-        raises NotImplementedError.
+        With `precision=64` every layer is a float64 copy, and a layer that has no such copy raises
+        NotImplementedError.
         """
         arrays = self._feeder.arrays(inputs)
         targets = Targets.of(labels, self.network)
@@ -237,7 +237,7 @@ class KerasRunner:
         moving = {pid: v for pid, v in variables.items() if self._graph.differentiable(pid)}
 
         def forward(tensors: Mapping[str, Any], watch: Watch) -> Made:
-            with Recorder(engine, self._leaves, tensors, observe, watch, mode) as recorder:
+            with Recorder(engine, self._leaves, tensors, observe, watch, mode, masks) as recorder:
                 engine.clear_losses(model)
                 predictions = model(self._feeder.structure(tensors), training=mode == "train")
                 terms = self._terms(predictions, targets)

@@ -1,0 +1,70 @@
+"""A Keras model against another: what only two Kerases bring, such as dropout on both sides and losses of any kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import parity
+
+
+def model(loss: Any = "categorical_crossentropy", end: str = "softmax", rate: float | None = 0.4) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(3)
+    made = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Conv2D(5, 3, activation="relu", name="conv")])
+    made.add(keras.layers.Flatten(name="flat"))
+    if rate is not None:
+        made.add(keras.layers.Dropout(rate, name="drop"))
+    made.add(keras.layers.Dense(3, activation=end, name="dense"))
+    made.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), loss=loss)
+    return made
+
+
+def causes(report: parity.Report) -> list[tuple[str, str, bool, bool]]:
+    found = [f for f in report.findings if f.severity == "divergence"]
+    return [(f.cause, f.keras_layer or f.layer, f.confirmed, f.fix_verified) for f in found]
+
+
+def test_dropout_without_a_seed_is_the_same_on_both_sides() -> None:
+    report = parity.compare(model(), model())
+    assert report.verdict == "match"
+    assert {p.status for p in report.probes if p.phase in ("forward", "backward", "update")} == {"match"}
+
+
+@pytest.mark.parametrize("rate", [0.4004, 0.6])
+def test_another_rate_is_found_at_the_dropout(rate: float) -> None:
+    report = parity.compare(model(), model(rate=rate))
+    assert causes(report) == [("dropout-rate", "drop", True, True)]
+    assert report.first_divergence is not None
+    assert report.first_divergence.phase == "forward"
+
+
+def test_a_dropout_of_one_side_is_found() -> None:
+    assert causes(parity.compare(model(), model(rate=None))) == [("dropout-missing", "drop", True, True)]
+    assert causes(parity.compare(model(rate=None), model())) == [("layer-extra", "drop", True, True)]
+
+
+@pytest.mark.parametrize("other", ["mean_squared_error", "poisson"])
+def test_another_loss_behind_the_same_softmax_is_the_only_cause(other: str) -> None:
+    for ref, keras in ((model(), model(other)), (model(other), model())):
+        report = parity.compare(ref, keras)
+        assert causes(report) == [("loss-kind", "loss", True, True)]
+        assert report.first_divergence is not None
+        assert report.first_divergence.phase == "loss"
+        assert all(p.status == "match" for p in report.probes if p.phase == "forward")
+
+
+def test_a_sigmoid_in_the_softmax_place_is_another_activation() -> None:
+    for ref, keras in ((model(), model(end="sigmoid")), (model(end="sigmoid"), model())):
+        report = parity.compare(ref, keras)
+        assert causes(report) == [("activation-kind", "dense", True, True)]
+        assert report.first_divergence is not None
+        assert report.first_divergence.phase == "forward"
+
+
+def test_generated_labels_suit_both_losses() -> None:
+    """Attributes of 0 and 1 are nothing for a loss that wants classes."""
+    report = parity.compare(model("binary_crossentropy"), model())
+    assert causes(report) == [("loss-kind", "loss", True, True)]
