@@ -47,7 +47,7 @@ class Change:
             remove, rewire: for rewire `inputs`: Keras layers (or inputs), in order; `order`: a permutation of the
                 present ones instead; `behind`: the layer to move it behind.
             weights: `role` (of the neutral vocabulary) and `value`: an array in the Keras layout.
-            optimizer: `class_name` and `config`, or only the arguments to change.
+            optimizer: `class_name` and `config`, or only the `config` to change, or only another class of the same law.
             loss: `class_name` and `config`, or only the `config` to change; or `weight`, a factor on the loss's weight.
                 `output` names the output whose loss it is, where there are several.
             regularize: `role`, and `l2`, the coefficient c of a penalty c·‖w‖² that adds 2c·w; also `l1`, that of one

@@ -31,7 +31,7 @@ class Adagrad(UpdateRule):
         "rho": "optimizer-kind",
         "initial": "optimizer-kind",
     }
-    keras: ClassVar = ("Adagrad",)
+    keras: ClassVar = ("Adagrad", "OutsideAdagrad")
 
     epsilon: float = 1e-10
     rho: float = 1.0
@@ -55,8 +55,10 @@ class Adagrad(UpdateRule):
     def from_keras(cls, class_name: str, config: Mapping[str, Any], era: int) -> Adagrad:
         """Epsilon lies outside the root before 2.11; standalone Keras (its config has no initial value) starts at 0."""
         initial = number(config, "initial_accumulator_value", 0.0 if era < 3 else 0.1)
-        return cls(number(config, "epsilon", 1e-8 if era == 1 else 1e-7), 1.0, era >= 3, initial)
+        inside = era >= 3 and "Outside" not in class_name
+        return cls(number(config, "epsilon", 1e-8 if era == 1 else 1e-7), 1.0, inside, initial)
 
     def keras_settings(self) -> tuple[str, dict[str, Any]]:
-        """Of `keras.optimizers.Adagrad`."""
-        return "Adagrad", {"initial_accumulator_value": self.initial, "epsilon": self.epsilon}
+        """Of `keras.optimizers.Adagrad`, or of parity's own class that adds epsilon to the root."""
+        own = {"initial_accumulator_value": self.initial, "epsilon": self.epsilon}
+        return "Adagrad" if self.epsilon_inside else "OutsideAdagrad", own

@@ -98,11 +98,12 @@ class OpaqueRule(UpdateRule):
 
 
 def keras_call(class_name: str, rate: str, **arguments: Any) -> str:
-    """`keras.optimizers.CLASS(rate, name=value, ...)`, without the arguments that are None."""
+    """`keras.optimizers.CLASS(rate, name=value, …)`, without the arguments that are None."""
     own = arguments.pop("learning_rate", None)
     first = rate if own is None else repr(own)
     shown = [first, *(f"{name}={value!r}" for name, value in arguments.items() if value is not None)]
-    return f"keras.optimizers.{class_name}({', '.join(shown)})"
+    home = "" if class_name.startswith("Outside") else "keras.optimizers."  # a class of its own, which Keras lacks
+    return f"{home}{class_name}({', '.join(shown)})"
 
 
 def number(config: Mapping[str, Any], name: str, default: float) -> float:

@@ -36,7 +36,7 @@ class RMSprop(UpdateRule):
         "momentum": "optimizer-momentum",
         "centered": "optimizer-kind",
     }
-    keras: ClassVar = ("RMSprop",)
+    keras: ClassVar = ("RMSprop", "OutsideRMSprop")
 
     rho: float = 0.99
     epsilon: float = 1e-8
@@ -71,9 +71,10 @@ class RMSprop(UpdateRule):
         """Epsilon lies outside the root up to 2.10 without momentum, inside with it, and inside from 2.11 on."""
         momentum, centered = number(config, "momentum", 0.0), bool(config.get("centered", False))
         epsilon = number(config, "epsilon", 1e-7)
-        return cls(number(config, "rho", 0.9), epsilon, era >= 3 or momentum > 0, momentum, centered)
+        inside = (era >= 3 or momentum > 0) and "Outside" not in class_name
+        return cls(number(config, "rho", 0.9), epsilon, inside, momentum, centered)
 
     def keras_settings(self) -> tuple[str, dict[str, Any]]:
-        """Of `keras.optimizers.RMSprop`."""
+        """Of `keras.optimizers.RMSprop`, or of parity's own class that adds epsilon to the root."""
         own = {"rho": self.rho, "momentum": self.momentum or None, "epsilon": self.epsilon}
-        return "RMSprop", {**own, "centered": self.centered or None}
+        return "RMSprop" if self.epsilon_inside else "OutsideRMSprop", {**own, "centered": self.centered or None}

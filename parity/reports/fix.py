@@ -18,6 +18,7 @@ from rich.text import Text
 
 from parity.changes import Change, holder
 from parity.errors import BadUsage
+from parity.frameworks.keras.edits.optimizers import OWN_OPTIMIZERS
 from parity.frameworks.keras.edits.own import OWN
 from parity.report import PHASES, Finding, Report
 from parity.reports.console import PROSE, verdict_line
@@ -105,6 +106,8 @@ def save_fix(
         where = f"{script} trains with them" if script is not None else "--fix-script writes a training that has them"
         lines.append(f"Factors on learning rates are not in the model's file: Keras has no argument for them; {where}.")
     lacking = [name for name in OWN if any(name == change.values.get("class_name") for change, _ in repair.done)]
+    optimizer = type(getattr(repair.runner.model, "optimizer", None)).__name__
+    lacking += [optimizer] if optimizer in OWN_OPTIMIZERS else []
     if fix is not None and lacking:
         named = " or ".join(lacking)
         lines.append(f"Keras has no {named}: whoever loads the file needs its class, which --fix-script writes.")
@@ -254,6 +257,8 @@ def change_words(change: Change) -> str:
             return f"{name} reads {', '.join(clean(part) for part in read)}"
         case "weights":
             return f"{name}: another {role}"
+        case "optimizer" if "class_name" in values and "config" not in values:
+            return f"optimizer: {values['class_name']}, with the same settings"
         case "optimizer":
             return f"optimizer: {made if 'class_name' in values else arguments}"
         case "loss" if "weight" in values:

@@ -74,7 +74,7 @@ def _beyond(run: Comparison, ref: Recipe) -> Iterator[Finding]:
             "update",
             f"The reference trains with {_words(ref.optimizer)}. {keras.custom} is a class of its own, and no numbers "
             f"of {keras.optimizer.name if keras.optimizer else 'a rule'} make its steps.",
-            fix=f"model.compile(optimizer={ref.optimizer.keras_line(f'{ref.learning_rate.first:g}')}, …)",
+            fix=_line(ref.optimizer, ref),
             changes=rebuilt(run),
         )
 
@@ -83,7 +83,7 @@ def _rule(run: Comparison, ref: Recipe, acts: Acting) -> Iterator[Finding]:
     mine, theirs = ref.optimizer, acts.recipe.optimizer
     assert mine is not None
     assert theirs is not None
-    fix = f"model.compile(optimizer={mine.keras_line(f'{ref.learning_rate.first:g}')}, …)"
+    fix = _line(mine, ref)
     if mine.name != theirs.name:
         severity, sure = judged(run, replace(acts, recipe=replace(acts.recipe, optimizer=mine)))
         sure = sure and not isinstance(mine, OpaqueRule)
@@ -103,9 +103,23 @@ def _rule(run: Comparison, ref: Recipe, acts: Acting) -> Iterator[Finding]:
         evidence = f"{name} is {shown(a[name])} in the reference and {shown(b[name])} in Keras."
         hidden = solved(run, (name,))
         changes = rebuilt(run) if _own_class(run, hidden) else _argument(mine, theirs, name)
+        if name == "epsilon_inside":
+            changes = changes if hidden else _elsewhere(undone.recipe)
         class_ = f"Keras has no argument for it: a class with an update_step of its own (`parity rule {cause}`)"
         words, said = fix if changes else class_, evidence + hidden + unseen
         yield finding(cause, severity, "update", said, fix=words, confirmed=sure, changes=changes)
+
+
+def _line(rule: UpdateRule, ref: Recipe) -> str:
+    """The line of Keras that has a rule."""
+    made = rule.keras_line(f"{ref.learning_rate.first:g}")
+    if not made.startswith("Outside"):
+        return f"model.compile(optimizer={made}, …)"
+    legacy = made.split("(")[0].removeprefix("Outside")
+    return (
+        f"model.compile(optimizer={made}, …), whose class is in `parity rule optimizer-epsilon`; Keras 2 has it as "
+        f"keras.optimizers.legacy.{legacy}"
+    )
 
 
 def _inside(run: Comparison, ref: Recipe, acts: Acting) -> Iterator[Finding]:
@@ -151,6 +165,12 @@ def _argument(rule: UpdateRule, other: UpdateRule, name: str) -> tuple[Change, .
     own, theirs = (r.keras_settings()[1] for r in (rule, replace(rule, **{name: getattr(other, name)})))
     words = [key for key in {**own, **theirs} if own.get(key) != theirs.get(key)]
     return tuple(Change("optimizer", "", {"config": {word: value}}) for word in words)
+
+
+def _elsewhere(undone: Recipe) -> tuple[Change, ...]:
+    """The class that has epsilon at the other place, with Keras' own settings."""
+    assert undone.optimizer is not None
+    return (Change("optimizer", "", {"class_name": undone.optimizer.keras_settings()[0]}),)
 
 
 def _words(rule: UpdateRule) -> str:

@@ -187,9 +187,12 @@ def test_an_unknown_optimizer() -> None:
 
 
 def test_keras_lines() -> None:
-    for rule in (SGD(0.9), SGD(0.9, True), RMSprop(), Adam(), Adagrad(), Adadelta()):
+    inside = (RMSprop(epsilon_inside=True), Adagrad(epsilon_inside=True))
+    for rule in (SGD(0.9), SGD(0.9, True), Adam(), Adadelta(), *inside):
         call = ast.parse(rule.keras_line("0.01"), mode="eval").body
         assert call.func.attr == rule.name
+    for rule in (RMSprop(), Adagrad()):  # with epsilon beside the root, as Keras has none
+        assert rule.keras_line("0.01").startswith(f"Outside{rule.name}(0.01, ")
     assert SGD(0.9).keras_line("0.01") == "keras.optimizers.SGD(0.01, momentum=0.9)"
     assert Adadelta().keras_line("0.01").startswith("keras.optimizers.Adadelta(1.0,")
 
@@ -208,6 +211,7 @@ def test_what_a_recipe_adds_to_the_gradient() -> None:
     assert one(plain, 1.0, l2=0.5) == pytest.approx(2 - 0.1 * (1 + 2))
     assert one(plain, 1.0, l1=0.5) == pytest.approx(2 - 0.1 * 1.5)
     assert one(plain, 1.0, trainable=False) == 2.0
+    assert one(plain, 1.0, constraint={"class_name": "UnitNorm", "config": {}}) == pytest.approx(1.0)
     assert one(plain, 1.0, rate_multiplier=0.0) == 2.0
     decay = Recipe(optimizer=SGD(), learning_rate=Schedule("constant", (0.1,)), weight_decay=0.5)
     assert one(decay, 1.0) == pytest.approx(2 - 0.1 * 2)

@@ -195,6 +195,7 @@ class Row:
     verify: bool = True
 
 
+EMPTY = {"initial_accumulator_value": 0.0}
 CLOSE = 0.7177  # what a norm of the batch exceeds by a ten-thousandth
 COSINE = ("CosineDecay", {"initial_learning_rate": 0.01, "decay_steps": 10})
 FALLING = ("ExponentialDecay", {"initial_learning_rate": 0.01, "decay_steps": 1, "decay_rate": 1 - 1e-4})
@@ -239,12 +240,20 @@ ROWS = [
         at=("fc1", "kernel", 2)),
     Row(DECOUPLED, "AdamW", other("AdamW", 0.0, weight_decay=5e-4), ADAM, small=True),
     Row(DECOUPLED, "of another size", other("AdamW", 0.0, weight_decay=0.0045), other("AdamW", 0.0)),
+    Row(MISSING, "decoupled in the reference of a legacy class", Port(("Adam", {}), 0.0, legacy=True),
+        Port(("AdamW", {"weight_decay": 0.01}), 0.0)),
+    Row(RATE, "decays inside the reference", Port(decay=0.0),
+        Port(("SGD", {"momentum": 0.9, "decay": 0.01}), 0.0, legacy=True), at=("fc1", "kernel", 2)),
+    Row(RATE, "decays inside Keras, where no weight does", Port(("SGD", {"momentum": 0.9, "decay": 5e-4}), 0.0,
+        legacy=True), BARE, at=("fc1", "kernel", 2)),
     Row(AS_RATE, "0.1", Port(("SGD", {"momentum": 0.9, "decay": 0.1}), 0.0, legacy=True), {"weightDecay": 0.1}),
     Row(AS_RATE, "0.0005", Port(("SGD", {"momentum": 0.9, "decay": 5e-4}), 0.0, legacy=True), small=True),
     Row(EPSILON, "1e-3 for 1e-7", other("Adam", epsilon=1e-3), ADAM),
     Row(EPSILON, "3e-7 for 1e-7", other("Adam", epsilon=3e-7), ADAM, small=True, verify=False),
     Row(EPSILON, "inside the root", other("RMSprop", rho=0.9, epsilon=1e-6),
-        {"solver": "rmsprop", "solverOpts": {"epsilon": 1e-6, "rho": 0.9}}, fixed=False),
+        {"solver": "rmsprop", "solverOpts": {"epsilon": 1e-6, "rho": 0.9}}),
+    Row(EPSILON, "outside the root of Adagrad", Port(("Adagrad", {"epsilon": 1e-3, **EMPTY}), 0.0, legacy=True),
+        other("Adagrad", 0.0, epsilon=1e-3, **EMPTY)),
     Row(CLIPPING, "values", sgd(clipvalue=0.01)),
     Row(CLIPPING, "a norm, barely", sgd(clipnorm=CLOSE), small=True, at=("fc2", "kernel", 1)),
     Row(CLIPPING, "the norm of all", sgd(global_clipnorm=0.05), verify=False),
@@ -256,6 +265,7 @@ ROWS = [
         for name in ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion", "Lamb", "Adafactor")
     ],
     Row(KIND, "SGD for Adam", sgd(), ADAM),
+    Row(KIND, "SGD for an RMSprop that Keras lacks", sgd(), {"solver": "rmsprop", "solverOpts": {"epsilon": 1e-5}}),
     Row(KIND, "beta2 of Adam", other("Adam", beta_2=0.998), ADAM, small=True),
     Row(KIND, "a class of its own", Port(own(lambda k, g, v, lr: (k.ops.sign(g), lr)))),
     Row(KIND, "accumulates", sgd(gradient_accumulation_steps=2)),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.errors import BadUsage, CannotCompare
+from parity.frameworks.keras.edits import optimizers
 from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.files import KerasFile
 from parity.frameworks.keras.lift import lift_file
@@ -45,9 +46,10 @@ def live_recipe(engine: Engine, model: Any, losses: Sequence[Loss]) -> Recipe:
 
 
 def _known_class(optimizer: Any) -> str:
-    """The class of Keras' own that an optimizer is derived from, if not from all optimizers' base; else its own."""
+    """Keras' class (or parity's) that an optimizer is derived from, if not from the base of all; else its own."""
     for base in type(optimizer).__mro__:
-        if base.__module__.split(".")[0] in ("keras", "tf_keras"):
+        own = base.__module__ == optimizers.__name__
+        if own or base.__module__.split(".")[0] in ("keras", "tf_keras"):
             return base.__name__ if lookup(base.__name__) is not OpaqueRule else type(optimizer).__name__
     return type(optimizer).__name__
 

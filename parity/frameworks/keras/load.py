@@ -18,6 +18,7 @@ from parity.frameworks.keras.choice import engine_name, use_backend
 from parity.frameworks.keras.compilation import compile_as_saved
 from parity.frameworks.keras.configs import is_model, layers_of, with_names
 from parity.frameworks.keras.differences import era_remarks
+from parity.frameworks.keras.edits.optimizers import OWN_OPTIMIZERS, own_optimizer
 from parity.frameworks.keras.edits.own import OWN, own_layer
 from parity.frameworks.keras.engine import Engine, engine_of, quiet
 from parity.frameworks.keras.files import KerasFile, read
@@ -122,9 +123,9 @@ def load_file(
     """As `open_keras`, of a file whose facts have been read."""
     given = objects_in(custom_objects)
     if not trust:
-        refuse_code(file.path, file.original or file.model_config, (*given, *OWN))
+        refuse_code(file.path, file.original or file.model_config, (*given, *OWN, *OWN_OPTIMIZERS))
         if file.training_config is not None:
-            refuse_code(file.path, _training_code(file.training_config), given)
+            refuse_code(file.path, _training_code(file.training_config), (*given, *OWN_OPTIMIZERS))
     name = engine_name(file, engine, backend)
     lost = gone(file.original or file.model_config, given) if file.era < 3 else ""
     if lost:
@@ -135,7 +136,9 @@ def load_file(
     if name == "keras" and file.era < 3:
         file = modernized(file)
     running = engine_of(name)
-    given = {**{own: own_layer(running.keras, own) for own in OWN}, **given}
+    own = {name: own_layer(running.keras, name) for name in OWN}
+    own |= {name: own_optimizer(running.keras, name) for name in OWN_OPTIMIZERS} if running.modern else {}
+    given = {**own, **given}
     with _hushed(), _named_by_content(file) as path:
         try:
             model, notes = _rebuild(running, path, file, given, trust)

@@ -122,8 +122,8 @@ class Slots:
 
 
 def canonical(class_name: str) -> str:
-    """An optimizer's class as `LAYOUTS` has it: `Custom>SGD` and `rmsprop` are `SGD` and `RMSprop`."""
-    word = class_name.split(">")[-1].split(".")[-1]
+    """An optimizer's class as `LAYOUTS` has it: `Custom>SGD` and `OutsideRMSprop` are `SGD` and `RMSprop`."""
+    word = class_name.split(">")[-1].split(".")[-1].removeprefix("Outside")
     return next((name for name in LAYOUTS if name.lower() == word.lower()), word)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.frameworks.keras.edits.optimizers import OWN_OPTIMIZERS, own_optimizer
 from parity.frameworks.keras.engine import Engine
 
 __all__ = ["comment", "compilation", "optimizer_code", "text", "value"]
@@ -83,6 +84,9 @@ def optimizer_code(engine: Engine, optimizer: Any) -> str:
     if not engine.modern:
         homes["keras.optimizers.legacy"] = engine.keras.optimizers.legacy
     home = next((word for word, module in homes.items() if getattr(module, maker.__name__, None) is maker), None)
+    made = f"{home}.{maker.__name__}"
+    if maker.__name__ in OWN_OPTIMIZERS and engine.modern and maker is own_optimizer(engine.keras, maker.__name__):
+        home, made = "", f"own_optimizer(keras, {text(maker.__name__)})"
     if home is None or hasattr(optimizer, "inner_optimizer"):
         described = json.loads(json.dumps(engine.keras.optimizers.serialize(optimizer), default=float))
         return f"keras.optimizers.deserialize({value(described)})"
@@ -96,7 +100,7 @@ def optimizer_code(engine: Engine, optimizer: Any) -> str:
             parts.append(f"{name}=keras.optimizers.schedules.{held['class_name']}({inside})")
         else:
             parts.append(f"{name}={value(held)}")
-    return f"{home}.{maker.__name__}({', '.join(parts)})"
+    return f"{made}({', '.join(parts)})"
 
 
 def _loss(engine: Engine, loss: Any, custom: bool) -> str:

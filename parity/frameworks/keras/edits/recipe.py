@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from parity.frameworks.keras.edits.optimizers import OWN_OPTIMIZERS, own_optimizer
 from parity.frameworks.keras.engine import Engine
-from parity.frameworks.keras.optimizer_state import live_slots, set_steps, slot_variable, stepping
+from parity.frameworks.keras.optimizer_state import live_slots, modern_config, set_steps, slot_variable, stepping
 from parity.frameworks.keras.slots import canonical
 from parity.layers.keras_losses import class_of
 
@@ -58,7 +59,7 @@ def optimizer_like(engine: Engine, optimizer: Any, values: Mapping[str, Any] | N
     Args:
         engine: whose optimizer it is.
         optimizer: as it is; one that scales the loss stays around the new one.
-        values: `class_name` and `config`, or only the arguments to change.
+        values: `class_name` and `config`, or only the arguments to change, or only another class of the same law.
 
     Raises:
         ValueError: this Keras has no such class, or the class no such argument.
@@ -66,25 +67,67 @@ def optimizer_like(engine: Engine, optimizer: Any, values: Mapping[str, Any] | N
     if values is None:
         return type(optimizer).from_config(optimizer.get_config())
     inner = stepping(optimizer)
-    name = str(values.get("class_name") or type(inner).__name__)
-    own = canonical(name) == canonical(type(inner).__name__)
-    given = values.get("config", {} if "class_name" in values else values)
-    if own:
-        maker = type(inner)
-        config = dict(inner.get_config())
-        rest = {key: value for key, value in config.items() if not values.get("class_name") or key not in _LAW}
-        config = {**rest, **_known(config, given, maker)}
+    asked = str(values.get("class_name") or "")
+    name = asked or type(inner).__name__
+    whole = bool(asked) and "config" in values
+    given = values.get("config", {} if asked else values)
+    reason: ValueError | None = None
+    for maker in _makers(engine, inner, name, own=not asked):
+        config = _held(engine, inner, maker)
+        if whole:  # it does not take over another law
+            config = {key: value for key, value in config.items() if key not in _LAW}
+        try:
+            known = config if maker is type(inner) else {**maker().get_config(), **config}
+            new = maker.from_config({**config, **_known(known, given, maker)})
+        except ValueError as error:
+            reason = reason or error
+        else:
+            return new if inner is optimizer else type(optimizer)(new)
+    raise reason or ValueError(f"{engine.name} has no optimizer {name}")
+
+
+def _held(engine: Engine, inner: Any, maker: Any) -> dict[str, Any]:
+    """The settings of an optimizer, in the words of a class of the same law; of another law it has none."""
+    held = dict(inner.get_config())
+    if maker is type(inner):
+        return held
+    if canonical(maker.__name__) != canonical(type(inner).__name__):
+        return {}
+    if engine.is_legacy(inner) and not issubclass(maker, engine.keras.optimizers.legacy.Optimizer):
+        held = modern_config(maker.__name__, held, legacy=True, version=engine.keras.__version__)[1]
+    usual = maker().get_config()
+    return {key: value for key, value in held.items() if key != "name" and (key in usual or key in _CLIPPING)}
+
+
+_PLACES = ("RMSprop", "Adagrad")
+"""Classes that add epsilon under the root; Keras 2's legacy classes of these names add it to the root."""
+
+
+def _makers(engine: Engine, inner: Any, name: str, *, own: bool) -> Iterator[Any]:
+    """The classes of this name: its own first, if that may stay; Keras 2 has legacy ones beside those of 2.11."""
+    optimizers = engine.keras.optimizers
+    if own or (type(inner).__name__ == name and not (name in _PLACES and engine.is_legacy(inner))):
+        yield type(inner)
+    if engine.modern and name in OWN_OPTIMIZERS:
+        yield own_optimizer(engine.keras, name)
+        return
+    if engine.modern:
+        homes = [optimizers]
+    elif name in OWN_OPTIMIZERS:
+        homes = [optimizers.legacy]
+    elif engine.is_legacy(inner) and name not in _PLACES:
+        homes = [optimizers.legacy, optimizers]
     else:
-        home = engine.keras.optimizers.legacy if engine.is_legacy(inner) else engine.keras.optimizers
+        homes = [optimizers]
+    for home in homes:
         maker = getattr(home, canonical(name), None)
-        if maker is None:
-            raise ValueError(f"{engine.name} has no optimizer {name}")
-        config = _known(maker().get_config(), given, maker)
-    new = maker.from_config(config)
-    return new if inner is optimizer else type(optimizer)(new)
+        if maker is not None:
+            yield maker
 
 
-_LAW = ("decay", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema", "momentum", "nesterov", "rho",
+_CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")
+
+_LAW = (*_CLIPPING, "decay", "weight_decay", "use_ema", "momentum", "nesterov", "rho",
         "centered", "amsgrad", "beta_1", "beta_2", "epsilon", "initial_accumulator_value")  # fmt: skip
 """Settings that a whole optimizer, given by class and config, does not take over from the one before."""
 
@@ -94,7 +137,7 @@ def _known(config: Mapping[str, Any], given: Mapping[str, Any], maker: Any) -> d
     made: dict[str, Any] = {}
     for key, value in given.items():
         name = "learning_rate" if key == "lr" else key
-        if name in config or (name in ("clipnorm", "clipvalue", "global_clipnorm") and value is not None):
+        if name in config or (name in _CLIPPING and value is not None):
             made[name] = value
         elif value:
             raise ValueError(f"{maker.__name__} has no argument {key}")

@@ -11,9 +11,10 @@ import numpy as np
 
 from parity.frameworks.keras.edit import LAYERS, Edited
 from parity.frameworks.keras.edits import code
+from parity.frameworks.keras.edits.optimizers import OWN_OPTIMIZERS
 from parity.frameworks.keras.edits.structure import word_of
 from parity.frameworks.keras.edits.surgery import Surgery
-from parity.frameworks.keras.edits.ways import Said, Way, operations, way_of
+from parity.frameworks.keras.edits.ways import Said, Way, module_text, operations, way_of
 from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.optimizer_state import proportional
 
@@ -64,7 +65,7 @@ def script_of(
     rates, batch = _rates(edited, why), _batch(edited, why)
     parts = [
         _head(source, result, engine, bool(arrays), custom_objects is not None),
-        _imports(engine, way, custom_objects is not None),
+        _imports(engine, way, custom_objects is not None, own=_is_own(edited)),
         f"MODEL = {code.text(source)}\nRESULT = {code.text(result)}",
         'ARRAYS = np.load(pathlib.Path(__file__).with_name("{arrays}"))' if arrays else "",
         way.data if way else "",
@@ -75,6 +76,7 @@ def script_of(
     if rates:
         parts += ["" if way else _LAYER, _FACTORS, _rated(engine, edited.model.optimizer)]
     parts += way.functions if way else []
+    parts += [module_text("optimizers")] if _is_own(edited) else []
     parts.append('if __name__ == "__main__":\n    main()')
     return Script("\n\n\n".join(part.strip("\n") for part in parts if part) + "\n", arrays)
 
@@ -93,10 +95,16 @@ def _head(source: str, result: str, engine: Engine, arrays: bool, custom: bool) 
     )
 
 
-def _imports(engine: Engine, way: Way | None, custom: bool) -> str:
+def _is_own(edited: Edited) -> bool:
+    """Whether the copy's optimizer is of a class that Keras lacks."""
+    return type(getattr(edited.model, "optimizer", None)).__name__ in OWN_OPTIMIZERS
+
+
+def _imports(engine: Engine, way: Way | None, custom: bool, *, own: bool) -> str:
     keras = "import keras" if engine.modern else "import tf_keras as keras"
     plain = ["pathlib"] * bool(way and way.arrays) + ["runpy"] * custom + list(way.modules if way else ())
-    standard = [*(f"import {name}" for name in sorted(plain)), *(way.names if way else ())]
+    names = way.names if way else ("from typing import Any",) if own else ()
+    standard = [*(f"import {name}" for name in sorted(plain)), *names]
     return "\n".join(
         ["from __future__ import annotations", "", *standard, *([""] if standard else []), keras, "import numpy as np"]
     )

@@ -18,7 +18,7 @@ from parity.frameworks.keras.edits.plan import ROLES, Plan
 from parity.frameworks.keras.edits.structure import word_of
 from parity.frameworks.keras.engine import Engine
 
-__all__ = ["Said", "Way", "operations", "way_of"]
+__all__ = ["Said", "Way", "module_text", "operations", "way_of"]
 
 _FRESH = "What is new or has another shape now holds the reference's values."
 
@@ -81,7 +81,7 @@ class Way:
     @property
     def functions(self) -> list[str]:
         """What the copy is made with."""
-        return ["# How a copy is made with these edits. What is changed stands above.", *map(_body, _EMBEDDED)]
+        return ["# How a copy is made with these edits. What is changed stands above.", *map(module_text, _EMBEDDED)]
 
 
 class Clone(Way):
@@ -142,7 +142,7 @@ class Clone(Way):
     @property
     def functions(self) -> list[str]:
         """What the copy is made with."""
-        return [_body("cloning"), inspect.getsource(word_of)]
+        return [module_text("cloning"), inspect.getsource(word_of)]
 
     def _check(
         self,
@@ -211,8 +211,8 @@ def _plain(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True, default=str)
 
 
-def _body(name: str) -> str:
-    """A module's text without what a script has once: its docstring, imports and `__all__`."""
+def module_text(name: str) -> str:
+    """The text of a module of `edits` without what a script has once: its docstring, imports and `__all__`."""
     source = resources.files("parity.frameworks.keras.edits").joinpath(f"{name}.py").read_text(encoding="utf-8")
     dropped: set[int] = set()
     for i, node in enumerate(ast.parse(source).body):
