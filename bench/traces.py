@@ -14,7 +14,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,16 @@ def _recording(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _comparing(folder: Path, options: argparse.Namespace) -> None:
-    size = _child("make", folder, options)["size"]
-    print(f"two traces of {size / 2**30:.2f} GiB")
-    pairs = [[_child(name, folder, options) for name in ("read", "compare")] for _ in range(options.runs)]
-    for words, n in (("reading both", 0), ("comparing both: " + pairs[0][1]["verdict"], 1)):
-        clock, used = (statistics.median(pair[n][key] for pair in pairs) for key in ("seconds", "cpu"))
-        print(f"{words:44} {clock:7.2f} s  {used:7.2f} s of processor time")
-    clock, used = (statistics.median(b[key] / a[key] for a, b in pairs) for key in ("seconds", "cpu"))
-    print(f"{'':44} {clock:7.2f}×  {used:7.2f}×  (asked: {LIMITS['comparing']}×)")
-    print(f"{'memory':44} {max(b['peak'] for _, b in pairs) >> 20:7} MiB  (asked: {LIMITS['memory']} MiB)")
+    for maker, what in (("make", "many tensors"), ("huge", "six tensors")):
+        size = _child(maker, folder, options)["size"]
+        print(f"two traces of {size / 2**30:.2f} GiB, {what}")
+        pairs = [[_child(name, folder, options) for name in ("read", "compare")] for _ in range(options.runs)]
+        for words, n in (("reading both", 0), ("comparing both: " + pairs[0][1]["verdict"], 1)):
+            clock, used = (statistics.median(pair[n][key] for pair in pairs) for key in ("seconds", "cpu"))
+            print(f"{words:44} {clock:7.2f} s  {used:7.2f} s of processor time")
+        clock, used = (statistics.median(b[key] / a[key] for a, b in pairs) for key in ("seconds", "cpu"))
+        print(f"{'':44} {clock:7.2f}×  {used:7.2f}×  (asked: {LIMITS['comparing']}×)")
+        print(f"{'memory':44} {max(b['peak'] for _, b in pairs) >> 20:7} MiB  (asked: {LIMITS['memory']} MiB)\n")
 
 
 def _child(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -131,54 +133,87 @@ def run_recorded(options: argparse.Namespace) -> dict[str, Any]:
 
 def make_two(options: argparse.Namespace) -> dict[str, Any]:
     """Two traces of one run, a rounding error apart: half of the activations behind a ReLU."""
-    import numpy as np
-
     from parity.layers import Activation
     from parity.network import Layer, Network
-    from parity.recipe import Recipe
-    from parity.traces.writer import writing
 
-    rng, shape = np.random.default_rng(0), (16, 56, 56, 256)
+    shape = (16, 56, 56, 256)
     count = max(2, round(options.gib * 2**30 / (0.75 * 4 * 16 * 56 * 56 * 256)))
     names = [f"r{n}" for n in range(count)]
     layers = tuple(
         Layer(name, Activation("relu"), (before,), (name,), shape=shape[1:], origin=name, source_type="relu")
         for before, name in zip(["x", *names], names, strict=False)
     )
+    tensors = [("step1/outputs", name, shape, bool(n % 2)) for n, name in enumerate(names)]
+    made = ("inputs", "x", (16, 1, 1, 1), False)
+    network = Network("bench", "", {"x": shape[1:]}, (names[-1],), layers, {})
+    return _written(options.folder, network, [made, *tensors], steps=0)
+
+
+def make_huge(options: argparse.Namespace) -> dict[str, Any]:
+    """Two traces of few tensors, each a sixth: a map, the vector that it is flattened to, a kernel that moves."""
+    from parity.layers import Activation, Dense, Flatten
+    from parity.network import Layer, Network, Param
+
+    side = round((options.gib * 2**30 / 24 / 4) ** 0.5)
+    rows = max(1, 4 * side * side // 4096)
+    image, vector = (side, side, 4), (4 * side * side,)
+    layers = (
+        Layer("r", Activation("relu"), ("x",), ("r",), shape=image, origin="r", source_type="relu"),
+        Layer("f", Flatten(), ("r",), ("f",), shape=vector, origin="f", source_type="Flatten"),
+        Layer("d", Dense(4096, bias=False), ("z",), ("d",), {"kernel": "k"}, (4096,), "d", "Dense"),
+    )
+    inputs = {"x": image, "z": (rows,)}
+    network = Network("bench", "", inputs, ("f", "d"), layers, {"k": Param("k", "kernel", "i o", (rows, 4096))})
+    tensors = [
+        ("inputs", "x", (1, *image), False), ("inputs", "z", (1, rows), False),
+        ("step1/outputs", "r", (1, *image), True), ("step1/outputs", "f", (1, *vector), True),
+        ("step1/outputs", "d", (1, 4096), False), ("step1/param_grads", "k", (rows, 4096), False),
+        ("weights/0", "k", (rows, 4096), False), ("weights/1", "k", (rows, 4096), False),
+    ]  # fmt: skip
+    return _written(options.folder, network, tensors, steps=1)
+
+
+def _written(folder: Path, network: Any, tensors: Sequence[tuple[str, str, Any, bool]], steps: int) -> dict[str, Any]:
+    """Both traces, of (group, name, shape, whether it comes from a ReLU); what one takes."""
+    import numpy as np
+
+    from parity.recipe import Recipe
+    from parity.traces.writer import writing
+
     facts = {
-        "mode": "eval", "steps": 0, "seed": 0, "tensors": "all", "engine": {"name": "made up"}, "source": {},
-        "passes": [{"loss": None, "losses": {}, "penalty": 0.0}],
+        "mode": "train" if steps else "eval", "steps": steps, "seed": 0, "tensors": "all",
+        "engine": {"name": "made up"}, "source": {}, "passes": [{"loss": None, "losses": {}, "penalty": 0.0}],
     }  # fmt: skip
+    rng = np.random.default_rng(0)
     for side, framework in (("ref", "matconvnet"), ("keras", "keras")):
-        network = Network("bench", framework, {"x": shape[1:]}, (names[-1],), layers, {})
-        with writing(options.folder / f"{side}.h5", "-o", "bench") as sink:
-            again = np.random.default_rng(1)
-            sink.put("inputs", "x", np.zeros((16, 1, 1, 1), np.float32))
-            for n, name in enumerate(names):
+        again = np.random.default_rng(1)
+        with writing(folder / f"{side}.h5", "-o", "bench") as sink:
+            for group, name, shape, rectified in tensors:
                 value = again.standard_normal(shape, dtype=np.float32)
-                if n % 2:
+                if rectified:
                     np.maximum(value, 0, out=value)
-                if side == "keras":
+                if side == "keras" and group.startswith("step"):
                     value *= (1 + 2.0**-24 * rng.integers(-1, 2, shape[-1])).astype(np.float32)
-                sink.tensor("step1/outputs", name, value, "all")
-                sink.put("floors/outputs", name, np.full(shape[-1], 2.0**-23))
-            sink.info(facts, network, Recipe())
-    return {"size": (options.folder / "ref.h5").stat().st_size}
+                sink.put(group, name, value)
+                if group == "step1/outputs":
+                    sink.put("floors/outputs", name, np.full(shape[-1], 2.0**-23))
+            sink.info(facts, replace(network, framework=framework), Recipe())
+    return {"size": (folder / "ref.h5").stat().st_size}
 
 
 def read_both(options: argparse.Namespace) -> dict[str, Any]:
-    """Every dataset of both files, one after the other, with h5py alone."""
+    """Every dataset of both files, one after the other, chunk by chunk, with h5py alone."""
     import h5py
+
+    def read(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            for chunk in item.iter_chunks() if item.chunks else [()]:
+                item[chunk]
 
     start, used = time.perf_counter(), time.process_time()
     for side in ("ref", "keras"):
-        file: Any
         with h5py.File(options.folder / f"{side}.h5") as file:
-            for group in ("step1/outputs", "floors/outputs"):
-                for data in file[group].values():
-                    rows = max(1, (1 << 20) // max(1, data.size // data.shape[0]))
-                    for at in range(0, data.shape[0], rows):
-                        data[at : at + rows]
+            file.visititems(read)
     spent = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
     return {**spent, "peak": peak()}
 
@@ -187,8 +222,11 @@ def compare_both(options: argparse.Namespace) -> dict[str, Any]:
     """`parity compare` of the two, imports and seals included."""
     start, used = time.perf_counter(), time.process_time()
     import parity
+    from parity.traces.reader import Trace
 
-    report = parity.compare(ref=options.folder / "ref.h5", keras=options.folder / "keras.h5", mode="eval")
+    with Trace(options.folder / "ref.h5", verify=False) as trace:
+        mode = trace.mode
+    report = parity.compare(ref=options.folder / "ref.h5", keras=options.folder / "keras.h5", mode=mode)
     spent = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
     return {**spent, "peak": peak(), "verdict": report.verdict}
 
@@ -196,6 +234,7 @@ def compare_both(options: argparse.Namespace) -> dict[str, Any]:
 CHILDREN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "record": run_recorded,
     "make": make_two,
+    "huge": make_huge,
     "read": read_both,
     "compare": compare_both,
 }

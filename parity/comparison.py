@@ -125,7 +125,7 @@ def begun(
     slots = started(ref, keras, found)
     values = ref.params()
     run.probes += compare_inputs(alignment, data.ref, data.keras)
-    run.probes += compare_labels(alignment, data.labels_ref, data.labels_keras)
+    run.probes += compare_labels(alignment, *_given(data))
     training = mode == "train" and alignment.has_loss
     run.probes += compare_structure(alignment, run.links, values, training=training)
     loaded = transferred(run.links, values)
@@ -139,10 +139,16 @@ def begun(
     return run, slots
 
 
+def _given(data: Data) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+    """The labels of both sides; none where one side has none."""
+    ref, keras = data.labels_ref, data.labels_keras
+    return ({}, {}) if ref is None or keras is None else (ref.values, keras.values)
+
+
 def same_labels(alignment: Alignment, data: Data) -> Targets | None:
     """What a Keras loss is held against when it runs alone: the reference's labels, as it is given its inputs."""
     ref, keras = data.labels_ref, data.labels_keras
-    if ref is None or keras is None or not compare_labels(alignment, ref, keras):
+    if ref is None or keras is None or not compare_labels(alignment, *_given(data)):
         return keras
     values, weights = dict(keras.values), dict(keras.weights)
     for mine, theirs in alignment.labels.items():
@@ -314,7 +320,8 @@ def unmoved(run: Comparison) -> dict[str, str]:
 
 def outcome_of(run: Comparison, ref: Pass, keras: Pass) -> Outcome | None:
     """How many top-1 predictions differ; None where the outputs are not one score vector per image."""
-    mine, theirs = _scores(run, ref, keras)
+    names = score_names(run, ref, keras)
+    mine, theirs = ref.outputs.get(names[0]), keras.outputs.get(names[1])
     if mine is None or theirs is None or mine.size != theirs.size or mine.size // mine.shape[0] != mine.shape[-1]:
         return None
     images = mine.shape[0]
@@ -338,8 +345,8 @@ def outcome_of(run: Comparison, ref: Pass, keras: Pass) -> Outcome | None:
     )
 
 
-def _scores(run: Comparison, ref: Pass, keras: Pass) -> tuple[Array | None, Array | None]:
-    """Both sides' scores per class: what the paired loss reads, else the networks' outputs.
+def score_names(run: Comparison, ref: Pass, keras: Pass) -> tuple[str, str]:
+    """The tensors with both sides' scores per class: what the paired loss reads, else the networks' outputs.
 
     The logits, not probabilities: float32 makes close logits equal probabilities, and then the first class would win.
     """
@@ -348,6 +355,5 @@ def _scores(run: Comparison, ref: Pass, keras: Pass) -> tuple[Array | None, Arra
         mine = next(iter(run.ref.network.data(pair.ref.inputs)), "")
         theirs = next(iter(run.keras.network.data(pair.keras.inputs)), "")
         if mine in ref.outputs and theirs in keras.outputs:
-            return ref.outputs[mine], keras.outputs[theirs]
-    outputs = run.ref.network.outputs[:1], run.keras.network.outputs[:1]
-    return ref.outputs.get("".join(outputs[0])), keras.outputs.get("".join(outputs[1]))
+            return mine, theirs
+    return "".join(run.ref.network.outputs[:1]), "".join(run.keras.network.outputs[:1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy as np
 from parity.align import Alignment, Pair
 from parity.layers import BatchNorm, Rescale
 from parity.network import Shape
+from parity.relation import related
 from parity.report import Probe
-from parity.runner import Targets
-from parity.tolerance import ROUNDOFF, distance, rms
-from parity.transfer import Link, relation
+from parity.stretches import Tensor, joined, measure, stretches
+from parity.tolerance import ROUNDOFF
+from parity.transfer import Link
 from parity.units import Unit, same_shape
 
 __all__ = ["compare_inputs", "compare_labels", "compare_structure", "compare_weights"]
@@ -20,7 +22,7 @@ __all__ = ["compare_inputs", "compare_labels", "compare_structure", "compare_wei
 Array = np.ndarray
 
 
-def compare_inputs(alignment: Alignment, ref: Mapping[str, Array], keras: Mapping[str, Array]) -> list[Probe]:
+def compare_inputs(alignment: Alignment, ref: Mapping[str, Tensor], keras: Mapping[str, Tensor]) -> list[Probe]:
     """The `input` phase: whether both sides are given the same images (input → n h w c)."""
     made: list[Probe] = []
     for theirs, mine in alignment.inputs.items():
@@ -30,29 +32,39 @@ def compare_inputs(alignment: Alignment, ref: Mapping[str, Array], keras: Mappin
     return made
 
 
-def compare_labels(alignment: Alignment, ref: Targets | None, keras: Targets | None) -> list[Probe]:
+def compare_labels(alignment: Alignment, ref: Mapping[str, Tensor], keras: Mapping[str, Tensor]) -> list[Probe]:
     """Whether both sides are given the same labels: a probe for each loss whose labels are not the same."""
     made: list[Probe] = []
-    if ref is None or keras is None:
-        return made
     for mine, theirs in alignment.labels.items():
-        if mine not in ref.values or theirs not in keras.values:
+        if mine not in ref or theirs not in keras:
             continue
-        a, b = ref.values[mine], keras.values[theirs]
-        counted = np.ones(a.shape, bool) if a.dtype.kind == "f" else a >= 0  # -1 is ignored, by a weight in Keras
-        if a.shape != b.shape or not np.array_equal(a[counted], b[counted]):
-            gap = "" if a.shape != b.shape else f"{int(np.count_nonzero(a != b))} of {a.size} differ"
-            names = ("input", "input") if len(ref.values) == 1 else (mine, theirs)
+        a, b = ref[mine], keras[theirs]
+        wrong, gap = True, ""
+        if a.shape == b.shape:
+            wrong, apart = _other_labels(a, b)
+            gap = f"{apart} of {math.prod(a.shape)} differ"
+        if wrong:
+            names = ("input", "input") if len(ref) == 1 else (mine, theirs)
             made.append(Probe(*names, "input", "y", shape=a.shape, status="born", note=gap))
     return made
 
 
-def _compare_input(name: str, keras_name: str, x_ref: Array, x_keras: Array) -> Probe:
-    if x_ref.shape[0] != x_keras.shape[0] or x_ref.size != x_keras.size:
+def _other_labels(ref: Tensor, keras: Tensor) -> tuple[bool, int]:
+    """Whether two sets of labels differ where they count, and in how many places at all."""
+    wrong, apart = False, 0
+    for _, (a, b) in stretches(ref, keras):
+        counted = np.ones(a.shape, bool) if a.dtype.kind == "f" else a >= 0  # -1 is ignored, by a weight in Keras
+        wrong |= not np.array_equal(a[counted], b[counted])
+        apart += int(np.count_nonzero(a != b))
+    return wrong, apart
+
+
+def _compare_input(name: str, keras_name: str, x_ref: Tensor, x_keras: Tensor) -> Probe:
+    if x_ref.shape[0] != x_keras.shape[0] or math.prod(x_ref.shape) != math.prod(x_keras.shape):
         note = f"x_ref is {x_ref.shape}, x_keras {x_keras.shape}"
         return Probe(name, keras_name, "input", "x", shape=x_ref.shape, status="born", note=note)
-    apart = distance(x_keras.reshape(x_ref.shape), x_ref)
-    floor = 2 * ROUNDOFF * max(rms(x_ref), float(np.finfo(np.float32).tiny))
+    apart = joined(measure(x_keras, x_ref))
+    floor = 2 * ROUNDOFF * max(apart.scale, float(np.finfo(np.float32).tiny))
     x_floor = apart.x_floor(np.asarray(floor))
     return Probe(
         name,
@@ -70,7 +82,7 @@ def _compare_input(name: str, keras_name: str, x_ref: Array, x_keras: Array) -> 
 
 
 def compare_structure(
-    alignment: Alignment, all_links: tuple[Link, ...], values: Mapping[str, Array], *, training: bool
+    alignment: Alignment, all_links: tuple[Link, ...], values: Mapping[str, Tensor], *, training: bool
 ) -> list[Probe]:
     """The `structure` phase, in the reference's topological order: shapes, wiring, parameters that fit, lost layers.
 
@@ -124,7 +136,7 @@ def _pair_probes(
     alignment: Alignment,
     pair: Pair,
     all_links: tuple[Link, ...],
-    values: Mapping[str, Array],
+    values: Mapping[str, Tensor],
     shapes: _Shapes,
     training: bool,
 ) -> list[Probe]:
@@ -148,18 +160,24 @@ def _pair_probes(
     return made or [probe("shape", "match", "")]
 
 
-def _fit(alignment: Alignment, link: Link, values: Mapping[str, Array], status: str, *, training: bool) -> str:
+def _fit(alignment: Alignment, link: Link, values: Mapping[str, Tensor], status: str, *, training: bool) -> str:
     """The status of a parameter that has no exact counterpart."""
     if link.ref and link.keras:
         return status
     if link.pair.ref.unseen:
         return "unverified"
     neutral = _constant(link)
-    silent = not link.ref or all(np.allclose(values[key].ravel(), neutral, rtol=1e-6, atol=0) for key in link.ref)
+    silent = not link.ref or all(_silent(values[key], neutral) for key in link.ref)
     fixed = bool(link.ref) and all(alignment.ref.params[key].rate_multiplier == 0 for key in link.ref)
     if silent and (not training or fixed or _cancelled(alignment, link)):
         return "masked"
     return status
+
+
+def _silent(value: Tensor, neutral: Array | float) -> bool:
+    """Whether a parameter has no value but those of the neutral one: a number, or one for each of its elements."""
+    rival = np.broadcast_to(np.asarray(neutral, np.float64).ravel(), (math.prod(value.shape),))
+    return all(np.allclose(a, b, rtol=1e-6, atol=0) for _, (a, b) in stretches(value, rival))
 
 
 def _constant(link: Link) -> Array | float:
@@ -195,7 +213,7 @@ def _text(shape: Shape | None) -> str:
 
 
 def compare_weights(
-    all_links: tuple[Link, ...], expected: Mapping[str, Array], keras_values: Mapping[str, Array], *, own: bool
+    all_links: tuple[Link, ...], expected: Mapping[str, Tensor], keras_values: Mapping[str, Tensor], *, own: bool
 ) -> list[Probe]:
     """The `weights` phase: the Keras file's own values against the reference's in the Keras layout (`expected`).
 
@@ -211,9 +229,9 @@ def compare_weights(
             made.append(_weight(link, keras_values[link.keras], status, "does not fit: keeps the Keras file's values"))
             continue
         wanted, held = expected[link.keras], keras_values[link.keras]
-        word, more = relation(wanted, held)
+        found = related(wanted, held)
+        word, more, apart = found.word, found.more, found.apart
         text = word if word in ("independent",) else f"{word}: {more}" if word != "equal" else f"equal {more}"
-        apart = distance(held, wanted)
         status = "born" if own and word != "equal" else "match"
         made.append(
             Probe(
@@ -223,15 +241,15 @@ def compare_weights(
                 link.role,
                 shape=held.shape,
                 status=status,
-                max_abs=apart.max_abs,
-                rms_rel=apart.relative,
+                max_abs=apart.max_abs if apart else None,
+                rms_rel=apart.relative if apart else None,
                 note=text,
             )
         )
     return made
 
 
-def _weight(link: Link, held: Array, status: str, note: str) -> Probe:
+def _weight(link: Link, held: Tensor, status: str, note: str) -> Probe:
     return Probe(
         link.pair.ref.name, link.pair.keras.origin, "weights", link.role, shape=held.shape, status=status, note=note
     )

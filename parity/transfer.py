@@ -7,7 +7,7 @@ everything about parameters is compared in the Keras layout.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from parity.align import Alignment, Pair
 from parity.layers import BatchNorm, Conv, ConvTranspose
 from parity.network import STATISTICS, Network, Param
 
-__all__ = ["Link", "links", "places", "relation", "transferred"]
+__all__ = ["Link", "Transferred", "links", "places", "transferred"]
 
 Array = np.ndarray
 
@@ -33,6 +33,7 @@ class Link:
         to_keras: reference values (by id) → array in the Keras layout; None where it cannot be loaded.
         linear: whether `to_keras` maps gradients and updates too (a variance made of a deviation: no).
         problem: what does not fit, in words; empty where all does.
+        plain: whether `to_keras` takes one array and leaves its elements in their row-major order.
     """
 
     pair: Pair
@@ -42,6 +43,7 @@ class Link:
     to_keras: Callable[[Mapping[str, Array]], Array] | None
     linear: bool = True
     problem: str = ""
+    plain: bool = False
 
     @property
     def learned(self) -> bool:
@@ -64,11 +66,33 @@ def links(alignment: Alignment) -> tuple[Link, ...]:
 
 def transferred(all_links: Iterable[Link], values: Mapping[str, Array]) -> dict[str, Array]:
     """Keras id → the reference's values in the Keras layout, for every link that can be loaded."""
-    return {
-        link.keras: link.to_keras(values)
-        for link in all_links
-        if link.to_keras is not None and link.keras and all(key in values for key in link.ref)
-    }
+    return dict(Transferred(all_links, values))
+
+
+class Transferred(Mapping[str, Array]):
+    """What `transferred` makes, made one by one when asked for; so values may lie in a file until then."""
+
+    def __init__(self, all_links: Iterable[Link], values: Mapping[str, Array]) -> None:
+        self.values_of = values
+        self.links = {
+            link.keras: link
+            for link in all_links
+            if link.to_keras is not None and link.keras and all(key in values for key in link.ref)
+        }
+
+    def __getitem__(self, key: str) -> Array:
+        link = self.links[key]
+        assert link.to_keras is not None
+        return link.to_keras({key: self.values_of[key] for key in link.ref})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.links)
+
+    def __len__(self) -> int:
+        return len(self.links)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.links
 
 
 _SAME_ROLE = {"deviation": "variance", "variance": "deviation"}
@@ -131,7 +155,8 @@ def _linked(
         if convert is None or blocks:
             problem = f"the reference's {role} is {_extent(piece)}, the Keras one {_extent(param.shape)}"
         to_keras = None if convert is None else _joined(sources, cut, convert)
-        made.append(Link(pair, role, sources, key, to_keras, problem=problem))
+        plain = convert is not None and not blocks and len(sources) == 1 and cut is None
+        made.append(Link(pair, role, sources, key, to_keras, problem=problem, plain=plain))
     return made
 
 
@@ -240,39 +265,6 @@ def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _extent(shape: Sequence[int]) -> str:
     return "×".join(str(d) for d in shape) or "a scalar"
-
-
-def relation(expected: Array, actual: Array) -> tuple[str, str]:
-    """How a file's own values stand to the reference's: a word and a few words more.
-
-    Returns:
-        `("equal", …)`, `("scaled", factor)`, `("perturbed", …)` (close, but not equal), or `("independent", …)`.
-    """
-    a, b = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
-    if a.shape != b.shape:
-        return "misfit", f"{_extent(actual.shape)} against {_extent(expected.shape)}"
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return ("equal", "bit for bit") if np.array_equal(a, b, equal_nan=True) else ("independent", "not finite")
-    apart = np.abs(a - b)
-    gap, norm, own = (float(np.sqrt(v @ v)) for v in (apart, b, a))
-    if gap == 0:
-        return "equal", "bit for bit"
-    size = np.maximum(np.abs(a), np.abs(b))
-    if apart.max() <= 2e-7 * size.max():
-        return "equal", "to rounding"
-    wrong = int(np.count_nonzero(apart > 2e-7 * size))
-    few = f"{wrong} of {a.size} elements differ"
-    if norm > 0 and own > 0 and a.size > 1:
-        both = float(a @ b)
-        factor = both / norm**2
-        parallel = own**2 - both * factor <= 1e-8 * own**2  # as far as float64 can say without a look at each element
-        if parallel and np.linalg.norm(a - factor * b) <= 1e-5 * own:
-            return "scaled", f"{factor:.6g} times the reference's"
-        if abs(both) / (norm * own) > 0.9:
-            return "perturbed", f"{few}, by {gap / norm:.2g} of their size"
-    elif max(norm, own) > 0 and wrong < a.size:
-        return "perturbed", few
-    return "independent", few
 
 
 def places(link: Link, params: Mapping[str, Param]) -> Array:

@@ -16,7 +16,7 @@ from parity.align import Alignment
 from parity.layers import BatchNorm
 from parity.recipe import Recipe
 from parity.runner import Pass, Runner, Targets
-from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance, rms
+from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance
 from parity.transfer import Link, transferred
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "isolated_moves",
     "isolated_step",
     "move_floor",
+    "sized_floor",
     "spread",
     "step_moves",
 ]
@@ -223,8 +224,13 @@ def move_floor(start: Array, change: Array, noise: float = 0.0, coarse: float = 
         noise: what else may differ, relative to the change.
         coarse: what the update rule's scalars may be off by.
     """
-    size = np.maximum(rms(change), channel_rms(change))  # a channel above the others is coarser by itself
-    return ROUNDOFF * channel_rms(start) + (8 * ROUNDOFF + max(_SCALARS, coarse) / CLEAN + noise) * size
+    return sized_floor(channel_rms(start), channel_rms(change), noise, coarse)
+
+
+def sized_floor(start: Array, change: Array, noise: float = 0.0, coarse: float = 0.0) -> Array:
+    """The `move_floor` of a parameter and a change that have these root mean squares per channel."""
+    size = np.maximum(np.sqrt(np.mean(np.square(change))), change)  # a channel above the others is coarser by itself
+    return ROUNDOFF * start + (8 * ROUNDOFF + max(_SCALARS, coarse) / CLEAN + noise) * size
 
 
 def _move(

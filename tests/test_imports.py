@@ -22,6 +22,8 @@ ORDER = (
         "probes",
         "metrics",
         "tolerance",
+        "stretches",
+        "relation",
         "units",
         "matching",
         "anchors",

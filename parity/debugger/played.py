@@ -23,7 +23,8 @@ from parity.tensors import shaped
 from parity.traces.between import traces_of
 from parity.traces.moves import update_probes
 from parity.traces.reader import Trace
-from parity.traces.two import Two, begun_traces, findings_of
+from parity.traces.recorded import begun_traces
+from parity.traces.two import Two, findings_of
 from parity.updates import Move
 
 __all__ = ["Played", "RecordedPair"]

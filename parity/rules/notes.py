@@ -35,8 +35,10 @@ def _put_right(run: Comparison) -> Iterator[Finding]:
 def _initializers(run: Comparison) -> Iterator[Finding]:
     """An untrained reference (all biases zero) shows how its weights were drawn: against what Keras says it does."""
     values = run.ref.params()
-    kernels = [link for link in run.links if link.role == "kernel" and len(link.ref) == 1 and link.keras]
-    biases = [values[key] for link in run.links if link.role == "bias" for key in link.ref]
+    of = {role: [link for link in run.links if link.role == role] for role in ("kernel", "bias")}
+    # A recorded kernel may be too large to be read.
+    kernels = [link for link in of["kernel"] if len(link.ref) == 1 and link.keras and link.ref[0] in values]
+    biases = [values[key] for link in of["bias"] for key in link.ref if key in values]
     if not kernels or any(np.any(b) for b in biases):
         return
     other: list[tuple[Link, str, str]] = []

@@ -36,7 +36,7 @@ from parity.layers.endings import softmax_behind
 from parity.layers.keras_losses import class_of
 from parity.network import STATISTICS, Layer
 from parity.rules.making import activation_of, layer_of, listed, pool_of
-from parity.transfer import Link, transferred
+from parity.transfer import Link, Transferred
 from parity.units import Unit
 
 __all__ = ["absent", "cells", "field", "path", "proposed", "reset", "trained_alike", "wider"]
@@ -201,7 +201,7 @@ def _own_value(run: Comparison, pair: Pair, role: str, where: str) -> tuple[Chan
 
 def reset(run: Comparison, *links: Link) -> tuple[Change, ...]:
     """Puts the reference's values into parameters that hold others."""
-    values = transferred(run.links, run.ref.params())
+    values = Transferred(run.links, run.ref.params())
     return tuple(
         Change("weights", path(run, link.pair.keras), {"role": link.role, "value": np.array(values[link.keras])})
         for link in links

@@ -12,12 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from parity.case import Comparison
+from parity.relation import relation
 from parity.report import Finding
 from parity.rules import repairs
 from parity.rules.base import finding, kernel_layouts
 from parity.rules.laid import Layout, Reading, equal, read, words_of
 from parity.rules.lines import lines
-from parity.transfer import Link, relation, transferred
+from parity.transfer import Link, Transferred
 
 __all__ = ["find"]
 
@@ -29,9 +30,10 @@ def find(run: Comparison) -> Iterable[Finding]:
     if not run.own:
         return
     values = run.ref.params()
-    expected = transferred(run.links, values)
+    expected = Transferred(run.links, values)
     differing = {p.layer for p in run.probes if p.phase == "weights" and p.status == "born"}
     handled: set[str] = set()
+    yield from _unread(run, expected, differing)
     for link in run.links:
         if link.pair.ref.name not in differing or link.keras not in expected or link.keras in handled or not link.ref:
             continue
@@ -53,6 +55,20 @@ def find(run: Comparison) -> Iterable[Finding]:
         handled |= {other.keras for other in links}
         for each in _said(link, links, found, wanted, held):
             yield replace(each, changes=repairs.reset(run, *links))
+
+
+def _unread(run: Comparison, expected: Mapping[str, Array], differing: set[str]) -> Iterator[Finding]:
+    """Parameters that differ and are too large to be read whole from a recording: their layout is not looked into."""
+    for link in run.links:
+        if link.pair.ref.name not in differing or link.keras in expected or not (link.ref and link.to_keras):
+            continue
+        notes = [p.note for p in run.probes if p.phase == "weights" and p.status == "born"
+                 and (p.layer, p.tensor) == (link.pair.ref.name, link.role)]  # fmt: skip
+        name = f"{link.pair.keras.origin}.{link.role}"
+        for note in notes:
+            words = f"{name} has other values than the reference's ({note}); it is too large to look for its layout."
+            fix = f"load the reference's {link.role}"
+            yield finding("weights-differ", "divergence", "weights", words, pair=link.pair, fix=fix, confirmed=True)
 
 
 def _said(link: Link, links: list[Link], found: Reading | None, wanted: Array, held: Array) -> Iterator[Finding]:

@@ -1,66 +1,114 @@
-"""How far two recorded tensors are apart, measured block by block."""
+"""How far two recorded tensors are apart, measured stretch by stretch, and by how much rounding may put them there."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from parity.tensors import shaped
-from parity.tolerance import Distance, distance, rms
+from parity.stretches import Size, Tensor, joined, measure, stretches
+from parity.tolerance import ROUNDOFF, Distance, distance
 from parity.traces.held import Held
 
-__all__ = ["Gap", "gap"]
+__all__ = ["Measured", "against", "gap"]
 
 Array = np.ndarray
+Floors = Sequence[Held | Array | None]
 
 
-class Gap:
-    """The distance of an actual tensor from the expected one, added up block by block along the first axis."""
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A distance, and what it is in units of the noise floor.
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self.squares: Array | float = 0.0
-        self.top: Array | float = 0.0
-        self.expected = 0.0
-        self.count = 0
-        self.finite = True
+    Attributes:
+        apart: the distance.
+        floor: root mean square of the floor.
+        x_floor: the distance in units of it, in the worst channel.
+        bare: whether nobody said what rounding does, beyond what it does to the values themselves.
+    """
 
-    def add(self, actual: Array, expected: Array) -> None:
-        """Add a block of both, of one shape."""
-        apart = distance(actual, expected)
-        rows = max(1, expected.size // max(1, apart.channel_rms.size))
-        self.rows += rows
-        self.squares = self.squares + np.square(apart.channel_rms) * rows
-        self.top = np.maximum(self.top, apart.channel_max)
-        self.finite &= apart.finite
-        size = apart.scale if apart.rms > 0 else rms(expected)
-        self.expected += size**2 * expected.size
-        self.count += expected.size
-
-    def distance(self) -> Distance:
-        """Of all blocks."""
-        scale = math.sqrt(self.expected / max(1, self.count))
-        top = np.atleast_1d(np.asarray(self.top, np.float64))
-        if not self.finite:
-            return Distance(math.inf, math.inf, scale, top + math.inf, top + math.inf, finite=False)
-        channel = np.sqrt(np.atleast_1d(np.asarray(self.squares, np.float64)) / max(1, self.rows))
-        return Distance(float(top.max(initial=0.0)), float(np.sqrt(np.mean(channel**2))), scale, channel, top)
+    apart: Distance
+    floor: float
+    x_floor: float
+    bare: bool = False
 
 
-def gap(actual: Held, expected: Held) -> tuple[Distance | None, str]:
+def gap(actual: Held, expected: Held, floors: Floors) -> tuple[Measured | None, str]:
     """How far two recorded tensors are apart, by as much of them as both traces keep.
+
+    Args:
+        actual: a tensor.
+        expected: another.
+        floors: root mean squares that rounding may cause, per channel of either.
 
     Returns:
         The distance, and in a few words what it was measured by; or None, and why it cannot be said.
     """
-    if actual.kept == expected.kept == "all":
-        return _whole(actual, expected)
     mine, theirs = expected.shape, actual.shape
     if math.prod(mine) != math.prod(theirs) or mine[:1] != theirs[:1]:
         return None, f"shape {theirs[1:]} against {mine[1:]}"
+    if actual.kept == expected.kept == "all":
+        return against(actual, expected, floors), ""
+    apart, how = _by_what_was_kept(actual, expected)
+    if apart is None:
+        return None, how
+    return _measured([(slice(0, apart.channel_rms.size), apart)], apart.channel_rms.size, floors), how
+
+
+def against(
+    actual: Tensor, expected: Tensor, floors: Floors, also: Callable[[Array, Array], None] = lambda *_: None
+) -> Measured:
+    """How far a tensor is from the expected one of as many elements; `also` is called with each stretch of both."""
+    channels = expected.shape[-1] if expected.shape else 1
+    return _measured(measure(actual, expected, also), channels, floors)
+
+
+def _measured(parts: Iterable[tuple[slice, Distance]], channels: int, floors: Floors) -> Measured:
+    whole = [_single(floor) if _odd(floor, channels) else floor for floor in floors]
+    squares, worst = 0.0, 0.0
+
+    def judged() -> Iterable[tuple[slice, Distance]]:
+        nonlocal squares, worst
+        for columns, apart in parts:
+            floor = np.full(apart.channel_rms.shape, 4 * ROUNDOFF * apart.scale)
+            for given in whole:
+                if given is not None:
+                    floor = np.maximum(floor, _window(given, columns))
+            squares += float(np.sum(np.square(floor)))
+            worst = max(worst, apart.x_floor(floor))
+            yield columns, apart
+
+    apart = joined(judged())
+    bare = all(floor is None for floor in floors)
+    return Measured(apart, math.sqrt(squares / max(1, channels)), worst, bare)
+
+
+def _odd(floor: Held | Array | None, channels: int) -> bool:
+    """Whether a floor is laid out in other channels."""
+    return floor is not None and tuple(floor.shape) not in ((channels,), ())
+
+
+def _single(floor: Held | Array | None) -> Array:
+    """One number for all channels: the root mean square."""
+    assert floor is not None
+    size = Size()
+    for _, (part,) in stretches(floor):
+        size.add(part.reshape(-1, 1))
+    return np.asarray(size.whole)
+
+
+def _window(floor: Held | Array, columns: slice) -> Array:
+    """Of some channels, or the one number of all."""
+    if isinstance(floor, np.ndarray):
+        return floor[columns] if floor.ndim else floor
+    return np.asarray(floor.span(columns.start, columns.stop), np.float64)
+
+
+def _by_what_was_kept(actual: Held, expected: Held) -> tuple[Distance | None, str]:
     apart = actual.sketch().distance(expected.sketch())
-    if mine[-1:] != theirs[-1:]:  # rows and channels of the one are not those of the other
+    if expected.shape[-1:] != actual.shape[-1:]:  # rows and channels of the one are not those of the other
         if math.isnan(apart.rms):
             return None, "only statistics were kept, of tensors of other shapes"
         return apart, "by statistics"
@@ -77,16 +125,3 @@ def gap(actual: Held, expected: Held) -> tuple[Distance | None, str]:
 
 def _channels(apart: Distance) -> tuple[Array, Array]:
     return apart.channel_rms, apart.channel_max
-
-
-def _whole(actual: Held, expected: Held) -> tuple[Distance | None, str]:
-    mine, theirs = expected.shape, actual.shape
-    if math.prod(mine) != math.prod(theirs) or mine[:1] != theirs[:1]:
-        return None, f"shape {theirs[1:]} against {mine[1:]}"
-    found, step = Gap(), max(expected.step, actual.step)
-    for a, b in zip(expected.blocks(step), actual.blocks(step), strict=True):
-        fits = shaped(b, a.shape)
-        if fits is None:
-            return None, f"shape {theirs[1:]} against {mine[1:]}"
-        found.add(fits, a)
-    return found.distance(), ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity.stretches import LENGTH, edges
 from parity.traces.sketch import Sketch, places
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["Held", "sound"]
 
 Array = np.ndarray
-
-_SLAB = 1 << 20
-"""Elements that are read at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,32 +45,37 @@ class Held:
         with self.trace.reading():
             return self.data[()]
 
-    def blocks(self, images: int = 0) -> Iterator[Array]:
-        """The whole tensor in slabs along its first axis, of a few mebibytes each.
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """The shape of the chunks that it is stored in, where its shape is the stored one."""
+        return self.data.chunks if self.data is not None and self.data.shape == self.shape else None
 
-        Args:
-            images: extent of a slab along the first axis; 0 chooses it.
-        """
+    def span(self, start: int, stop: int) -> Array:
+        """The elements of a whole tensor from `start` to `stop`, counted in row-major order; (stop - start)."""
         data = self.data
         assert self.kept == "all"
         assert data is not None
-        if not self.shape or not math.prod(self.shape):
-            yield self.value()
-            return
-        step = images or self.step
-        for start in range(0, self.shape[0], step):
-            with self.trace.reading():
-                block = data[start : start + step]
-            yield block
+        with self.trace.reading():
+            boxes = list(_boxes(data.shape, start, stop))
+            if len(boxes) == 1:
+                return np.asarray(data[boxes[0]]).reshape(-1)
+            made, at = np.empty(stop - start, data.dtype), 0
+            for box in boxes:
+                part = np.asarray(data[box]).reshape(-1)
+                made[at : at + part.size] = part
+                at += part.size
+            return made
 
-    @property
-    def step(self) -> int:
-        """Extent along the first axis of a slab: whole chunks, of about four mebibytes."""
-        if self.data is None or not self.shape:
-            return 1
-        own = self.data.chunks[0] if self.data.chunks else 1
-        each = max(1, math.prod(self.shape[1:]) * own)
-        return own * max(1, _SLAB // each)
+    def blocks(self) -> Iterator[Array]:
+        """The whole tensor in stretches: of whole images (n, …), or where those are large of rows (rows, c)."""
+        each = math.prod(self.shape[1:])
+        if len(self.shape) < 2 or each > LENGTH:
+            for start, stop in edges(self.shape, self.chunks):
+                yield self.span(start, stop).reshape(-1, self.shape[-1] if self.shape else 1)
+            return
+        chunks = self.chunks
+        for start, stop in edges((self.shape[0], each), chunks and (chunks[0], each)):
+            yield self.span(start, stop).reshape(-1, *self.shape[1:])
 
     def sample(self) -> Array | None:
         """Its rows at the sampled places, (rows, c); None where only statistics were kept."""
@@ -99,6 +102,30 @@ class Held:
         for block in self.blocks():
             made.add(block)
         return made
+
+
+def _boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[tuple[slice | int, ...]]:
+    """The blocks of an array that hold its elements from `start` to `stop` in row-major order, in that order."""
+    if not shape:
+        yield ()
+        return
+    inner = math.prod(shape[1:])
+    if start >= stop or not inner:
+        return
+    first, last = start // inner, (stop - 1) // inner
+    if len(shape) == 1:
+        yield (slice(start, stop),)
+    elif first == last and stop - start < inner:
+        for box in _boxes(shape[1:], start - first * inner, stop - first * inner):
+            yield (first, *box)
+    else:
+        head, tail = -(-start // inner), stop // inner
+        if start % inner:
+            yield from _boxes(shape, start, head * inner)
+        if head < tail:
+            yield (slice(head, tail),)
+        if stop % inner:
+            yield from _boxes(shape, tail * inner, stop)
 
 
 def sound(found: Any, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,10 +11,13 @@ from parity.comparison import update_probe
 from parity.layers import BatchNorm
 from parity.report import Probe
 from parity.runner import Pass
-from parity.tolerance import CLEAN, Distance, distance, rms
+from parity.stretches import Gap, Size, Tensor, joined, stretches
+from parity.tolerance import CLEAN, Distance
+from parity.traces.held import Held
 from parity.traces.reader import Trace
+from parity.traces.recorded import Laid
 from parity.transfer import Link
-from parity.updates import Course, Move, move_floor, spread
+from parity.updates import Course, Move, sized_floor, spread
 
 __all__ = ["recorded_moves", "update_probes"]
 
@@ -24,7 +27,9 @@ _SMALL = 1e-4
 """Relative difference of a move, from the second step on, that rounding in the steps before it can make."""
 
 
-def recorded_moves(all_links: tuple[Link, ...], ref: Trace, keras: Trace, steps: int) -> list[Move]:
+def recorded_moves(
+    all_links: tuple[Link, ...], ref: Trace, keras: Trace, steps: int, sizes: Mapping[str, float] | None = None
+) -> list[Move]:
     """Every parameter's move in every step; `born` where it differs by more than its gradient's own noise makes of it.
 
     Args:
@@ -32,23 +37,28 @@ def recorded_moves(all_links: tuple[Link, ...], ref: Trace, keras: Trace, steps:
         ref: the reference's trace.
         keras: the Keras side's.
         steps: how many.
+        sizes: `ref:` or `keras:` and a parameter → the root mean square of its first gradient, where that is known.
     """
     made: list[Move] = []
+    mine = [Laid(all_links, ref, f"weights/{k}", keras.network) for k in range(steps + 1)]
+    theirs = [keras.unread(f"weights/{k}") for k in range(steps + 1)]
     for link in all_links:
         if not link.keras or not link.ref or link.to_keras is None:
             continue
-        noise = _noise(link, ref, keras)
-        before = _both(link, ref, keras, 0)
+        noise, key = _noise(link, ref, keras, sizes or {}), link.keras
+        known = [all(key in at[k] for at in (mine, theirs)) for k in range(steps + 1)]
+        here = [step for step in range(1, steps + 1) if known[step - 1] and known[step]]
+        # What can be read in part is read once for all steps; what must be whole, one step at a time.
+        runs = [here] if link.plain and len(here) == steps else [[step] for step in here]
+        found = {move.step: move for run in runs for move in _moves(link, run, mine, theirs, noise)}
         for step in range(1, steps + 1):
-            after = _both(link, ref, keras, step)
-            if before is None or after is None:
-                made.append(Move(link, step, "unverified", None, 0.0, None, None, note="its value was not recorded"))
-            else:
-                move = _move(link, step, before, after, noise)
-                if move.status == "born" and link.role in ("variance", "deviation"):
-                    move = _by_its_law(link, step, before[1], after[1], ref, keras, move)
-                made.append(move)
-            before = after
+            move = found.get(step)
+            if move is None:
+                move = Move(link, step, "unverified", None, 0.0, None, None, note="its value was not recorded")
+            elif move.status == "born" and link.role in ("variance", "deviation"):
+                before, after = (theirs[k][key].value() for k in (step - 1, step))
+                move = _by_its_law(link, step, before, after, ref, keras, move)
+            made.append(move)
     return made
 
 
@@ -67,39 +77,87 @@ def _by_its_law(link: Link, step: int, before: Array, after: Array, ref: Trace, 
     return replace(found, propagated=found.isolated, isolated=None, x_floor=None)
 
 
-def _both(link: Link, ref: Trace, keras: Trace, step: int) -> tuple[Array, Array] | None:
-    """The reference's value in the Keras layout and the Keras one; None where a trace does not hold them."""
-    mine, theirs = ref.weights(step), keras.weights(step)
-    if link.keras not in theirs or any(key not in mine for key in link.ref):
-        return None
-    assert link.to_keras is not None
-    expected, actual = link.to_keras({key: mine[key] for key in link.ref}), theirs[link.keras]
-    return (expected, actual) if expected.shape == actual.shape else None
+def _moves(
+    link: Link, steps: Sequence[int], mine: Sequence[Laid], theirs: Sequence[Mapping[str, Held]], noise: float
+) -> list[Move]:
+    """A parameter's moves in steps that follow each other, from one reading of its values before and after them."""
+    if not steps:
+        return []
+    values: list[Tensor] = []
+    for step in (steps[0] - 1, *steps):
+        values += [mine[step][link.keras], theirs[step][link.keras]]
+    shape = tuple(values[0].shape)
+    if any(tuple(value.shape) != shape for value in values):
+        return []
+    closed: list[list[_Closed]] = [[] for _ in steps]
+    here: list[_Window] = []
+    for columns, parts in stretches(*values):
+        if not here or here[0].columns != columns:
+            for window, step, done in zip(here, steps, closed, strict=False):
+                done.append(window.closed(noise * step))
+            here = [_Window(columns) for _ in steps]
+        for n, window in enumerate(here):
+            window.add(*parts[2 * n : 2 * n + 4])
+    made = []
+    for window, step, done in zip(here, steps, closed, strict=True):
+        made.append(_move(link, step, [*done, window.closed(noise * step)], shape))
+    return made
 
 
-def _noise(link: Link, ref: Trace, keras: Trace) -> float:
+@dataclass(frozen=True, eq=False)
+class _Closed:
+    """How far a move is off in some channels, the mean of its floor there, and the distance in units of it."""
+
+    columns: slice
+    apart: Distance
+    floor: float
+    x_floor: float
+
+
+class _Window:
+    """A parameter's move in one step, in some of its channels."""
+
+    def __init__(self, columns: slice) -> None:
+        self.columns = columns
+        self.start, self.change, self.gap = Size(), Size(), Gap()
+
+    def closed(self, noise: float) -> _Closed:
+        """What was found, its gradient being so noisy."""
+        apart, floor = self.gap.distance(), sized_floor(self.start.channel, self.change.channel, noise)
+        return _Closed(self.columns, apart, float(np.mean(floor)), apart.x_floor(floor))
+
+    def add(self, before: Array, own: Array, after: Array, reached: Array) -> None:
+        """Add values of the reference and of Keras before the step, and of both after it."""
+        change = after - before
+        self.start.add(before)
+        self.change.add(change)
+        self.gap.add(reached - own, change)
+
+
+def _noise(link: Link, ref: Trace, keras: Trace, sizes: Mapping[str, float]) -> float:
     """How noisy the parameter's gradient is, relative to itself; 0 where nothing says."""
 
-    def share(trace: Trace, keys: Mapping[str, None]) -> float:
-        worst = 0.0
-        for key in keys:
-            floor, held = trace.floor("param_grads", key), trace.held("step1/param_grads", key)
-            if floor is not None and held is not None:
-                size = rms(held.value())
-                worst = max(worst, float(np.sqrt(np.mean(np.square(floor)))) / size if size > 0 else 0.0)
-        return worst
+    def share(trace: Trace, side: str, key: str) -> float:
+        floor, held = trace.floor("param_grads", key), trace.held("step1/param_grads", key)
+        if floor is None or held is None:
+            return 0.0
+        size = sizes.get(f"{side}:{key}")
+        if size is None:
+            added = Size()
+            for _, (part,) in stretches(held):
+                added.add(part)
+            size = added.whole
+        return float(np.sqrt(np.mean(np.square(floor)))) / size if size > 0 else 0.0
 
-    return max(share(ref, dict.fromkeys(link.ref)), share(keras, {link.keras: None}))
+    return max(share(keras, "keras", link.keras), *(share(ref, "ref", key) for key in link.ref))
 
 
-def _move(link: Link, step: int, before: tuple[Array, Array], after: tuple[Array, Array], noise: float) -> Move:
-    expected, actual = after[0] - before[0], after[1] - before[1]
-    floor = move_floor(before[0], expected, noise * step)
-    apart: Distance = distance(actual, expected)
-    x_floor = apart.x_floor(floor)
+def _move(link: Link, step: int, found: Sequence[_Closed], shape: tuple[int, ...]) -> Move:
+    apart = joined((window.columns, window.apart) for window in found)
+    x_floor = max(window.x_floor for window in found)
     clean = x_floor <= 2 * CLEAN or (step > 1 and apart.relative <= _SMALL)
-    status = "match" if clean else "born"
-    return Move(link, step, status, None, float(np.mean(floor)), None, apart, expected.shape)
+    floor = np.average([w.floor for w in found], weights=[w.columns.stop - w.columns.start for w in found])
+    return Move(link, step, "match" if clean else "born", None, float(floor), None, apart, shape)
 
 
 def update_probes(moves: Sequence[Move]) -> list[Probe]:

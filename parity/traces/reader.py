@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,7 +21,7 @@ from parity.traces.codec import decoded
 from parity.traces.format import TENSORS, Header, check, escaped, header, unescaped
 from parity.traces.held import Held, sound
 
-__all__ = ["Lazy", "Trace"]
+__all__ = ["Few", "First", "Lazy", "Trace", "Unread"]
 
 Array = np.ndarray
 
@@ -39,22 +40,19 @@ _DAMAGE = (
 _OPTIONAL = {"remarks": list, "notes": list, "batch": dict, "weights": dict, "environment": dict}
 """Facts that a writer may leave out."""
 
+_CACHE = 1 << 22
+"""Bytes of chunks that are kept of a dataset: stretches need not end where chunks do."""
+
 _MOST_STEPS = 10_000
 _JSON = 1 << 28
 """Bytes of facts at most; the network of a thousand layers takes one mebibyte."""
 
 
-class Lazy(Mapping[str, Array]):
-    """Name → array of one folder of a trace, read when it is asked for."""
+class _Folder(Mapping[str, Any]):
+    """The names of one folder of a trace."""
 
     def __init__(self, trace: Trace, group: str) -> None:
         self.trace, self.group = trace, group
-
-    def __getitem__(self, name: str) -> Array:
-        held = self.trace.held(self.group, name)
-        if held is None:
-            raise KeyError(name)
-        return held.value()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.trace.names(self.group))
@@ -64,6 +62,68 @@ class Lazy(Mapping[str, Array]):
 
     def __contains__(self, name: object) -> bool:
         return name in self.trace.names(self.group)
+
+    def held(self, name: str) -> Held:
+        """What the folder holds of a name; raises KeyError if nothing."""
+        found = self.trace.held(self.group, name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+
+class Lazy(_Folder):
+    """Name → array of one folder of a trace, read when it is asked for."""
+
+    def __getitem__(self, name: str) -> Array:
+        return self.held(name).value()
+
+
+class Unread(_Folder):
+    """Name → what one folder of a trace holds of it, to be read stretch by stretch."""
+
+    def __getitem__(self, name: str) -> Held:
+        return self.held(name)
+
+
+class Few(Lazy):
+    """The arrays of one folder that have so many elements at most: as if it did not hold the others."""
+
+    def __init__(self, trace: Trace, group: str, most: int) -> None:
+        super().__init__(trace, group)
+        self.most = most
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in super().__iter__() if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) and math.prod(self.held(str(name)).shape) <= self.most
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self:
+            raise KeyError(name)
+        return super().__getitem__(name)
+
+
+class First(Lazy):
+    """The first images of the arrays of one folder, as many as have so many elements; or the top of the first one."""
+
+    def __init__(self, trace: Trace, group: str, most: int) -> None:
+        super().__init__(trace, group)
+        self.most = most
+
+    def __getitem__(self, name: str) -> Array:
+        held = self.held(name)
+        if math.prod(held.shape) <= self.most:
+            return held.value()
+        each, line = (max(1, math.prod(held.shape[n:])) for n in (1, 2))
+        if each > self.most:
+            count = max(1, self.most // line)
+            return held.span(0, count * line).reshape(1, count, *held.shape[2:])
+        count = self.most // each
+        return held.span(0, count * each).reshape(count, *held.shape[1:])
 
 
 class Trace:
@@ -94,7 +154,7 @@ class Trace:
         self.lent: Trace | None = None
         self._names: dict[str, dict[str, str]] = {}
         try:
-            self._file: Any = h5py.File(self.path, "r")
+            self._file: Any = h5py.File(self.path, "r", rdcc_nbytes=_CACHE)
         except (OSError, RuntimeError, ValueError) as error:
             raise self._damaged(error) from None
         try:
@@ -179,6 +239,10 @@ class Trace:
         """Name → array of one folder, read when it is asked for."""
         return Lazy(self, group)
 
+    def unread(self, group: str) -> Mapping[str, Held]:
+        """Name → what one folder holds of it, to be read in part."""
+        return Unread(self, group)
+
     @property
     def inputs(self) -> dict[str, Array]:
         """Input → n h w c, as the network was fed."""
@@ -201,13 +265,17 @@ class Trace:
             group: `outputs`, `output_grads`, `param_grads`.
             name: of the tensor; `losses` of group `outputs` are scalars.
         """
+        found = self.floor_held(group, name)
+        return None if found is None else np.asarray(found.value(), np.float64)
+
+    def floor_held(self, group: str, name: str) -> Held | None:
+        """What `floor` gives, not read yet."""
         found = self.held(f"floors/{group}", name)
         if found is None:
-            return self.lent.floor(group, name) if self.lent is not None else None
-        floor = np.asarray(found.value(), np.float64)
-        if floor.ndim != 1 or not floor.size:
+            return self.lent.floor_held(group, name) if self.lent is not None else None
+        if len(found.shape) != 1 or not found.shape[0] or found.kept != "all":
             raise self._damaged(ValueError(f"the floor of {name} is no vector"))
-        return floor
+        return found
 
     def truth(self, group: str, name: str) -> Held | None:
         """What is kept of the float64 run, end to end: a sample, in older traces statistics; None without such a run.
@@ -236,7 +304,7 @@ class Trace:
         made.output_grads = self.lazy(f"{at}/output_grads")  # type: ignore[assignment]
         made.param_grads = self.lazy(f"{at}/param_grads")  # type: ignore[assignment]
         made.penalty_grads = self.lazy(f"{at}/penalty_grads")  # type: ignore[assignment]
-        made.masks = dict(self.lazy(f"{at}/masks"))
+        made.masks = self.lazy(f"{at}/masks")  # type: ignore[assignment]
         means, variances = (self.lazy(f"{at}/statistics/{role}") for role in ("mean", "variance"))
         for name in means:
             mean, variance = means[name], variances.get(name)

@@ -7,34 +7,33 @@ difference was born stays open, though what differs between the two networks and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from parity.align import Map, Pair, align
+from parity.align import Map, Pair
 from parity.batch import Batch
-from parity.case import Comparison, Data
-from parity.comparison import outcome_of
+from parity.case import Comparison
+from parity.comparison import outcome_of, score_names
 from parity.detail import Album
 from parity.differences import differences
-from parity.errors import CannotCompare
 from parity.layers import Activation, Dropout, Opaque, Pool
-from parity.report import PHASES, Finding, Probe
+from parity.report import PHASES, Finding, Outcome, Probe
 from parity.rules import RULES
 from parity.runner import Pass
-from parity.structure import compare_inputs, compare_labels, compare_structure, compare_weights
-from parity.tensors import Named, named, shaped
-from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance
-from parity.traces.gaps import gap
+from parity.stretches import Size, Tensor, same
+from parity.tensors import Named
+from parity.tolerance import CLEAN, ROUNDOFF, Distance
+from parity.traces.gaps import Measured, against, gap
 from parity.traces.held import Held
 from parity.traces.moves import recorded_moves, update_probes
 from parity.traces.reader import Trace
-from parity.transfer import Link, links
+from parity.traces.recorded import Laid, begun_traces
+from parity.transfer import Link
 from parity.updates import Move
 
-__all__ = ["OPEN", "Recorded", "Two", "begun_traces", "compare_traces", "findings_of"]
+__all__ = ["OPEN", "Two", "compare_traces", "findings_of"]
 
 Array = np.ndarray
 
@@ -54,47 +53,6 @@ _PICTURED = 1 << 24
 
 _GROWN = 200.0
 """Floors that rounding alone can grow to, where an activation or a maximum switches that did not in the shaken run."""
-
-
-class Recorded:
-    """A trace in the part that rules and reports want of a runner: who it is, not what it runs."""
-
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-        self.network, self.recipe = trace.network, trace.recipe
-        self.remarks = [str(r) for r in trace.info.get("remarks", [])]
-
-    @property
-    def engine(self) -> Mapping[str, Any]:
-        """What executed the model when it was recorded."""
-        return {**self.trace.engine, "recorded": f"parity {self.trace.header.parity}"}
-
-    def params(self) -> Mapping[str, Array]:
-        """Param id → its value before the first step, read when asked for."""
-        return self.trace.weights(0)
-
-
-class _Transferred(Mapping[str, Array]):
-    """Keras id → the reference's values in the Keras layout, made one by one."""
-
-    def __init__(self, all_links: tuple[Link, ...], values: Mapping[str, Array]) -> None:
-        self.values_of = values
-        self.links = {
-            link.keras: link
-            for link in all_links
-            if link.to_keras is not None and link.keras and all(key in values for key in link.ref)
-        }
-
-    def __getitem__(self, key: str) -> Array:
-        link = self.links[key]
-        assert link.to_keras is not None
-        return link.to_keras({key: self.values_of[key] for key in link.ref})
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.links)
-
-    def __len__(self) -> int:
-        return len(self.links)
 
 
 def compare_traces(
@@ -142,33 +100,8 @@ def compare_traces(
         run.moves = two.moves(count)
         run.probes += update_probes(run.moves)
     run.probes = _first_named(run.probes)
-    if ref.tensors == keras.tensors == "all":
-        run.outcome = outcome_of(run, ref.seen(1), keras.seen(1))
+    run.outcome = two.outcome()
     progress("done", total, total)
-    return run
-
-
-def begun_traces(
-    ref: Trace, keras: Trace, *, mode: str = "train", mapping: Map | None = None, batch: Batch | None = None
-) -> Comparison:
-    """The comparison of two recorded runs up to their weights; arguments and errors are those of `compare_traces`."""
-    for trace, key in ((ref, "ref"), (keras, "keras")):
-        if trace.mode != mode:
-            raise CannotCompare(f"{trace.path}: was recorded in {trace.mode} mode; compare it with --mode {trace.mode}")
-        if batch is not None:
-            _same_batch(trace, key, batch)
-    sides = Recorded(ref), Recorded(keras)
-    labels = ref.labels, keras.labels
-    alignment = align(sides[0].network, sides[1].network, mode, mapping, labelled=labels[0] is not None)
-    found = links(alignment)
-    data = Data(ref.lazy("inputs"), keras.lazy("inputs"), *labels)
-    run = Comparison(
-        sides[0], sides[1], data, mode, True, alignment, found, named(alignment, found), old_values=keras.weights(0)  # type: ignore[arg-type]
-    )  # fmt: skip
-    run.probes += compare_inputs(alignment, data.ref, data.keras)
-    run.probes += compare_labels(alignment, *labels)
-    run.probes += compare_structure(alignment, found, ref.weights(0), training=bool(ref.steps and keras.steps))
-    run.probes += compare_weights(found, _Transferred(found, ref.weights(0)), keras.weights(0), own=True)
     return run
 
 
@@ -194,13 +127,6 @@ def findings_of(run: Comparison) -> tuple[Finding, ...]:
         return finding.severity == "note", PHASES.index(finding.phase), place
 
     return tuple(sorted(dict.fromkeys(found), key=order))
-
-
-def _same_batch(trace: Trace, key: str, batch: Batch) -> None:
-    for name, value in trace.lazy("inputs").items():
-        fed = batch.get(f"x_{key}", f"x_{key}_{name}", f"x_{name}", "x")
-        if fed is None or not np.array_equal(fed[1], value):
-            raise CannotCompare(f"{trace.path}: was recorded on another batch; leave --batch out, or record it again")
 
 
 def _first_named(probes: list[Probe]) -> list[Probe]:
@@ -229,6 +155,7 @@ class Two:
         self.run, self.ref, self.keras, self.limits = run, ref, keras, limits
         self.backs = bool(ref.steps and keras.steps)
         self.made: list[Probe] = []
+        self.sizes: dict[str, float] = {}
         self.seen = ref.seen(1), keras.seen(1)
         self.parted = any(p.status in ("born", "unpaired", "inherited") for p in run.probes)
         self.masked = self._other_masks()
@@ -251,7 +178,7 @@ class Two:
 
     def moves(self, count: int) -> list[Move]:
         """How each of so many updates moved each parameter."""
-        found = recorded_moves(self.run.links, self.ref, self.keras, count)
+        found = recorded_moves(self.run.links, self.ref, self.keras, count, self.sizes)
         if not self.masked:
             return found
         return [m if m.status == "match" else replace(m, status="unverified", note=_DRAWN) for m in found]
@@ -261,7 +188,7 @@ class Two:
         phase = "loss" if name == "loss" else "forward"
         of = self.run.named[pair.ref.name]
         if name == "loss":
-            self._judge(pair, phase, name, self._losses(pair), 1)
+            self._judge(pair, phase, name, self._losses(pair), ())
             return
         mine = self.ref.held("step1/outputs", pair.ref.output)
         theirs = self.keras.held("step1/outputs", pair.keras.output)
@@ -277,6 +204,17 @@ class Two:
                 self._tensors(of, "backward", name, mine, theirs, *kinds)
         for name, link in of.gradients.items():
             self._parameter(pair, name, link)
+
+    def outcome(self) -> Outcome | None:
+        """What the predictions say, where both traces hold them whole, and as vectors."""
+        names = score_names(self.run, *self.seen)
+        for trace, name in zip((self.ref, self.keras), names, strict=True):
+            held = trace.held("step1/outputs", name)
+            if held is None or held.kept != "all" or math.prod(held.shape[1:-1]) != 1:
+                return None
+            if math.prod(held.shape) > _PICTURED:
+                return None
+        return outcome_of(self.run, *self.seen)
 
     # ---- one probe
 
@@ -294,36 +232,41 @@ class Two:
             who = "the reference's trace" if mine is None else "the Keras side's trace"
             self._add(of.pair, phase, name, "unverified", note=f"{who} does not hold it", held=mine or theirs)
             return
-        apart, how = gap(theirs, mine)
-        if apart is None:
+        found, how = gap(theirs, mine, [self.ref.floor_held(*place), self.keras.floor_held(*other)])
+        if found is None:
             misfit = "shape" in how and "statistics" not in how
             status = "inherited" if misfit and self.parted else "unverified"
             self._add(of.pair, phase, name, status, note=how, held=mine)
             return
-        floors = [self.ref.floor(*place), self.keras.floor(*other)]
-        self._judge(of.pair, phase, name, (apart, floors, mine.shape), apart.scale, how)
+        self._judge(of.pair, phase, name, found, mine.shape, how)
         if mine.kept == theirs.kept == "all" and max(math.prod(mine.shape), math.prod(theirs.shape)) <= _PICTURED:
             self._look(of.pair, phase, name, lambda: (theirs.value(), mine.value()))
 
     def _parameter(self, pair: Pair, name: str, link: Link) -> None:
-        grads = self.ref.lazy("step1/param_grads"), self.keras.lazy("step1/param_grads")
-        if link.keras not in grads[1] or any(key not in grads[0] for key in link.ref):
+        grads = self.keras.unread("step1/param_grads")
+        laid = Laid((link,), self.ref, "step1/param_grads", self.run.keras.network)
+        if link.keras not in grads or link.keras not in laid:
             if self.run.keras.network.params[link.keras].trainable:
                 self._add(pair, "backward", name, "unverified", note="one of the traces does not hold it")
             return
-        assert link.to_keras is not None
-        expected = link.to_keras({key: grads[0][key] for key in link.ref})
-        actual = shaped(grads[1][link.keras], expected.shape)
-        if actual is None:
+        expected, actual = laid[link.keras], grads[link.keras]
+        shape = tuple(expected.shape)
+        if math.prod(shape) != math.prod(actual.shape):
             self._add(pair, "backward", name, "unverified", note="its shapes do not fit")
             return
         # A floor per channel is laid out as the gradient is; where that turns, the largest channel's stands for all.
         mine = [self.ref.floor("param_grads", key) for key in link.ref]
-        floors = [None if any(m is None for m in mine) else _widest(mine), self.keras.floor("param_grads", link.keras)]
-        apart = distance(actual, expected)
-        self._judge(pair, "backward", name, (apart, floors, expected.shape), apart.scale)
-        axes = self.run.keras.network.params[link.keras].axes
-        self._look(pair, "backward", name, lambda: (actual, expected), axes)
+        widest = None if any(m is None for m in mine) else _widest(mine)
+        floors = [widest, self.keras.floor_held("param_grads", link.keras)]
+        own = Size()
+        found = against(actual, expected, floors, lambda part, _: own.add(part))
+        self.sizes[f"keras:{link.keras}"] = own.whole
+        if link.plain:
+            self.sizes[f"ref:{link.ref[0]}"] = found.apart.scale
+        self._judge(pair, "backward", name, found, shape)
+        if math.prod(shape) <= _PICTURED:
+            axes = self.run.keras.network.params[link.keras].axes
+            self._look(pair, "backward", name, lambda: (_array(actual).reshape(shape), _array(expected)), axes)
 
     def _look(self, pair: Pair, phase: str, name: str, both: Callable[[], tuple[Array, Array]], axes: str = "") -> None:
         """Keep what the two tensors show that were judged last, if anybody wants to see it."""
@@ -331,37 +274,28 @@ class Two:
             names = (pair.ref.name, pair.keras.origin)
             self.run.album.look(names, phase, name, both(), floor=self.made[-1].floor, axes=axes)
 
-    def _losses(self, pair: Pair) -> tuple[Distance, list[Array | None], tuple[int, ...]] | None:
+    def _losses(self, pair: Pair) -> Measured | None:
         mine = self.seen[0].losses.get(pair.ref.layers[-1])
         theirs = self.seen[1].losses.get(pair.keras.layers[-1])
         if mine is None or theirs is None:
             return None
-        apart = distance(np.asarray([theirs]), np.asarray([mine]))
         floors = [self.ref.floor("losses", pair.ref.layers[-1]), self.keras.floor("losses", pair.keras.layers[-1])]
-        return apart, [*floors, np.asarray([4 * ROUNDOFF * abs(mine)])], ()
+        floors.append(np.asarray([4 * ROUNDOFF * abs(mine)]))
+        return against(np.asarray([theirs]), np.asarray([mine]), floors)
 
     def _judge(
-        self,
-        pair: Pair,
-        phase: str,
-        name: str,
-        found: tuple[Distance, list[Array | None], tuple[int, ...]] | None,
-        scale: float,
-        how: str = "",
+        self, pair: Pair, phase: str, name: str, found: Measured | None, shape: tuple[int, ...], how: str = ""
     ) -> None:
         if found is None:
             if self.run.data.labels_ref is not None and self.run.data.labels_keras is not None:
                 self._add(pair, phase, name, "unverified", note="no loss value was recorded")
             return
-        apart, floors, shape = found
-        floor = _floor(floors, apart)
-        x_floor = apart.x_floor(floor)
-        size = float(np.sqrt(np.mean(np.square(floor))))
+        apart, x_floor, size = found.apart, found.x_floor, found.floor
         above = x_floor > _ABOVE and apart.rms > 2 * size
         note = f"compared {how}" if how else ""
         if self.limits is not None:
             rtol, atol = self.limits
-            above, note = apart.max_abs > atol + rtol * scale, "rtol and atol given"
+            above, note = apart.max_abs > atol + rtol * apart.scale, "rtol and atol given"
         status = "match" if not above else "inherited"
         grown = x_floor <= _GROWN and apart.relative <= _PLAIN[phase]
         if above and self.masked and self.limits is None:
@@ -371,7 +305,7 @@ class Two:
         if status == "match" and name in ("output", "loss") and any(d.phase == phase for d in differences(pair)):
             status, note = "masked", "fields differ, but this batch does not show it"
         self.parted |= status == "inherited"
-        if status == "unverified" and not self.parted and all(f is None for f in floors):
+        if status == "unverified" and not self.parted and found.bare:
             note = "above rounding, but the traces hold no floors to say by how much it may grow"
         self._add(pair, phase, name, status, note=note, shape=shape, apart=apart, floor=size, x_floor=x_floor)
 
@@ -409,24 +343,18 @@ class Two:
         """Whether dropout was drawn otherwise on the two sides."""
         if self.run.mode != "train":
             return False
-        mine, theirs = self.seen[0].masks, self.seen[1].masks
+        mine, theirs = self.ref.unread("step1/masks"), self.keras.unread("step1/masks")
         for pair in self.run.alignment.pairs:
             if isinstance(pair.ref.kind, Dropout) and pair.ref.kind.rate:
                 a, b = mine.get(pair.ref.layers[-1]), theirs.get(pair.keras.layers[-1])
-                if a is None or b is None or a.size != b.size or not np.array_equal(a.ravel(), b.ravel()):
+                if a is None or b is None or not same(a, b):
                     return True
         return False
 
 
+def _array(value: Tensor) -> Array:
+    return value if isinstance(value, np.ndarray) else value.span(0, math.prod(value.shape)).reshape(value.shape)
+
+
 def _widest(floors: list[Array | None]) -> Array:
     return np.asarray(max(float(np.max(f, initial=0.0)) for f in floors if f is not None))
-
-
-def _floor(floors: list[Array | None], apart: Distance) -> Array:
-    """The larger of both sides' floors per channel, and no less than the rounding of the values themselves."""
-    floor = np.full(apart.channel_rms.shape, 4 * ROUNDOFF * apart.scale)
-    for given in floors:
-        if given is not None:
-            fits = given.shape in (floor.shape, ())
-            floor = np.maximum(floor, given if fits else float(np.sqrt(np.mean(np.square(given)))))
-    return floor

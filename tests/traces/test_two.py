@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import parity
+from parity import stretches
 from parity.cli import main
+from parity.traces import held, recorded, two
 from parity.traces.reader import Trace
 from parity.traces.two import OPEN, compare_traces
 from tests import twins
@@ -53,6 +55,66 @@ def test_a_right_port_matches(pairs, net):
     assert report.verdict == "match", [p for p in report.probes if p.status != "match"]
     assert {p.phase for p in report.probes} == set(parity.report.PHASES)
     assert not [f for f in report.findings if f.severity == "divergence"]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Memory for two hundred elements of a tensor at a time; how many were read at once at most."""
+    monkeypatch.setattr(stretches, "LENGTH", 200)
+    monkeypatch.setattr(stretches, "WIDE", 100)
+    monkeypatch.setattr(held, "LENGTH", 200)
+    monkeypatch.setattr(recorded, "READ", 200)
+    monkeypatch.setattr(two, "_PICTURED", 200)
+    most, whole, span = [0], held.Held.value, held.Held.span
+
+    def value(self):
+        most[0] = max(most[0], int(np.prod(self.shape)))
+        return whole(self)
+
+    def part(self, start, stop):
+        most[0] = max(most[0], stop - start)
+        return span(self, start, stop)
+
+    monkeypatch.setattr(held.Held, "chunks", None)  # a chunk of these small tensors would be one of them
+    monkeypatch.setattr(held.Held, "value", value)
+    monkeypatch.setattr(held.Held, "span", part)
+    return most
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_no_tensor_is_read_whole(pairs, net, short):
+    pair = pairs(net)
+    short[0] = 0
+    report = compare(pair)
+    assert report.verdict == "match", [p for p in report.probes if p.status != "match"]
+    assert {p.phase for p in report.probes} == set(parity.report.PHASES)
+    assert 100 < short[0] <= 200
+
+
+def test_reading_in_parts_changes_no_number(pairs, request):
+    ref, keras = pairs("plain", edits={"relu1": {"leak": 0.1001}})
+    whole = compare((ref, keras)).probes
+    request.getfixturevalue("short")
+    parts = compare((ref, keras)).probes
+    for mine, theirs in zip(parts, whole, strict=True):
+        told = [[getattr(p, name) for name in ("layer", "tensor", "step", "status", "note")] for p in (mine, theirs)]
+        assert told[0] == told[1]
+        for name in ("max_abs", "rms_rel", "floor", "propagated_x_floor"):
+            a, b = getattr(mine, name), getattr(theirs, name)
+            assert a is b is None or a == pytest.approx(b, rel=2e-3), (mine, name)
+
+
+def test_a_large_parameter_that_differs_is_named_without_its_layout(pairs, folder, short):
+    ref, _ = pairs("plain", mode="eval")
+    own = parity.record(folder / "large.h5", keras=twins.twin(twins.plain()), batch=ref, mode="eval")
+    short[0] = 0
+    report = compare((ref, own), mode="eval")
+    assert (report.verdict, report.first_divergence.phase) == ("diverged", "weights")
+    causes = {(f.layer, f.cause) for f in report.findings}
+    assert {("fc", "weights-differ"), ("fc", "bias-value")} <= causes
+    named = {f.layer: f for f in report.findings if f.cause == "weights-differ" and f.layer == "fc"}
+    assert "too large to look for its layout" in named["fc"].evidence
+    assert short[0] <= 200
 
 
 @pytest.mark.parametrize("tensors", ["stats", "sample"])
