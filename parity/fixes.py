@@ -128,7 +128,7 @@ class _Trial:
             runner = EditedRunner.of(edited, self.keras)
             batch = prepared(self.batch, edited.done)
             after = self.rerun(runner, batch)
-        except (ParityError, ValueError, RuntimeError, TypeError) as error:
+        except (ParityError, ValueError, RuntimeError, TypeError, AssertionError, LookupError, AttributeError) as error:
             return " ".join(str(error).split())[:200] or type(error).__name__
         left = [_key(change) for change, _ in edited.left]
         findings = self.report.findings

@@ -68,3 +68,30 @@ def test_generated_labels_suit_both_losses() -> None:
     """Attributes of 0 and 1 are nothing for a loss that wants classes."""
     report = parity.compare(model("binary_crossentropy"), model())
     assert causes(report) == [("loss-kind", "loss", True, True)]
+
+
+def old_model(frozen: bool = False, epsilon: float = 1e-3) -> Any:
+    """As a file of Keras 2.1.6 is rebuilt: its frozen layer normalises by the batch in training (see `standalone`)."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(3)
+    layers = tf_keras.layers
+    norm = layers.BatchNormalization(epsilon=epsilon, name="norm", trainable=not frozen)
+    if frozen:
+        norm._USE_V2_BEHAVIOR, norm.fused = False, False
+    stack = [tf_keras.Input((4, 4, 2)), layers.Conv2D(5, 3, name="conv"), layers.Flatten(), layers.Dense(6, name="fc")]
+    made = tf_keras.Sequential([*stack, norm, layers.Dense(3, activation="softmax", name="dense")])
+    made.compile(optimizer=tf_keras.optimizers.SGD(0.05), loss="categorical_crossentropy")
+    return made
+
+
+def test_a_frozen_normalisation_of_an_old_keras_is_frozen_and_no_more() -> None:
+    report = parity.compare(old_model(), old_model(frozen=True))
+    assert causes(report) == [("layer-frozen", "norm", True, True)]
+    assert not [f for f in report.findings if f.cause == "bn-mode"]
+    assert parity.compare(old_model(frozen=True), old_model(frozen=True)).verdict == "match"
+
+
+def test_a_copy_of_one_can_be_made() -> None:
+    report = parity.compare(old_model(frozen=True), old_model(frozen=True, epsilon=2e-3))
+    assert causes(report) == [("bn-epsilon", "norm", True, True)]

@@ -23,7 +23,7 @@ __all__ = ["LAYERS", "Edited", "EditedRunner", "apply"]
 LAYERS = ("argument", "replace", "insert", "remove", "rewire", "regularize", "constrain", "weights", "trainable")
 """The actions that change layers."""
 
-_FAULTS = (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError)
+_FAULTS = (ValueError, TypeError, AttributeError, LookupError, RuntimeError, AssertionError)
 """What Keras raises for a layer that does not fit: it has no class of its own for it."""
 
 

@@ -277,7 +277,7 @@ class Engine:
         except Exception as error:
             raise NotImplementedError(f"{layer.name} cannot be rebuilt in float64") from error
         if getattr(layer, "_USE_V2_BEHAVIOR", True) is False:  # see `standalone`
-            copy._USE_V2_BEHAVIOR = False
+            copy._USE_V2_BEHAVIOR, copy.fused = False, False  # the fused kernel knows no float64
         return copy
 
     def variable(self, value: Any) -> Any:

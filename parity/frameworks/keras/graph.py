@@ -257,6 +257,8 @@ def _kind(record: Record) -> tuple[Kind, tuple[str, ...]]:
     read = zip(record.inputs, record.tensors, strict=True)
     shapes = [_shape(tensor) for name, tensor in read if not name.endswith(":mask")]
     config = _config(place.item)
+    if getattr(place.item, "_USE_V2_BEHAVIOR", True) is False:
+        config.pop("trainable", None)  # of an old Keras: frozen, it normalises by the batch all the same (`standalone`)
     remarks: list[str] = []
     if place.type in NOISE:
         remarks.append("random, without a mask")

@@ -25,6 +25,7 @@ __all__ = [
     "same_cells",
     "tuples",
     "value_of",
+    "with_arithmetic_of",
     "word_of",
 ]
 
@@ -75,6 +76,16 @@ def word_of(variable: Any) -> str:
 def value_of(variable: Any) -> np.ndarray:
     """A copy of a variable's value."""
     return np.array(variable.numpy() if hasattr(variable, "numpy") else variable)
+
+
+def with_arithmetic_of(layer: Any, new: Any) -> Any:
+    """The new layer, which computes as the Keras that wrote `layer`'s file did: no configuration says that."""
+    for name in ("_USE_V2_BEHAVIOR", "_batches_averaged"):
+        if name in vars(layer):
+            setattr(new, name, vars(layer)[name])
+    if vars(layer).get("_USE_V2_BEHAVIOR") is False:
+        new.fused = layer.fused  # which only the newer behaviour works out by itself
+    return new
 
 
 def flat(structure: Any) -> list[Any]:

@@ -27,6 +27,7 @@ from parity.frameworks.keras.edits.structure import (
     operation_of,
     tuples,
     value_of,
+    with_arithmetic_of,
     word_of,
 )
 
@@ -105,10 +106,7 @@ class Surgery:
             if not live:
                 raise
             new = type(layer).from_config({**config, **live})
-        for name in ("_USE_V2_BEHAVIOR", "_batches_averaged"):  # the arithmetic of an older Keras
-            if name in vars(layer):
-                setattr(new, name, vars(layer)[name])
-        return new
+        return with_arithmetic_of(layer, new)
 
     def _model(self, model: Any) -> Any:
         items = [item for item in self.plan.items(model) if type(item).__name__ != "InputLayer"]
