@@ -34,7 +34,9 @@ SMALL = 1 << 26
 def main() -> None:
     """Run every measurement and print the table; fails where something costs more than is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--net", type=Path, help="a MatConvNet file with VGG-16's layers; by default one is made")
+    parser.add_argument(
+        "--net", type=Path, help="a MatConvNet file with VGG-16's layers, or a DagNN; by default one is made"
+    )
     parser.add_argument("--runs", type=int, default=5, help="repetitions that count")
     parser.add_argument("--child", choices=("make", "steps", "memory"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -46,7 +48,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _child("make", folder, options)
-        good = _screen(folder, options.runs)
+        what = "VGG-16 at a quarter of the width" if options.net is None else options.net.name
+        good = _screen(folder, options.runs, what)
         good &= _steps(_child("steps", folder, options))
         wide, narrow = (_child("memory", folder, options, room) for room in (1 << 31, SMALL))
     print(
@@ -65,8 +68,8 @@ def _child(name: str, folder: Path, options: argparse.Namespace, room: int = 1 <
 # ------------------------------------------------------------------------------------------------------------- opening
 
 
-def _screen(folder: Path, runs: int) -> bool:
-    files = ["--ref", str(folder / "vgg16q.mat"), "--keras", str(folder / "vgg16q.h5")]
+def _screen(folder: Path, runs: int, what: str) -> bool:
+    files = ["--ref", str(folder / "net.mat"), "--keras", str(folder / "net.h5")]
     commands = {"imports": [sys.executable, "-c", IMPORTS], "screen": [sys.executable, "-m", "parity", "debug", *files]}
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(runs):
@@ -74,7 +77,7 @@ def _screen(folder: Path, runs: int) -> bool:
             seconds[name].append(_until(command, FIRST if name == "screen" else ""))
     usual = {name: statistics.median(times) for name, times in seconds.items()}
     ratio = usual["screen"] / usual["imports"]
-    print(f"VGG-16 at a quarter of the width, batch {BATCH}, median of {runs}")
+    print(f"{what}, batch {BATCH}, median of {runs}")
     print(f"{IMPORTS:44} {usual['imports']:7.2f} s")
     print(f"{'parity debug, up to its first screen':44} {usual['screen']:7.2f} s")
     print(f"{'':44} {ratio:7.2f}×  (asked: {LIMITS['screen']}×)")
@@ -104,10 +107,11 @@ def _until(command: list[str], words: str) -> float:
 
 def make(options: argparse.Namespace) -> dict[str, Any]:
     """The net, and the Keras model that is its right port."""
-    from bench.nets import twin, vgg
+    from bench.nets import dag, is_dag, twin, vgg
     from parity.frameworks.matconvnet.lift import lift
 
-    twin(lift(vgg(options.folder, options.net))[0]).save(options.folder / "vgg16q.h5")
+    made = (dag if is_dag(options.net) else vgg)(options.folder, options.net).replace(options.folder / "net.mat")
+    twin(lift(made)[0]).save(options.folder / "net.h5")
     return {}
 
 
@@ -171,7 +175,7 @@ def _opened(options: argparse.Namespace) -> Any:
     from parity.debugger.stepper import Stepper
 
     folder = options.folder
-    return Stepper.open(folder / "vgg16q.mat", folder / "vgg16q.h5", batch(BATCH), steps=1, memory=options.room)
+    return Stepper.open(folder / "net.mat", folder / "net.h5", batch(BATCH), steps=1, memory=options.room)
 
 
 def _steps(found: dict[str, Any]) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from parity.layers import Activation, BatchNorm, Conv, Dropout, Loss, Pool, Softmax
-from parity.network import Network
+from parity.layers import Activation, BatchNorm, Conv, Dropout, Loss, Merge, Pool, Softmax
+from parity.network import Layer, Network
 
 RATE, MOMENTUM, DECAY = 0.001, 0.9, 0.0005
 
@@ -37,6 +37,31 @@ def vgg(folder: Path, source: Path | None) -> Path:
     recipe = {"learningRate": RATE, "momentum": MOMENTUM, "weightDecay": DECAY}
     scipy.io.savemat(target, {"layers": cells, "meta": {"inputSize": [224.0, 224.0, 3.0], "trainOpts": recipe}})
     return target
+
+
+def dag(folder: Path, source: Path) -> Path:
+    """A DagNN that ends in a softmax, with a softmax loss in its place: trainable."""
+    held = scipy.io.loadmat(source)
+    made = {name: value for name, value in held.items() if not name.startswith("__")}
+    layers, variables = made["layers"].ravel(), made["vars"].ravel()
+    for layer in layers:
+        if layer["block"].dtype == object and layer["block"].ravel()[0] is None:
+            layer["block"] = {}  # scipy reads a struct without fields so, and does not write it
+    end, read = layers[-1], np.empty((1, 2), object)
+    read[0, :] = [end["inputs"].ravel()[0], np.asarray(["label"])]
+    end["type"], end["name"], end["inputs"] = np.asarray(["dagnn.Loss"]), np.asarray(["loss"]), read
+    end["block"] = {"loss": "softmaxlog"}
+    label = variables[-1].copy()
+    label["name"] = np.asarray(["label"])
+    made["vars"] = np.append(variables, label)[None]
+    target = folder / "dag.mat"
+    scipy.io.savemat(target, made)
+    return target
+
+
+def is_dag(source: Path | None) -> bool:
+    """Whether a file holds a DagNN."""
+    return source is not None and any(name == "vars" for name, *_ in scipy.io.whosmat(source))
 
 
 def _fields(cell: Any) -> dict[str, Any]:
@@ -82,40 +107,51 @@ def twin(network: Network) -> Any:
     import keras
 
     penalty = keras.regularizers.L2(DECAY / 2)
-    shape = next(shape for name, shape in network.inputs.items() if name not in network.labels)
-    start = x = keras.Input(shape)
+    made: dict[str, Any] = {n: keras.Input(s) for n, s in network.inputs.items() if n not in network.labels}
+    starts, heads = list(made.values()), []
     for layer in network:
-        kind = layer.kind
-        if isinstance(kind, Conv):
-            top, bottom, left, right = kind.pad or (0, 0, 0, 0)
-            if any((top, bottom, left, right)):
-                x = keras.layers.ZeroPadding2D(((top, bottom), (left, right)))(x)
-            x = keras.layers.Conv2D(
-                kind.filters,
-                kind.size,
-                strides=kind.stride,
-                groups=kind.groups,
-                kernel_regularizer=penalty,
-                bias_regularizer=penalty,
-                name=layer.name,
-            )(x)
-        elif isinstance(kind, Activation):
-            x = keras.layers.ReLU(name=layer.name)(x)
-        elif isinstance(kind, Pool):
-            maker = keras.layers.MaxPooling2D if kind.method == "max" else keras.layers.AveragePooling2D
-            x = maker(kind.size, kind.stride, name=layer.name)(x)
-        elif isinstance(kind, Dropout):
-            x = keras.layers.Dropout(kind.rate, name=layer.name)(x)
-        elif isinstance(kind, BatchNorm):
-            x = keras.layers.BatchNormalization(epsilon=kind.epsilon, name=layer.name)(x)
-        elif isinstance(kind, Loss | Softmax):
-            x = keras.layers.Flatten()(x)
-            x = keras.layers.Softmax(name="softmax")(x)
-        else:
-            raise AssertionError(kind)
-    model = keras.Model(start, x)
+        if isinstance(layer.kind, Loss) and layer not in network.losses:
+            continue  # what is only counted
+        read = [made[name] for name in layer.inputs if name in made]
+        made[layer.output] = _layer(layer, read, penalty)
+        if not network.consumers.get(layer.output):
+            heads.append(made[layer.output])
+    model = keras.Model(starts, heads)
     model.compile(
         keras.optimizers.SGD(RATE, momentum=MOMENTUM),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=False),
     )
     return model
+
+
+def _layer(layer: Layer, read: list[Any], penalty: Any) -> Any:
+    """The Keras tensor that does what one layer does with these."""
+    import keras
+
+    kind, x = layer.kind, read[0]
+    if isinstance(kind, Conv):
+        top, bottom, left, right = kind.pad or (0, 0, 0, 0)
+        if any((top, bottom, left, right)):
+            x = keras.layers.ZeroPadding2D(((top, bottom), (left, right)))(x)
+        return keras.layers.Conv2D(
+            kind.filters, kind.size, strides=kind.stride, groups=kind.groups, use_bias=kind.bias,
+            kernel_regularizer=penalty, bias_regularizer=penalty, name=layer.name,
+        )(x)  # fmt: skip
+    if isinstance(kind, Activation):
+        return keras.layers.ReLU(negative_slope=kind.slope or 0.0, name=layer.name)(x)
+    if isinstance(kind, Pool):
+        maker = keras.layers.MaxPooling2D if kind.method == "max" else keras.layers.AveragePooling2D
+        same = kind.method == "max" and any(kind.pad or ())
+        return maker(kind.size, kind.stride, padding="same" if same else "valid", name=layer.name)(x)
+    if isinstance(kind, Dropout):
+        return keras.layers.Dropout(kind.rate, name=layer.name)(x)
+    if isinstance(kind, BatchNorm):
+        return keras.layers.BatchNormalization(
+            epsilon=kind.epsilon, momentum=kind.momentum or 0.99, beta_regularizer=penalty, gamma_regularizer=penalty,
+            name=layer.name,
+        )(x)  # fmt: skip
+    if isinstance(kind, Merge):
+        return keras.layers.Add(name=layer.name)(read)
+    if isinstance(kind, Loss | Softmax):
+        return keras.layers.Softmax(name="softmax")(keras.layers.Flatten()(x))
+    raise AssertionError(kind)

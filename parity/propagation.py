@@ -264,7 +264,7 @@ class Propagation:
         apart, noise = self.distances.get(key), self.noise.get(key)
         if apart is None or noise is None or apart.relative <= _PLAIN[verdict.phase]:
             return False
-        if verdict.phase == "backward" and self._jumps():
+        if not self.bounded(verdict.phase):
             return False
         if key[0] in self._behind_rounding():
             return False
@@ -287,6 +287,10 @@ class Propagation:
             if any(v.phase == "forward" and v.note == ROUNDED and large(v) for v in verdicts)
         }
         return self._from(own, lambda _: False) if own else own
+
+    def bounded(self, phase: str) -> bool:
+        """Whether shaken runs bound what rounding alone may do end to end in a phase of a net without faults."""
+        return not (phase == "backward" and self._jumps())
 
     def _jumps(self) -> bool:
         """Whether gradients may jump where activations move by rounding: another maximum wins, a relu switches.

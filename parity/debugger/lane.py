@@ -64,6 +64,7 @@ class Lane:
         self._put_param_gradients: dict[str, Array] = {}
         self._flows: dict[str, dict[str, Array]] = {}
         self._backed: dict[str, Local] = {}
+        self._added: tuple[list[Array], Array | None] = ([], None)
         self._places = {node.name: i for i, node in enumerate(self.nodes)}
         self._makers = {tensor: node for node in self.nodes for tensor in node.outputs}
         self._readers: dict[str, list[Node]] = {}
@@ -264,6 +265,10 @@ class Lane:
         """Whether one node alone reads a tensor, so that what it makes of its gradient is the whole of it."""
         return len(self._readers.get(tensor, ())) == 1
 
+    def closed(self, node_name: str, output: str) -> bool:
+        """Whether nobody reads any tensor that a node makes but this one."""
+        return all(tensor == output or not self._readers.get(tensor) for tensor in self.node(node_name).outputs)
+
     def _unbacked(self, tensor: str) -> list[Node]:
         """The nodes behind a tensor whose backward run is missing, the last one first."""
         found: set[str] = set()
@@ -284,7 +289,13 @@ class Lane:
             return self._put_gradients[tensor]
         parts = self._flows.get(tensor, {})
         ordered = [parts[name] for name in sorted(parts, key=lambda n: self._places[n])]
-        return sum(ordered[1:], ordered[0]) if ordered else None
+        if len(ordered) < 2:
+            return ordered[0] if ordered else None
+        added, total = self._added  # it is asked for several times in a row
+        if len(added) != len(ordered) or any(a is not b for a, b in zip(added, ordered, strict=True)):
+            total = sum(ordered[1:], ordered[0])
+            self._added = (ordered, total)
+        return total
 
     def _back(self, node: Node) -> None:
         """One node's backward run, from the gradients of what it makes."""
@@ -373,6 +384,7 @@ class Lane:
     def _forget_gradients(self) -> None:
         self._flows.clear()
         self._backed.clear()
+        self._added = ([], None)
 
     # ---- memory
 

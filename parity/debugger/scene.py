@@ -205,6 +205,8 @@ class Scene:
         apart: dict[str, Distance] = {}
         try:
             trial = bench.trial(pair)
+            if not self._touched:
+                self._share(trial)
             sight, apart = (None, apart) if tainted or self._touched else self._at_first_sight(trial)
             found = examine(trial, gradients_only=backward) if sight is None else sight
         except (ParityError, NotImplementedError, Blocked) as problem:
@@ -221,6 +223,13 @@ class Scene:
                 self._measure(pair, verdict.tensor)
         probes = [self._probe(pair, verdict, tainted) for verdict in here]
         return [probe if self.step == 1 else replace(probe, step=self.step) for probe in probes]
+
+    def _share(self, trial: Trial) -> None:
+        """Give a trial what the reference's lane made of the same inputs and the same upstream gradient."""
+        unit = trial.pair.ref
+        own = self.ref.seen(unit.name, trial.backward) if self.ref.closed(unit.name, unit.output) else None
+        if own is not None:
+            trial.__dict__["ref_local"] = own
 
     def _at_first_sight(self, trial: Trial) -> tuple[list[Verdict] | None, dict[str, Distance]]:
         """What the two end-to-end runs alone can say of a pair, and how far apart their tensors are."""
@@ -294,7 +303,8 @@ class Scene:
         x_floor = judging.in_floors(key, verdict)
         if x_floor is not None and verdict.status == "match":
             doubtful = tainted and x_floor > 2 * CLEAN
-            if doubtful or judging.strays(key, verdict.phase, x_floor):
+            strays = judging.strays(key, verdict.phase, x_floor) and judging.bounded(verdict.phase)
+            if doubtful or strays:  # else noise, which takes a run of the reference, would change no status
                 self._measure_noise(pair, verdict.tensor, judging)
                 x_floor = judging.in_floors(key, verdict)
         if x_floor is not None:

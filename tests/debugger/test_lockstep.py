@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ from parity.debugger.commands import Commands
 from parity.debugger.stepper import Stepper
 from parity.errors import BadUsage
 from tests import twins, twins_dag
+
+MATCONVNET = Path(__file__).parents[2] / "traces" / "matconvnet"
 
 
 def key(probe):
@@ -93,6 +97,41 @@ def test_every_stop_of_a_graph_says_what_compare_says(build, folder):
     mine = {key(p): p.status for p in stepper.probes}
     assert {key(p): mine.get(key(p)) for p in report.probes} == {key(p): p.status for p in report.probes}
     assert stepper.verdict == "match"
+
+
+@pytest.mark.parametrize(
+    ("file", "shape", "classes", "edit", "fault"),
+    [
+        ("dag_resnet_netfile", (16, 16, 3), 5, None, None),
+        ("dag_resnet_netfile", (16, 16, 3), 5, {"b1b_bn": {"epsilon": 1e-3}}, ("forward", "b1b_bn")),
+        ("checkpoint_slim_nobn_epoch2", (28, 28, 1), 2, {"relu": {"negative_slope": 0.1}}, ("forward", "relu")),
+    ],
+)
+def test_every_stop_of_a_real_file_says_what_compare_says(file, shape, classes, edit, fault):
+    """Files that MatConvNet wrote, one of them in the middle of its training."""
+    import keras
+
+    from bench.nets import twin
+    from parity.frameworks.matconvnet.lift import lift
+
+    path, rng = MATCONVNET / f"{file}.mat", np.random.default_rng(0)
+    batch = {"x": rng.standard_normal((4, *shape)).astype(np.float32), "y": rng.integers(0, classes, 4)}
+
+    def model():
+        made = twin(lift(path)[0])
+        config = made.get_config()
+        for layer in config["layers"]:
+            layer["config"].update((edit or {}).get(layer["name"], {}))
+        other = keras.Model.from_config(config)
+        other.compile_from_config(made.get_compile_config())
+        return other
+
+    stepper = walked(Stepper.open(path, model(), batch, steps=1))
+    report = parity.compare(ref=path, keras=model(), batch=batch, steps=1, verify=False)
+    mine = {key(p): p.status for p in stepper.probes}
+    assert {key(p): mine.get(key(p)) for p in report.probes} == {key(p): p.status for p in report.probes}
+    first = stepper.first_divergence
+    assert (stepper.verdict, first and (first.phase, first.layer)) == (report.verdict, fault)
 
 
 def test_a_step_runs_one_layer_of_each_side(folder):
