@@ -31,7 +31,10 @@ _SMALL = 1 << 14
 _LOOK = 1 << 12
 """Bytes of a plane that are looked at before it is coded."""
 
-_WORTH = 2.25
+_STORED = 0xFFFF
+"""Bytes of a stored block of deflate at most."""
+
+_WORTH = 1.3
 """Bits in a byte below which coding it is worth its time."""
 
 
@@ -118,14 +121,15 @@ class _Stream:
 class TraceWriter:
     """The open file of a trace that is being written.
 
-    Every array goes out in chunks of a mebibyte: bytes shuffled, then deflated without a search for repetitions, which
-    weights and activations hardly have, and without coding bytes that would not get much shorter; any reader of HDF5
-    reads them. No more than a few chunks are copied at a time.
+    Every array goes out in chunks of a mebibyte: bytes shuffled, then deflated without a search for repetitions other
+    than runs, which weights and activations hardly have, and without coding bytes that would not get much shorter; any
+    reader of HDF5 reads them. No more than a few chunks are copied at a time.
     """
 
     def __init__(self, file: Any) -> None:
         self.file = file
         self._arrays = 0
+        self._spare: list[_Packed] = []
         self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
 
     def __enter__(self) -> TraceWriter:
@@ -206,41 +210,82 @@ class TraceWriter:
             key, array.shape, array.dtype, chunks=chunks, shuffle=True, compression="gzip", compression_opts=1
         )
         corners = itertools.product(*(range(0, n, c) for n, c in zip(array.shape, chunks, strict=True)))
-        waiting: deque[tuple[tuple[int, ...], Future[bytes]]] = deque()
+        waiting: deque[tuple[tuple[int, ...], Future[_Packed]]] = deque()
         for corner in corners:
-            waiting.append((corner, self._pool.submit(_packed, array, corner, chunks)))
+            waiting.append((corner, self._pool.submit(self._packed, array, corner, chunks)))
             if len(waiting) > 4:
                 self._out(dataset, *waiting.popleft())
         while waiting:
             self._out(dataset, *waiting.popleft())
         return dataset
 
-    @staticmethod
-    def _out(dataset: Any, corner: tuple[int, ...], packed: Future[bytes]) -> None:
-        dataset.id.write_direct_chunk(corner, packed.result())
+    def _packed(self, array: Array, corner: tuple[int, ...], chunks: tuple[int, ...]) -> _Packed:
+        made = self._spare.pop() if self._spare else _Packed()
+        made.pack(array, corner, chunks)
+        return made
+
+    def _out(self, dataset: Any, corner: tuple[int, ...], packed: Future[_Packed]) -> None:
+        made = packed.result()
+        dataset.id.write_direct_chunk(corner, made.bytes)
+        self._spare.append(made)
 
 
-def _packed(array: Array, corner: tuple[int, ...], chunks: tuple[int, ...]) -> bytes:
-    """A chunk as HDF5's filters `shuffle` and `deflate` make it; beyond the array's end it is zero."""
-    part = array[tuple(slice(at, at + size) for at, size in zip(corner, chunks, strict=True))]
-    if part.shape != chunks:
-        full = np.zeros(chunks, array.dtype)
-        full[tuple(slice(0, n) for n in part.shape)] = part
-        part = full
-    size = array.dtype.itemsize
-    octets = np.ascontiguousarray(part).reshape(-1).view(np.uint8).reshape(-1, size)
-    planes = np.ascontiguousarray(octets.T)
-    packs = [_deflated(plane, last=n == size - 1) for n, plane in enumerate(planes)]
-    return b"".join([b"\x78\x01", *packs, zlib.adler32(planes.data).to_bytes(4, "big")])
+class _Packed:
+    """A chunk as HDF5 would shuffle and deflate it, in memory that is used again: to get new memory takes time."""
 
+    def __init__(self) -> None:
+        self.out, self.plane = np.empty(0, np.uint8), np.empty(0, np.uint8)
+        self.at = self.sum = 0
 
-def _deflated(plane: Array, *, last: bool) -> bytes:
-    """One byte of every number, as a part of a deflate stream: in Huffman's code, or stored where that saves little.
+    @property
+    def bytes(self) -> memoryview:
+        """What was packed."""
+        return self.out[: self.at].data
 
-    The lower bytes of floating-point numbers are all but random: to code them takes longer than to write them.
-    """
-    counts = np.bincount(plane[:: plane.size // _LOOK | 1])
-    shares = counts[counts > 0] / counts.sum()
-    bits = -float(np.sum(shares * np.log2(shares)))
-    pack = zlib.compressobj(1 if bits < _WORTH else 0, zlib.DEFLATED, -15, 9, zlib.Z_HUFFMAN_ONLY)
-    return pack.compress(plane.data) + pack.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
+    def pack(self, array: Array, corner: tuple[int, ...], chunks: tuple[int, ...]) -> None:
+        """Pack the chunk at a corner of an array; beyond the array's end it is zero."""
+        part = array[tuple(slice(at, at + size) for at, size in zip(corner, chunks, strict=True))]
+        if part.shape != chunks:
+            full = np.zeros(chunks, array.dtype)
+            full[tuple(slice(0, n) for n in part.shape)] = part
+            part = full
+        size = array.dtype.itemsize
+        octets = np.ascontiguousarray(part).reshape(-1).view(np.uint8).reshape(-1, size)
+        count = len(octets)
+        most = size * (count + count // 1000 + 64) + 64
+        if len(self.plane) < count or len(self.out) < most:
+            self.out, self.plane = np.empty(most, np.uint8), np.empty(count, np.uint8)
+        self.at, self.sum = 0, 1
+        self._add(b"\x78\x01")
+        for n in range(size):
+            self._deflate(octets[:, n], last=n == size - 1)
+        self._add(self.sum.to_bytes(4, "big"))
+
+    def _deflate(self, plane: Array, *, last: bool) -> None:
+        """One byte of every number, as a part of a deflate stream: coded, or stored where that saves little.
+
+        The lower bytes of floating-point numbers are all but random: to code them takes longer than to write them.
+        """
+        counts = np.bincount(plane[:: plane.size // _LOOK | 1])
+        shares = counts[counts > 0] / counts.sum()
+        if -float(np.sum(shares * np.log2(shares))) < _WORTH:
+            held = self.plane[: plane.size]
+            np.copyto(held, plane)
+            self.sum = zlib.adler32(held.data, self.sum)
+            coder = zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
+            self._add(coder.compress(held.data))
+            self._add(coder.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH))
+            return
+        for start in range(0, plane.size, _STORED):
+            block = plane[start : start + _STORED]
+            final = last and start + _STORED >= plane.size
+            # RFC 1951, 3.2.4: the last block's bit, then the length and its complement.
+            self._add(bytes([final]) + len(block).to_bytes(2, "little") + (0xFFFF - len(block)).to_bytes(2, "little"))
+            held = self.out[self.at : self.at + len(block)]
+            np.copyto(held, block)
+            self.sum = zlib.adler32(held.data, self.sum)
+            self.at += len(block)
+
+    def _add(self, data: bytes) -> None:
+        self.out[self.at : self.at + len(data)] = np.frombuffer(data, np.uint8)
+        self.at += len(data)
