@@ -219,6 +219,7 @@ class Trial:
         inside = set(self.pair.ref.layers)
         shared = any(not {c.name for c in network.consumers.get(t, ())} <= inside for t in data)
         shared |= len(set(data)) != len(data)
+        shared |= any(network.producers[t].activity for t in data if t in network.producers)  # the loss reads it too
         uses = {key for name in inside for key in network[name].params.values()}
         shared |= any(not self.bench.users[key] <= inside for key in uses)
         if self.backward and shared:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from parity.activity import added_probes
 from parity.align import Alignment, Map, align
 from parity.bench import Bench, masks_for_ref
 from parity.case import Comparison, Data
@@ -101,6 +102,7 @@ def run_comparison(
         trial = run.bench.trial(pair)
         run.verdicts[pair.ref.name] = examine(trial)
         look_alone(run, trial, run.verdicts[pair.ref.name])
+    run.probes += added_probes(run)
     run.probes += propagated_probes(run)
     if backward:
         tick("optimizer")

@@ -78,6 +78,8 @@ class Layer:
         origin: the name that the user knows it by (the Keras layer that holds it, the MatConvNet layer).
         source_type: its type in its own framework, e.g. `"conv"`, `"dagnn.Conv"`, `"Conv2D"`.
         remarks: facts a reader should know (`"runs code from the file"`).
+        activity: what is added to the loss for its output (Keras' activity regularizers): `class_name` and `config`,
+            and `mean`, whether it is divided by the number of images; empty for nothing.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Layer:
     origin: str = ""
     source_type: str = ""
     remarks: tuple[str, ...] = ()
+    activity: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def output(self) -> str:

@@ -36,6 +36,7 @@ ORDER = (
     (
         "case",
         "structure",
+        "activity",
         "tensors",
         "detail",
         "looks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from parity.rules import (
+    activities,
     decay,
     fields,
     graph,
@@ -27,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     fields.find,
     hidden.find,
     parameters.find,
+    activities.find,
     weights.find,
     recipe.find,
     decay.find,

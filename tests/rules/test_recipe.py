@@ -358,6 +358,42 @@ def test_recipes_that_are_alike_have_no_finding(port: Port, ref: Any, folder: An
     assert not [p for p in report.probes if p.status == "masked"]
 
 
+def active(size: float, **options: Any) -> Port:
+    """A layer that adds to the loss for what it makes."""
+
+    def held(k: Any, name: str) -> dict[str, Any]:
+        return {"activity_regularizer": k.regularizers.L1L2(size, size)} if size and name == "fc1" else {}
+
+    return Port(decay=0.0, held=held, **options)
+
+
+def turned(k: Any, name: str) -> dict[str, Any]:
+    return {"activity_regularizer": k.regularizers.OrthogonalRegularizer(0.1)} if name == "fc1" else {}
+
+
+@pytest.mark.parametrize(
+    ("port", "ref", "adding"),
+    [
+        pytest.param(active(1e-2), BARE, active(1e-2), id="in Keras"),
+        pytest.param(active(0.0), active(1e-5), active(1e-5), id="in the reference, small"),
+        pytest.param(active(1e-3, legacy=True), active(2e-3), active(2e-3, legacy=True), id="of another size"),
+        pytest.param(bare(turned), bare(), bare(turned), id="another law"),
+    ],
+)
+def test_what_a_layer_adds_to_the_loss_for_its_output_is_told(port: Port, ref: Any, adding: Port, folder: Any) -> None:
+    report = report_of(Row("", "", port, ref), port, folder)
+    first, said = report.first_divergence, told(report)
+    assert first is not None, said
+    assert (first.phase, first.keras_layer, first.tensor) == ("loss", "fc1", "activity"), said
+    found = [f for f in report.findings if f.severity == "divergence"]
+    assert [(f.cause, f.keras_layer, f.phase) for f in found] == [("loss-kind", "fc1", "loss")], said
+    assert found[0].confirmed, said
+    assert found[0].fix_verified, said
+    twin = report_of(Row("", "", adding, adding), adding, folder)
+    assert twin.verdict == "match", told(twin)
+    assert [p.status for p in twin.probes if p.tensor == "activity"] == ["match"]
+
+
 def test_a_difference_that_the_steps_do_not_show_is_a_note_beside_one_that_they_do(folder: Any) -> None:
     port = sgd(learning_rate=0.011, clipvalue=100.0)
     report = report_of(Row("", "", port), port, folder)

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from parity.errors import CannotCompare
 from parity.frameworks.keras.backends import BACKENDS, Backend, backend_of
 
@@ -214,6 +216,13 @@ class Engine:
         if self.modern:
             return [loss for layer in model._flatten_layers() for loss in layer._get_own_losses()]
         return [loss for layer in model._flatten_layers() for loss in layer._eager_losses]
+
+    @cached_property
+    def averages_activities(self) -> bool:
+        """Whether it divides what an activity regularizer adds by the number of images, or adds it up."""
+        layer = self.keras.layers.Activation("linear", activity_regularizer=self.keras.regularizers.L1(1.0))
+        layer(self.backend.constant(np.ones((2, 1), np.float32)))
+        return self.backend.scalar(layer.losses[0]) == 1.0
 
     def penalties(self, model: Any) -> list[Any]:
         """What the weights' regularizers add to the loss, one scalar tensor per regularized weight."""

@@ -232,15 +232,19 @@ def _nodes(engine: Engine, record: Record, params: Mapping[str, str]) -> list[No
     kind, remarks = _kind(record)
     elsewise = engine.backend.remark(place.type, _config(place.item)) if place.own else ""
     remarks = (*remarks, elsewise) if elsewise else remarks
+    law = described(getattr(place.item, "activity_regularizer", None))
+    activity = {**law, "mean": engine.averages_activities} if law else {}
     layer = Layer(
-        record.name, kind, record.inputs, outputs, dict(params), _shape(first), place.path, place.type, remarks
-    )
+        record.name, kind, record.inputs, outputs, dict(params), _shape(first), place.path, place.type, remarks,
+        {} if fused else activity,
+    )  # fmt: skip
     found = [Node(layer, "core", record, fused=fused)]
     if fused:
         name = f"{record.name}:activation"
         spoken = _config(place.item).get("activation")
         said = activation_kind(spoken) or Opaque(type="activation")
-        layer = Layer(name, said, outputs, (name,), {}, _shape(record.activation), place.path, place.type)
+        shape = _shape(record.activation)
+        layer = Layer(name, said, outputs, (name,), {}, shape, place.path, place.type, activity=activity)
         found.append(Node(layer, "activation", record))
     return found
 

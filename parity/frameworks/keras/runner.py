@@ -87,6 +87,11 @@ class KerasRunner:
             runner.recipe = as_saved(runner.recipe, opened.file, trained)
         return runner
 
+    @property
+    def averages_activities(self) -> bool:
+        """Whether activity regularizers are divided by the number of images."""
+        return self._engine.averages_activities
+
     # The graph ------------------------------------------------------------------------------------------------------
 
     def _lift(self, arrays: Mapping[str, np.ndarray], loss: Any = None) -> Graph:

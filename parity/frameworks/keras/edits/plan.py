@@ -356,7 +356,8 @@ class Plan:
         part = self.part(path)
         for name in ROLES.get(role, (role,)):
             for key in (f"{name}_{what}", f"{name.removesuffix('_kernel')}_{what}"):
-                if key in part.config:
+                # Keras 3 leaves an activity regularizer out of a configuration that has none.
+                if key in part.config or (part.instead is None and key in parameters_of(type(part.item))):
                     part.arguments[key] = value
                     return
         raise ValueError(f"{path} ({type(part.item).__name__}) takes no {what} of its {role}")
