@@ -79,7 +79,8 @@ def debug(ref: Any, keras: Any, batch: Any = None, *, screen: bool | None = None
         **options: those of `parity.Stepper.open` (mode, weights, steps, seed, only, strict, memory, map …).
 
     Returns:
-        The stepper: at its start, or where the application left it.
+        The stepper: at its start, or where the application left it. A model in memory is stepped itself; `close` (or
+        leaving `with parity.debug(...) as stepper`) gives it its own weights back.
 
     Raises:
         ParityError: a file cannot be read, the options do not go together, or nothing can be compared.
@@ -95,7 +96,8 @@ def debug(ref: Any, keras: Any, batch: Any = None, *, screen: bool | None = None
         from parity.debugger.app import DebuggerApp
         from parity.debugger.commands import Commands
 
-        DebuggerApp(stepper, Commands(stepper)).run()
+        with stepper:
+            DebuggerApp(stepper, Commands(stepper)).run()
     return stepper
 
 

@@ -21,6 +21,7 @@ from parity.diagnose import diagnose, first_divergence
 from parity.errors import BadUsage, CannotCompare
 from parity.fixes import Repair, fixable, verified
 from parity.identity import identity
+from parity.lending import lent
 from parity.report import PHASES, Finding, Probe, Report
 from parity.rules.base import listed
 from parity.runner import Runner
@@ -50,6 +51,7 @@ def check(*, verify: bool = True, **options: Any) -> Report:
     return check_and_fix(**options, fixes="diverged" if verify else "never").before
 
 
+@lent
 def check_and_fix(
     *,
     ref: Any,
@@ -77,6 +79,8 @@ def check_and_fix(
     fixes: str = "diverged",
 ) -> Repair:
     """Compare a Keras model with its reference on one batch, and try the fixes of what diverged.
+
+    A model in memory is used while this runs, and has its own weights again afterwards.
 
     Args:
         ref: path of a MatConvNet (or Keras) file, a Keras model in memory, or a `Runner`.

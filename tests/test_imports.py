@@ -54,7 +54,7 @@ ORDER = (
     ("replay", "acting"),
     ("rules", "causes"),
     ("diagnose", "findings"),
-    ("options", "identity", "joined", "sides", "summary", "fixes", "traces", "setup", "session"),
+    ("options", "identity", "joined", "lending", "sides", "summary", "fixes", "traces", "setup", "session"),
     ("receptive", "inspection", "reports"),
     ("debugger", "gate"),
     ("commands", "testing", "pytest_plugin"),

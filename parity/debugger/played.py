@@ -166,6 +166,9 @@ class Played:
         """Raises BadUsage: nothing of a recording can be run otherwise."""
         raise BadUsage(f"{what}: both sides are played back from recordings, and nothing of them can be run again")
 
+    def idle(self) -> None:
+        """Recordings lend nothing."""
+
     def changed(self, step: int) -> None:
         """Nothing can be."""
         raise CannotCompare("a recorded run cannot be changed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -37,11 +37,13 @@ class How:
         limits: (rtol, atol) in place of measured floors, or None.
         seed: of dropout.
         memory: bytes of tensors that each side may keep.
+        borrow: called before weights are loaded into either side.
     """
 
     limits: tuple[float, float] | None = None
     seed: int = 0
     memory: int = 1 << 31
+    borrow: Callable[[], None] = lambda: None
 
 
 class Scene:
@@ -174,6 +176,7 @@ class Scene:
     def ready(self) -> None:
         """See to it that both runners hold this step's weights, as what runs layers alone expects."""
         if not self.loaded:
+            self.how.borrow()
             self.ref.runner.load(self.ref.weights)
             self.keras.runner.load(self.keras.weights)
             self.loaded = True

@@ -22,6 +22,7 @@ from parity.debugger.stops import Stop, common, end_of, entered, stops_of, withi
 from parity.debugger.training import Training
 from parity.diagnose import first_divergence
 from parity.errors import BadUsage, ParityError
+from parity.lending import Loan
 from parity.report import FirstDivergence, Probe
 from parity.reports.words import worst
 from parity.setup import Setup, set_up
@@ -77,6 +78,7 @@ class Stepper:
         mode, weights, steps, seed, only, strict: as in `parity.compare`.
         memory: bytes of tensors that each side keeps; what goes over it is computed again when it is looked at.
         options: what the sides were opened with, for sessions and scripts.
+        loan: of models in memory.
 
     Attributes:
         stops: every place at which the sides are compared, in order.
@@ -104,11 +106,13 @@ class Stepper:
         strict: bool = False,
         memory: int = 1 << 31,
         options: Mapping[str, Any] | None = None,
+        loan: Loan | None = None,
     ) -> None:
         self.setup, self.options = setup, dict(options or {})
         self.mode, self.steps, self._only, self._strict = mode, steps, only, strict
         self._own = weights == "own"
-        self._how = How(setup.limits, seed, memory)
+        self._loan = loan or Loan()
+        self._how = How(setup.limits, seed, memory, self._loan.take)
         self._recorded = RecordedPair.of(setup)
         self.seed = seed
         self.batch = setup.sides.batch if self._recorded is None else recorded_batch(self._recorded.ref)
@@ -143,6 +147,8 @@ class Stepper:
     ) -> Stepper:
         """A stepper at the start of two sides; nothing has run.
 
+        A model in memory is stepped itself, not a copy of it: `close` (or leaving a `with`) gives it back as it was.
+
         Args:
             ref: the reference: path of a MatConvNet (or Keras) file or of a trace, a Keras model, or a runner.
             keras: the Keras side: path of a Keras file or of a trace, a Keras model, or a runner.
@@ -159,19 +165,36 @@ class Stepper:
         Raises:
             ParityError: a file cannot be read, options do not go together, or nothing can be compared.
         """
+        loan = Loan(ref, keras)
         setup = set_up(ref=ref, keras=keras, batch=batch, mode=mode, weights=weights, steps=steps, seed=seed, **options)
         given = {
             "ref": ref, "keras": keras, "batch": batch, "mode": mode, "weights": weights, "steps": steps, "seed": seed,
             "only": only, "strict": strict, **options,
         }  # fmt: skip
-        return cls(
-            setup, mode=mode, weights=weights, steps=steps, seed=seed, only=only, strict=strict, memory=memory,
-            options=given,
-        )  # fmt: skip
+        try:
+            return cls(
+                setup, mode=mode, weights=weights, steps=steps, seed=seed, only=only, strict=strict, memory=memory,
+                options=given, loan=loan,
+            )  # fmt: skip
+        except BaseException:
+            loan.give_back()
+            raise
+
+    def close(self) -> None:
+        """Give models in memory back as they came; whoever steps on borrows them again, as they are then."""
+        self._loan.give_back()
+        self.training.idle()
+
+    def __enter__(self) -> Stepper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def begin(self, keras: Any, data: Any) -> None:
         """Start over with this Keras runner and batch; what was judged is forgotten."""
         ref = self.setup.sides.ref
+        self._loan.take()
         if self.stops:
             ref.load(self.training.start)
             self.setup.sides.keras.load(self._file_values)

@@ -104,6 +104,7 @@ class Training:
         if step in self._moves:
             return self._moves[step]
         run, scene = self.run, self.scene(step)
+        self._how.borrow()
         scene.finish()
         course, free = run.course, run.free
         for held, seen in ((course, scene.seen_ref), (free, scene.seen_keras)):
@@ -184,6 +185,11 @@ class Training:
         return [update_probe(move, before=fault) for move in moves if move.link.pair.ref.name == layer]
 
     # ---- experiments
+
+    def idle(self) -> None:
+        """Somebody else has the models: their weights are to be loaded again before anything runs."""
+        for scene in self._scenes:
+            scene.loaded = False
 
     def changed(self, step: int) -> None:
         """Something of a step was replaced: its update and everything behind it is made anew."""

@@ -12,6 +12,7 @@ from parity.align import align
 from parity.bench import masks_for_ref
 from parity.errors import BadUsage
 from parity.identity import identity
+from parity.lending import lent
 from parity.runner import Runner, Targets
 from parity.sides import Opening, open_one, open_sides
 from parity.traces.format import TENSORS, is_trace
@@ -26,6 +27,7 @@ __all__ = ["record"]
 Progress = Callable[[str, int, int], None]
 
 
+@lent
 def record(
     output: str | PathLike[str],
     *,
