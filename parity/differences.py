@@ -40,7 +40,7 @@ def differences(pair: Pair) -> tuple[Difference, ...]:
         and isinstance(keras, Activation | Softmax)
         and type(ref) is not type(keras)
     ):
-        return (Difference("function", _word(ref), _word(keras), "activation-kind"),)
+        return (Difference("function", _word(ref), _word(keras), _other_function(ref, keras)),)
     if type(ref) is not type(keras):
         return ()
     mine, theirs = ref.describe(), keras.describe()
@@ -159,7 +159,18 @@ def _refined(name: str, cause: str, pair: Pair) -> str:
             return "softmax-missing"
         if ref.function == "log" and keras.function == "softmaxlog":
             return "softmax-double"
+    if name == "function" and isinstance(ref, Activation):
+        return _other_function(ref, keras)
     return cause
+
+
+def _other_function(ref: Kind, keras: Kind) -> str:
+    """The cause where an activation is another function: a linear one is none at all."""
+    words = {_word(ref): "extra", _word(keras): "missing"}
+    if "linear" not in words or len(words) == 1:
+        return "activation-kind"
+    softmax = isinstance(ref, Softmax) and words["linear"] == "missing"
+    return "softmax-missing" if softmax else f"activation-{words['linear']}"
 
 
 def _phase(name: str, kind: Kind) -> str:

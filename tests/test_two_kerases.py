@@ -95,3 +95,16 @@ def test_a_frozen_normalisation_of_an_old_keras_is_frozen_and_no_more() -> None:
 def test_a_copy_of_one_can_be_made() -> None:
     report = parity.compare(old_model(frozen=True), old_model(frozen=True, epsilon=2e-3))
     assert causes(report) == [("bn-epsilon", "norm", True, True)]
+
+
+@pytest.mark.parametrize(("mine", "theirs", "cause"), [("relu", "linear", "missing"), ("linear", "relu", "extra")])
+def test_an_activation_layer_that_is_linear_is_none(mine: str, theirs: str, cause: str) -> None:
+    import keras
+
+    def with_layer(word: str) -> Any:
+        keras.utils.set_random_seed(3)
+        layers = keras.layers
+        stack = [keras.Input((6, 6, 2)), layers.Conv2D(5, 3, name="conv"), layers.Activation(word, name="act")]
+        return keras.Sequential([*stack, layers.GlobalAveragePooling2D(), layers.Dense(3, name="dense")])
+
+    assert causes(parity.compare(with_layer(mine), with_layer(theirs))) == [(f"activation-{cause}", "act", True, True)]

@@ -83,7 +83,7 @@ def _evidence(pair: Pair, difference: Difference) -> str:
     mine, theirs = shown(difference.ref), shown(difference.keras)
     if difference.field == "groups" and isinstance(ref, Conv) and isinstance(keras, Conv):
         return _groups(pair, ref, keras)
-    if difference.cause == "softmax-missing":
+    if difference.cause == "softmax-missing" and isinstance(ref, Loss):
         return (
             f"The reference's {pair.ref.name} applies softmax before the logarithm; the Keras loss takes what it is "
             "given as probabilities, but it is given logits."
