@@ -114,18 +114,21 @@ def _check_folder(path: Path) -> None:
 
 def _write_pages(folder: Path, result: GateResult) -> None:
     from parity.gate.suites import sentence_of
-    from parity.reports.html import Entry, index
+    from parity.reports.html import Entry, charts_library, index, render
     from parity.reports.output import write
 
     entries, taken = [], {"index.html"}
+    shared = "charts.js"
     for found in result.results:
         report, judgement = found.judgement.report, found.judgement
         page = ""
         if report is not None:
             page = _page_name(found.name, taken)
-            write(folder / page, report.to_html(), "--html")
+            write(folder / page, render(report, library=shared), "--html")
         said = sentence_of(judgement).removeprefix(f"{judgement.verdict}: ")
         entries.append(Entry(found.name, judgement.verdict, said, page, found.seconds))
+    if len(taken) > 1:
+        write(folder / shared, charts_library(), "--html")
     write(folder / "index.html", index(entries), "--html")
 
 

@@ -179,6 +179,8 @@ class Two:
     def moves(self, count: int) -> list[Move]:
         """How each of so many updates moved each parameter."""
         found = recorded_moves(self.run.links, self.ref, self.keras, count, self.sizes)
+        if self.run.album is not None:
+            self._look_at_moves(self.run.album, found)
         if not self.masked:
             return found
         return [m if m.status == "match" else replace(m, status="unverified", note=_DRAWN) for m in found]
@@ -273,6 +275,22 @@ class Two:
         if self.run.album is not None:
             names = (pair.ref.name, pair.keras.origin)
             self.run.album.look(names, phase, name, both(), floor=self.made[-1].floor, axes=axes)
+
+    def _look_at_moves(self, album: Album, moves: list[Move]) -> None:
+        """Keep the first move of each parameter in which the two part."""
+        network, seen = self.run.keras.network, set[str]()
+        for move in moves:
+            link, key = move.link, move.link.keras
+            if move.status != "born" or key in seen or math.prod(move.shape) > _PICTURED:
+                continue
+            seen.add(key)
+            steps = (move.step - 1, move.step)
+            start, goal = (_array(Laid((link,), self.ref, f"weights/{k}", network)[key]) for k in steps)
+            before, after = (self.keras.unread(f"weights/{k}")[key].value() for k in steps)
+            names, axes = (link.pair.ref.name, link.pair.keras.origin), network.params[key].axes
+            album.look(
+                names, "update", link.role, (after - before, goal - start), step=move.step, floor=move.floor, axes=axes
+            )
 
     def _losses(self, pair: Pair) -> Measured | None:
         mine = self.seen[0].losses.get(pair.ref.layers[-1])

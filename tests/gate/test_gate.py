@@ -260,7 +260,8 @@ def test_pages_of_all_pairs_and_their_index(tmp_path, monkeypatch):
     (tmp_path / "parity.toml").write_text(text + '[[pair]]\nname = "lost"\nref = "no.mat"\nkeras = "no.h5"\n')
     monkeypatch.chdir(tmp_path)
     main(["gate", "*<b>", "lost", "--html", "pages", "--jobs", "1"])
-    assert {path.name for path in (tmp_path / "pages").iterdir()} == {"index.html", "-a--b-.html"}
+    assert {path.name for path in (tmp_path / "pages").iterdir()} == {"index.html", "-a--b-.html", "charts.js"}
+    assert (tmp_path / "pages" / "-a--b-.html").stat().st_size < 1_000_000  # the charts.js of all
     index = (tmp_path / "pages" / "index.html").read_text()
     assert 'href="-a--b-.html"' in index
     assert "no.mat" in index

@@ -17,7 +17,7 @@ import pytest
 import parity
 from parity.detail import Album
 from parity.report import LayerRow
-from parity.reports.html import Entry, index, render
+from parity.reports.html import Entry, charts_library, index, render
 from parity.reports.html.charts import update_figure
 from parity.reports.html.graph import HEIGHT, WIDTH, draw
 from tests.reports import examples
@@ -222,6 +222,15 @@ def test_clicking_through_the_page(opened):
     assert page.locator("#sheet .layer:visible h2").inner_text() == "conv3"
 
 
+def test_pages_that_share_their_charts_library_draw_as_well(opened, tmp_path):
+    (tmp_path / "charts.js").write_text(charts_library(), encoding="utf-8")
+    text = render(examples.divergent(), library="charts.js")
+    assert len(text) < 200_000
+    page = opened(text)
+    page.locator(".chart[data-figure]").first.scroll_into_view_if_needed()
+    page.locator(".chart[data-ready] .main-svg").first.wait_for(state="attached")
+
+
 def test_search_filter_sort_and_keys(opened):
     page = opened(render(examples.divergent()))
     page.keyboard.press("/")
@@ -255,6 +264,14 @@ def test_it_fits_the_screen_and_draws_its_curves(opened, width):
         assert page.locator(".node.folded:visible").count() >= 1
         page.locator("#fold").click()
         assert page.locator(".node:visible").count() == 150
+
+
+def test_many_layers_scroll_in_their_own_table_and_print_whole(opened):
+    page = opened(render(examples.long()))
+    assert page.evaluate("document.documentElement.scrollHeight") < 6000
+    assert page.locator("#table thead th").first.is_visible()
+    page.emulate_media(media="print")
+    assert page.evaluate("document.querySelector('.tall').scrollHeight == document.querySelector('.tall').clientHeight")
 
 
 def test_a_hostile_file_runs_nothing_in_the_browser(opened):

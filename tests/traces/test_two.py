@@ -153,7 +153,7 @@ def test_pictures_of_two_traces_show_where_they_part(pairs):
     ref, keras = pairs("plain", edits={"relu1": {"leak": 0.1001}})
     report = compare((ref, keras), details=True)
     seen = {(d.layer, d.phase, d.tensor): d for d in report.details}
-    assert {phase for _, phase, _ in seen} == {"forward", "backward"}
+    assert {phase for _, phase, _ in seen} == {"forward", "backward", "update"}
     picture = seen["relu1", "forward", "output"]
     probe = next(p for p in report.probes if (p.layer, p.phase) == ("relu1", "forward"))
     assert picture.max_abs == pytest.approx(probe.max_abs)
@@ -165,6 +165,11 @@ def test_pictures_of_two_traces_show_where_they_part(pairs):
     assert kernel.axes == ("input channel", "channel") or "output channel" in kernel.axes
     assert "relu1" in report.to_html()
     assert not compare((ref, keras)).details
+    moved = compare(pairs("plain", decay=None), details=True)
+    first = {d.layer: d.step for d in moved.details if (d.phase, d.tensor) == ("update", "kernel")}
+    born = [p for p in moved.probes if (p.phase, p.tensor, p.status) == ("update", "kernel", "inherited")]
+    assert first
+    assert all(step == min(p.step for p in born if p.layer == name) for name, step in first.items())
     assert not [d for d in compare(pairs("plain", tensors="stats"), details=True).details if d.phase == "forward"]
 
 

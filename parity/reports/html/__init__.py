@@ -1,5 +1,5 @@
-"""A report as one page that needs nothing but a browser, and the index of several."""
+"""A report as one page that needs nothing but a browser, and several with their index."""
 
-from parity.reports.html.page import Entry, index, render
+from parity.reports.html.page import Entry, charts_library, index, render
 
-__all__ = ["Entry", "index", "render"]
+__all__ = ["Entry", "charts_library", "index", "render"]

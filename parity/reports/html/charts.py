@@ -39,6 +39,8 @@ def depth_figure(report: Report, phase: str) -> dict[str, Any] | None:
     whole = [_largest([p.propagated_x_floor for p in probes]) for _, probes in found]
     traces = []
     for name, role, values in (("end to end", "propagated", whole), ("layer alone", "isolated", alone)):
+        if all(value is None for value in values):
+            continue  # layers of a trace cannot be run alone
         traces.append(
             {
                 "type": "scatter", "mode": "lines+markers", "name": name, "meta": role, "connectgaps": False,
@@ -56,7 +58,7 @@ def depth_figure(report: Report, phase: str) -> dict[str, Any] | None:
         "xaxis": {"tickvals": list(range(0, len(found), every)), "ticktext": [_short(n) for n in labels[::every]]},
         "yaxis": {
             "type": "log", "title": {"text": "× noise floor"}, "exponentformat": "power",
-            "dtick": _decades(alone + whole),
+            "dtick": _decades(alone + whole), **_range(alone + whole),
         },
     }  # fmt: skip
     return {"data": traces, "layout": layout}
@@ -139,6 +141,14 @@ def _decades(values: Sequence[float | None]) -> int:
     shown = [v for v in map(_shown, values) if v is not None]
     spread = math.log10(max(shown, default=1.0)) - math.log10(min(shown, default=1.0))
     return max(1, math.ceil(spread / 6))
+
+
+def _range(values: Sequence[float | None]) -> dict[str, Any]:
+    """Whole decades for what spreads over less than one and a half: an axis with a single number says little."""
+    logs = [0.0, *(math.log10(v) for v in map(_shown, values) if v is not None)]
+    if max(logs) - min(logs) >= 1.5:
+        return {}
+    return {"range": [math.floor(min(logs) - 0.05), math.ceil(max(logs) + 0.05)]}
 
 
 def _short(name: str, width: int = 14) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from parity.detail import Detail
     from parity.report import Report
 
-__all__ = ["Entry", "index", "render"]
+__all__ = ["Entry", "charts_library", "index", "render"]
 
 GLYPHS = {"match": "✓", "masked": "◐", "inherited": "↳", "born": "✕", "unpaired": "⊘", "unverified": "?"}
 """Status → its sign, so that nothing rests on a colour."""
@@ -49,8 +49,13 @@ class Entry:
     seconds: float | None = None
 
 
-def render(report: Report) -> str:
-    """The report as one self-contained page; the same report gives the same bytes."""
+def render(report: Report, *, library: str = "") -> str:
+    """The report as a page; the same report gives the same bytes.
+
+    Args:
+        report: what it shows.
+        library: where `charts_library` lies beside the page, for pages that share it; by default the page holds it.
+    """
     from parity.reports.console import verdict_line
 
     figures = {phase: depth_figure(report, phase) for phase in ("forward", "backward")}
@@ -75,7 +80,7 @@ def render(report: Report) -> str:
     return _page(
         "page.html.j2",
         data,
-        plotly=True,
+        library=library or None,
         report=report,
         headline=verdict_line(report),
         sides=[_side(report, "ref", "the reference"), _side(report, "keras", "the Keras model")],
@@ -101,7 +106,7 @@ def index(entries: Sequence[Entry], title: str = "parity gate") -> str:
         title: of the page.
     """
     counts = {v: sum(e.verdict == v for e in entries) for v in ("diverged", "unverified", "match")}
-    return _page("index.html.j2", {}, plotly=False, entries=entries, title=title, counts=counts)
+    return _page("index.html.j2", {}, library="", entries=entries, title=title, counts=counts)
 
 
 def _row(
@@ -186,23 +191,26 @@ def _static(name: str) -> str:
 
 
 @functools.cache
-def _plotly() -> str:
+def charts_library() -> str:
+    """The script that draws a page's charts (Plotly's), to be written beside pages that share it."""
     from plotly.offline import get_plotlyjs
 
     # Inside an element, nothing may look like its end.
     return get_plotlyjs().replace("</script", "<\\/script")
 
 
-def _page(template: str, data: dict[str, Any], *, plotly: bool, **context: Any) -> str:
-    """A template filled in, with its style, its data and its scripts; nothing else may run or be loaded in it."""
+def _page(template: str, data: dict[str, Any], *, library: str | None, **context: Any) -> str:
+    """A template filled in, with its style, its data and its scripts; nothing else may run or be loaded in it.
+
+    `library` is the address of the charts' library; None puts it in the page, "" is for a page without charts.
+    """
     from markupsafe import Markup
 
-    scripts = [_plotly()] if plotly else []
-    scripts.append(_static("page.js"))
+    scripts = [_static("page.js")] if library is not None else [charts_library(), _static("page.js")]
     digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
     island = json.dumps(data, ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False)
     island = island.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    allowed = " ".join(f"'sha256-{d}'" for d in digests)
+    allowed = " ".join([*(["'self'"] if library else []), *(f"'sha256-{d}'" for d in digests)])
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src {allowed}; base-uri 'none'; form-action 'none'"
@@ -214,6 +222,7 @@ def _page(template: str, data: dict[str, Any], *, plotly: bool, **context: Any) 
             policy=policy,
             style=Markup(_static("page.css")),  # noqa: S704  (the package's own file)
             scripts=[Markup(s) for s in scripts],  # noqa: S704
+            library=library,
             island=Markup(island),  # noqa: S704  (no sign of markup is left in it)
             **context,
         )
