@@ -43,12 +43,12 @@ class Updater:
         self.steps = steps
         rule = self.recipe.optimizer
         held = {id: {name: np.array(value) for name, value in of.items()} for id, of in (slots or {}).items()}
-        self.slots = {id: rule.adopted(of, self.rate) for id, of in held.items()} if rule is not None else held
+        self.slots = {id: rule.adopted(of, self._first) for id, of in held.items()} if rule is not None else held
 
     def held(self) -> dict[str, dict[str, np.ndarray]]:
         """Param id → slot name → value, as a recipe's slots are."""
         rule = self.recipe.optimizer
-        return {id: dict(of) if rule is None else rule.neutral(dict(of), self.rate) for id, of in self.slots.items()}
+        return {id: dict(of) if rule is None else rule.neutral(dict(of), self._first) for id, of in self.slots.items()}
 
     def halted(self) -> tuple[dict[str, dict[str, np.ndarray]], int]:
         """Slots and steps, for `resume`; a step puts new arrays in place of the old ones."""
@@ -58,6 +58,11 @@ class Updater:
         """Go on from where `halted` was called."""
         slots, self.steps = halted
         self.slots = {id: dict(of) for id, of in slots.items()}
+
+    @property
+    def _first(self) -> float:
+        """The rate that a velocity is taken to hold: the schedule's first, of whichever step it is."""
+        return rate_at(self.recipe.learning_rate, 0)
 
     @property
     def rate(self) -> float:

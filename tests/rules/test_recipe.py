@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ import pytest
 from parity.causes import FAMILIES
 from parity.session import check
 from tests import twins
+from tests.frameworks.keras.real import TRACES
 
+RECORDED = Path(__file__).parents[2] / "traces"
 RNG = np.random.default_rng(5)
 BATCH = {"x": RNG.standard_normal((8, 1, 1, 6)).astype(np.float32), "y": RNG.integers(0, 3, 8)}
 ADAM = {"solver": "adam", "solverOpts": {"eps": 1e-7}}
@@ -421,6 +424,24 @@ def test_a_velocity_that_holds_the_rate_is_a_note(folder: Any) -> None:
     assert "at the 4th step, a tenth of the rate, Keras moves" in note.evidence
     same = report_of(Row("", "", sgd(), sgd()), sgd(), folder)
     assert not same.findings, told(same)
+
+
+def test_updates_go_on_from_a_checkpoint_with_its_velocities_and_its_schedule() -> None:
+    """A factor on a rate is in the velocity too; a rate that decays has decayed for as long as the file says."""
+    with np.load(RECORDED / "seed" / "batch.npz") as held:
+        batch = {key: held[key] for key in ("x", "y")}
+    checkpoint = RECORDED / "matconvnet" / "checkpoint_slim_nobn_epoch2.mat"
+    decays = TRACES / "k2.1.6_tf1.8" / "slim_sgd_m9_decay.h5"
+    report = check(ref=checkpoint, keras=decays, batch=batch)
+    found = [f for f in report.findings if f.severity == "divergence"]
+    assert [f.cause for f in found] == ["conv-groups", AS_RATE, FACTOR], told(report)
+    assert all(f.confirmed and f.fix_verified for f in found), told(report)
+    report = check(ref=decays, keras=TRACES / "k2.15.0_tf2.15" / "slim_new_sgd_schedule.h5", batch=batch)
+    found = [f for f in report.findings if f.severity == "divergence"]
+    assert [(f.cause, f.confirmed, f.fix_verified) for f in found] == [(RATE, True, True)], told(report)
+    assert "starts at 0.00980392 in the reference and at 0.00999001 in Keras" in found[0].evidence
+    twin = check(ref=decays, keras=decays, batch=batch)
+    assert (twin.verdict, twin.findings) == ("match", ()), told(twin)
 
 
 def test_two_numbers_that_are_wrong_are_both_told(folder: Any) -> None:

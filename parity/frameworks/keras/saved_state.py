@@ -13,7 +13,6 @@ from parity.frameworks.keras.files import KerasFile
 from parity.frameworks.keras.slots import Slots, Variable, canonical, slots_of
 from parity.frameworks.keras.stored import Stored
 from parity.network import Network
-from parity.optimizers import OpaqueRule
 from parity.recipe import Recipe
 
 __all__ = ["Lazily", "SavedState", "inner", "saved_state", "with_state"]
@@ -62,20 +61,19 @@ class SavedState:
     notes: tuple[str, ...] = ()
 
     def slots(
-        self, read: Callable[[Stored], np.ndarray], rate: float, rule: str, counted: bool
+        self, read: Callable[[Stored], np.ndarray], rate: float, rule: str
     ) -> dict[str, Mapping[str, np.ndarray]]:
-        """Param id → slot's neutral name → array, read when it is asked for.
+        """Param id → slot's neutral name → array, read when it is asked for; the count of steps is one of them.
 
         Args:
             read: reads an array.
             rate: the learning rate, which Keras' velocity holds and the neutral momentum does not.
             rule: the optimizer's class.
-            counted: whether its rule keeps the count of steps among its slots.
         """
         found: dict[str, Mapping[str, np.ndarray]] = {}
         for key, row in zip(self.ids, self.rows, strict=False):
             makers = {name: _reader(read, stored, _scale(name, rule, rate)) for name, stored in row.items()}
-            if makers and counted:
+            if makers or self.steps:  # a schedule goes on from there, whatever the rule keeps
                 makers["step"] = lambda: np.asarray(float(self.steps))
             if makers:
                 found[key] = Lazily(makers)
@@ -151,8 +149,7 @@ def with_state(recipe: Recipe, file: KerasFile, network: Network) -> Recipe:
         return recipe
     state = saved_state(file, network)
     name, _, _ = inner((file.training_config or {})["optimizer"])
-    counted = isinstance(rule, OpaqueRule) or "step" in rule.start(np.zeros(()))
-    slots = state.slots(file.read, recipe.learning_rate.first, name, counted)
+    slots = state.slots(file.read, recipe.learning_rate.first, name)
     return replace(recipe, slots=slots, steps_done=state.steps, notes=(*recipe.notes, *state.notes))
 
 

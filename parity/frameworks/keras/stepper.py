@@ -176,11 +176,10 @@ class Stepper:
             return found
         variables = list(self.model.trainable_variables)
         self.engine.build_optimizer(self.optimizer, variables)
-        velocity = type(stepping(self.optimizer)).__name__ == "SGD"
         for index, slot, held in live_slots(self.engine, self.optimizer, variables):
             pid = self._ids.get(id(variables[index]))
             if pid is not None:
-                scale = np.float32(first_rate(self.optimizer) if velocity and slot == "momentum" else 1.0)
+                scale = np.float32(self._scale(slot, pid))
                 value = np.array(held.numpy(), np.float32)
                 found.setdefault(pid, {})[slot] = value / scale if scale else value
         return found
@@ -242,9 +241,10 @@ class Stepper:
 
     def _translate(self, variables: list[Any], slots: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         name = type(stepping(self.optimizer)).__name__
-        steps, velocity = 0, name == "SGD"
+        steps = 0
         for i, variable in enumerate(variables):
-            for slot, value in slots.get(self._ids.get(id(variable), ""), {}).items():
+            pid = self._ids.get(id(variable), "")
+            for slot, value in slots.get(pid, {}).items():
                 if slot == "step":
                     steps = max(steps, int(np.max(value)))
                     continue
@@ -252,8 +252,17 @@ class Stepper:
                 if target is None:
                     self.notes.append(f"{name} has no slot for the reference's {slot}")
                     continue
-                # Keras' velocity holds the rate: v ← mu·v - rate·g, where the neutral buffer is m ← mu·m - g.
-                scale = first_rate(self.optimizer) if velocity and slot == "momentum" else 1.0
-                target.assign(np.asarray(value, np.float32).reshape(tuple(target.shape)) * np.float32(scale))
+                scale = np.float32(self._scale(slot, pid))
+                target.assign(np.asarray(value, np.float32).reshape(tuple(target.shape)) * scale)
         if steps:
             set_steps(self.engine, self.optimizer, steps)
+
+    def _scale(self, slot: str, pid: str) -> float:
+        """What a neutral slot is multiplied by to be Keras'.
+
+        SGD's velocity holds the rate, and the parameter's own factor where that is put on its gradients:
+        v ← mu·v - rate·factor·g, where the neutral buffer is m ← mu·m - g.
+        """
+        if slot != "momentum" or type(stepping(self.optimizer)).__name__ != "SGD":
+            return 1.0
+        return first_rate(self.optimizer) * (self.rates.get(pid, 1.0) if proportional(self.optimizer) else 1.0)
