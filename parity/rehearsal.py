@@ -69,12 +69,17 @@ class Rehearsal:
     def differ(self, ref: Recipe, keras: Recipe) -> tuple[int, ...]:
         """The steps, from 1, at which the two sides differ by more than what a change of the rate means to them.
 
-        That is where a velocity holds its learning rate, and whether a rule takes one at all.
+        That is where a velocity holds its learning rate, and whether a rule takes one at all. Without momentum it does
+        not matter where a decay is, so it is the network's to tell.
         """
         found = self.apart(self.ref)
         mine, theirs = ref.optimizer, keras.optimizer
-        if found and isinstance(mine, SGD) and isinstance(theirs, SGD) and mine.rate_inside != theirs.rate_inside:
-            return self.by(replace(ref, optimizer=replace(mine, rate_inside=theirs.rate_inside)))
+        if found and isinstance(mine, SGD) and isinstance(theirs, SGD):
+            still = not (mine.momentum or theirs.momentum)
+            decay = keras.decoupled_decay if still else ref.decoupled_decay
+            if mine.rate_inside != theirs.rate_inside or decay != ref.decoupled_decay:
+                like = replace(mine, rate_inside=theirs.rate_inside)
+                return self.by(replace(ref, optimizer=like, decoupled_decay=decay))
         if found and isinstance(mine, Adadelta) and isinstance(theirs, Adadelta) and not mine.use_rate:
             taking = replace(ref, optimizer=replace(mine, use_rate=True), learning_rate=Schedule("constant", (1.0,)))
             return self.by(taking)

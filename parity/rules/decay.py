@@ -10,6 +10,7 @@ from typing import Any
 from parity.acting import Acting
 from parity.case import Comparison
 from parity.changes import Change
+from parity.optimizers.sgd import SGD
 from parity.recipe import Recipe
 from parity.report import Finding
 from parity.rules.attribution import doing, judged, rebuilt, solved, with_params
@@ -73,6 +74,8 @@ def find(run: Comparison) -> Iterator[Finding]:
     keras = acts.recipe
     if ref.optimizer is None or keras.optimizer is None or run.mode != "train":
         return
+    if _same_without_momentum(run, acts):
+        return
     lacking: list[Link] = []
     other: list[Link] = []
     extra: list[Link] = []
@@ -98,6 +101,20 @@ def find(run: Comparison) -> Iterator[Finding]:
         yield _of_another_size(run, extra, evidence, "take the regularizer off these parameters")
     if decoupled and not (keras.decoupled_decay and lacking):
         yield _decoupled(run, acts, extra)
+
+
+def _same_without_momentum(run: Comparison, acts: Acting) -> bool:
+    """Whether the decays are the same, though one is in the gradients and the other beside a momentum that is none."""
+    rules = (run.ref.recipe.optimizer, acts.recipe.optimizer)
+    if (
+        not all(isinstance(rule, SGD) and not rule.momentum for rule in rules)
+        or run.ref.recipe.clip
+        or acts.recipe.clip
+    ):
+        return False
+    beside = run.ref.recipe.decoupled_decay, acts.recipe.decoupled_decay
+    gaps = [tuple(map(sum, zip(_gap(run, link), beside, strict=True))) for link in trained(run)]
+    return all(math.isclose(mine, theirs, rel_tol=1e-5, abs_tol=1e-12) for mine, theirs in gaps)
 
 
 def _of_another_size(run: Comparison, links: list[Link], evidence: str, fix: str) -> Finding:

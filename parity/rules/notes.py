@@ -52,7 +52,8 @@ def _initializers(run: Comparison) -> Iterator[Finding]:
         if value.size < 64 or not math.isfinite(spread):
             continue
         expected_shape, expected_spread, words = said
-        if shape != expected_shape or abs(math.log(max(spread, 1e-30) / expected_spread)) > _tolerance(value.size):
+        apart = abs(math.log(max(spread, 1e-30) / max(expected_spread, 1e-30)))
+        if not _alike(shape, expected_shape, value.size) or apart > _tolerance(value.size):
             other.append((link, f"{shape}, standard deviation {spread:.3g}", words))
     if not other:
         return
@@ -74,6 +75,13 @@ def _initializers(run: Comparison) -> Iterator[Finding]:
         pair=link.pair,
         fix=fix,
     )
+
+
+def _alike(shape: str, expected: str, count: int) -> bool:
+    """Whether a sample's law may be this one: few values do not tell one law from another."""
+    if shape == expected or (count <= 2000 and {shape, expected} == {"normal", "truncated normal"}):
+        return True
+    return count < 500 and shape != "constant"
 
 
 _SAMPLE = 100_000
@@ -110,6 +118,23 @@ def _law(param: Param, shape: tuple[int, ...]) -> tuple[str, float, str] | None:
         if name.startswith(prefix):
             law = "uniform" if "uniform" in name else "truncated normal"
             return law, math.sqrt(1 / fan), f"{param.initializer} ({law}, standard deviation {math.sqrt(1 / fan):.3g})"
+    return _plain_law(param.initializer or "")
+
+
+def _plain_law(text: str) -> tuple[str, float, str] | None:
+    """The same of a law whose numbers are given, such as `RandomNormal(mean=0, stddev=0.05)`."""
+    name, _, rest = text.partition("(")
+    try:
+        given = {key.strip(): float(value) for key, value in (part.split("=") for part in rest.rstrip(")").split(","))}
+    except ValueError:
+        given = {}
+    if name in ("RandomNormal", "TruncatedNormal"):
+        cut = 0.8796 if name == "TruncatedNormal" else 1.0  # what cutting at two deviations leaves of one
+        spread = given.get("stddev", 0.05) * cut
+        return ("normal" if cut == 1 else "truncated normal"), spread, f"{text} (standard deviation {spread:.3g})"
+    if name == "RandomUniform":
+        spread = (given.get("maxval", 0.05) - given.get("minval", -0.05)) / math.sqrt(12)
+        return "uniform", spread, f"{text} (standard deviation {spread:.3g})"
     return None
 
 

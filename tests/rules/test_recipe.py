@@ -122,6 +122,11 @@ def positive(k: Any, name: str) -> dict[str, Any]:
     return {"bias_constraint": k.constraints.NonNeg()}
 
 
+def tiny(**options: Any) -> Port:
+    """So low a rate that a step is a hundred times the rounding of the weights."""
+    return Port(("SGD", {"momentum": 0.9, "learning_rate": 3e-5}), 0.0, **options)
+
+
 def other(name: str, decay: float = twins.DECAY, **settings: Any) -> Port:
     return Port((name, settings), decay)
 
@@ -279,7 +284,8 @@ ROWS = [
     Row(KIND, "no negative bias in the reference", bare(), bare(positive), layer="fc1", at=("fc1", "bias", 1)),
     Row("layer-frozen", "in Keras", Port(frozen=("fc1",)), layer="fc1"),
     Row("layer-frozen", "in the reference", sgd(), rates=(0.0, 0.0), layer="fc1"),
-    Row("layer-frozen", "the last", Port(frozen=("fc2",)), layer="fc2", at=("fc2", "kernel", 1), small=True),
+    Row("layer-frozen", "the last", Port(frozen=("fc2",)), layer="fc2", at=("fc2", "kernel", 1)),
+    Row("layer-frozen", "at a tiny rate", tiny(frozen=("fc1",)), tiny(), layer="fc1", small=True),
 ]  # fmt: skip
 
 
@@ -342,6 +348,8 @@ CLEAN = [
     ("accumulation", sgd(gradient_accumulation_steps=2), sgd(gradient_accumulation_steps=2)),
     ("an average beside the weights", sgd(use_ema=True), {}),
     ("a class that adds nothing", Port(own(lambda k, g, v, lr: (g, lr))), {}),
+    ("a decay beside no momentum", Port(("SGD", {"weight_decay": 0.05}), 0.0),
+     {"weightDecay": 0.05, "momentum": 0.0}),
     ("one penalty", l1(1e-3), l1(1e-3)),
     ("one bound", bare(short), bare(short)),
     ("an average, taken alike", *[sgd(use_ema=True, ema_overwrite_frequency=2)] * 2),
@@ -501,7 +509,79 @@ def test_a_layer_that_does_not_repeat_itself_is_told_on_either_side(side: str) -
     assert still.verdict == "match", told(still)
 
 
+# What changes no number here, and statistics --------------------------------------------------------------------------
+
+
+def drawn(initializer: str, loss: str = "sparse_categorical_crossentropy", **options: Any) -> Any:
+    """A model whose kernels are drawn by a law of Keras."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    made = getattr(keras.initializers, initializer)(**options.pop("settings", {}))
+    inputs = keras.Input((1, 1, 6))
+    x = keras.layers.Dense(600, "sigmoid", name="fc1", kernel_initializer=made)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, "softmax", name="fc2", kernel_initializer=made)(x))
+    model.compile(keras.optimizers.SGD(0.01), loss, **options)
+    return model
+
+
+NORMAL = ("RandomNormal", {"stddev": 0.0125})
+DRAWN = [
+    pytest.param(NORMAL, ("GlorotUniform", {}), False, id="normal for Glorot"),
+    pytest.param(("GlorotUniform", {}), NORMAL, False, id="Glorot for normal"),
+    pytest.param(("RandomUniform", {}), ("RandomNormal", {"stddev": 0.1 / 12**0.5}), True, id="another shape"),
+    pytest.param(NORMAL, ("RandomNormal", {"stddev": 0.015}), True, id="another size"),
+]
+
+
+@pytest.mark.parametrize(("ref", "port", "small"), DRAWN)
+def test_a_law_that_weights_are_drawn_by_is_a_note(ref: Any, port: Any, small: bool) -> None:
+    models = [drawn(name, settings=settings) for name, settings in (ref, port)]
+    report = check(ref=models[0], keras=models[1], batch=BATCH)
+    assert report.verdict == "match", told(report)
+    notes = [(f.cause, f.severity, f.phase, f.layer) for f in report.findings]
+    assert notes == [("initializer", "note", "weights", "fc1")], told(report)
+    twin = check(ref=models[0], keras=drawn(ref[0], settings=ref[1]), batch=BATCH)
+    assert not twin.findings, told(twin)
+
+
+@pytest.mark.parametrize("momentum", [pytest.param(0.9, id="0.9"), pytest.param(0.9902, id="0.9902, small")])
+def test_a_rate_of_averaging_is_told_at_its_layer(momentum: float) -> None:
+    import keras
+
+    def normalised(momentum: float, epsilon: float = 1e-3) -> Any:
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((1, 1, 6))
+        x = keras.layers.Dense(5, name="fc1")(keras.layers.Flatten()(inputs))
+        x = keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name="bn")(x)
+        model = keras.Model(inputs, keras.layers.Dense(3, "softmax", name="fc2")(x))
+        model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+        return model
+
+    report = check(ref=normalised(0.99), keras=normalised(momentum), batch=BATCH)
+    first = report.first_divergence
+    assert (first.phase, first.layer, first.step) == ("update", "bn", 1), told(report)
+    found = [(f.cause, f.layer, f.confirmed, f.fix_verified) for f in report.findings if f.severity == "divergence"]
+    assert found == [("bn-momentum", "bn", True, True)], told(report)
+    other = check(ref=normalised(momentum), keras=normalised(momentum, 2e-3), batch=BATCH, verify=False)
+    assert "bn-momentum" not in {f.cause for f in other.findings}, told(other)
+    twin = check(ref=normalised(momentum), keras=normalised(momentum), batch=BATCH)
+    assert (twin.verdict, twin.findings) == ("match", ()), told(twin)
+
+
+def test_what_is_counted_is_a_note_where_it_is_another_quantity(folder: Any) -> None:
+    loss = "categorical_crossentropy"
+    port = Port(loss=loss, metrics=("binary_accuracy",))
+    report = report_of(Row("", "", port), port, folder)
+    notes = [(f.severity, f.phase) for f in report.findings if f.cause == "metric"]
+    assert (report.verdict, notes) == ("match", [("note", "loss")]), told(report)
+    for metrics in (("categorical_accuracy",), ("accuracy",), ()):
+        twin = report_of(Row("", "", Port(loss=loss, metrics=metrics)), Port(loss=loss, metrics=metrics), folder)
+        assert "metric" not in {f.cause for f in twin.findings}, told(twin)
+
+
 def test_every_cause_of_training_has_a_large_and_a_small_fault() -> None:
     for cause in (*FAMILIES["Optimizer"], "layer-frozen"):
         sizes = {row.small for row in ROWS if row.cause == cause}
         assert sizes == {True, False}, cause
+    assert {row.values[2] for row in DRAWN} == {True, False}
