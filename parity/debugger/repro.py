@@ -215,8 +215,6 @@ class _Script:
             masks=bench.ref_masks if mine else bench.masks,
             feeds=trial.ref_feeds if mine else trial.keras_feeds,
         )
-        if self.backward and made.backend == "jax":
-            raise NotImplementedError("gradients on jax")
         return made
 
     def _run_keras(self, keras: KerasCode, side: str) -> list[str]:
@@ -282,6 +280,7 @@ class _Script:
             lines.append(f'os.environ["KERAS_BACKEND"] = {text(keras.backend)}')
         lines += ["", *keras.imports, "import numpy as np"]
         lines += ["import torch"] if keras.backend == "torch" or not by_keras else []
+        lines += ["import jax"] if keras.backend == "jax" and self.backward else []
         lines += ["import tensorflow as tf"] if keras.backend == "tensorflow" else []
         if not by_keras:
             lines += ["from torch import device, inf, nan  # noqa: F401", "", "aten = torch.ops.aten"]

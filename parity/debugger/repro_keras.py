@@ -26,8 +26,10 @@ def keras_lines(keras: KerasCode, inputs: Sequence[str], output: str, *, is_loss
     lines = ["def constant(value):", f"    return {constant}", "", ""]
     if keras.backend == "jax":
         lines = ["def constant(value):", "    return keras.ops.convert_to_tensor(value)", "", ""]
-    mean = {"torch": "torch.mean(value)", "tensorflow": "tf.reduce_mean(value)"}.get(keras.backend, "value.mean()")
-    lines += ["def mean(value):", f"    return {mean}", "", ""]
+    tensorflow = keras.backend == "tensorflow"
+    for name, operation in (("mean", "tf.reduce_mean(value)"), ("total", "tf.reduce_sum(value)")):
+        method = "mean" if name == "mean" else "sum"
+        lines += [f"def {name}(value):", f"    return {operation if tensorflow else f'value.{method}()'}", "", ""]
     lines += ["layers = {", *(f"    {line}" for line in keras.layers), "}", "", ""]
     lines += [
         "def forward(t):",
@@ -49,13 +51,28 @@ def keras_lines(keras: KerasCode, inputs: Sequence[str], output: str, *, is_loss
     lines += [f"weights = {{{held}}}", 'called = [*(f"input:{name}" for name in inputs), *weights]']
     raw = "variable.value" if "import keras" in keras.imports else "variable"
     upstream = "" if is_loss else ' * constant(ARRAYS["upstream"])'
-    total = f"(output{upstream}).sum()" if torch_backend else f"tf.reduce_sum(output{upstream})"
-    if torch_backend:
+    total = f"total(output{upstream})"
+    if keras.backend == "jax":
+        lines += [
+            "def objective(sources):",
+            "    given = dict(zip(inputs, sources))",
+            "    values = zip(weights.values(), sources[len(inputs):])",
+            "    with keras.StatelessScope(state_mapping=list(values)):",
+            "        output = forward(given)",
+            f"    return {total}, output",
+            "", "",
+            "sources = [*inputs.values(), *(variable.value for variable in weights.values())]",
+            "grads, output = jax.grad(objective, has_aux=True)(sources)",
+            "numpy = np.asarray",
+        ]  # fmt: skip
+    elif torch_backend:
         lines += [
             "for tensor in inputs.values():",
-            "    tensor.requires_grad_()",
+            "    tensor.requires_grad_(tensor.is_floating_point())",
             "output = forward(dict(inputs))",
             "sources = [*inputs.values(), *(variable.value for variable in weights.values())]",
+            "called = [name for name, source in zip(called, sources) if source.requires_grad]",
+            "sources = [source for source in sources if source.requires_grad]",
             f"grads = torch.autograd.grad({total}, sources, allow_unused=True)",
             "numpy = lambda tensor: tensor.detach().numpy()",
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,51 @@ def test_two_optimizers_of_keras(tmp_path):
     stepper.run_to("conv2 update")
     write_repro(stepper, tmp_path)
     assert shown(tmp_path) == (1, {"kernel", "bias"})
+
+
+def test_a_loss_that_adds_up_weighted_images(tmp_path):
+    import keras
+
+    layers, batch = twins.plain(), twins.batch()
+    path = twins.save(tmp_path / "net.mat", layers)
+    port = twins.twin(layers, loss=keras.losses.SparseCategoricalCrossentropy(reduction="sum"))
+    weights = np.linspace(0.2, 2, len(batch["y"]), dtype=np.float32)
+    stepper = Stepper.open(path, port, {**batch, "w": weights}, steps=1)
+    for where, tensors in (("loss loss", {"loss"}), ("loss backward", {"loss", "dx"})):
+        stepper.run_to(where)
+        assert born(stepper) == tensors - ({"loss"} if "dx" in tensors else set())
+        write_repro(stepper, tmp_path)
+        assert shown(tmp_path) == (1, tensors)
+    held = np.load(tmp_path / "tensors.npz")
+    assert np.array_equal(held["w loss"], weights[: len(held["w loss"])])
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_gradients_on_another_backend(backend, tmp_path):
+    """A batch normalisation, whose averages have no gradient, in a process of its own."""
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from parity.debugger.repro import write_repro
+from parity.debugger.stepper import Stepper
+from tests import twins
+folder, layers = Path(sys.argv[1]), twins.normalised()
+layers = [*layers[:2], twins.conv("classifier", np.random.default_rng(0), (7, 7, 6, 4)), layers[-1]]
+path = twins.save(folder / "net.mat", layers)
+stepper = Stepper.open(path, twins.twin(layers, edits={"bn1": {"epsilon": 1e-2}}), twins.batch(), steps=1)
+stepper.run_to("bn1 backward")
+write_repro(stepper, folder)
+"""
+    made = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2], capture_output=True, text=True,
+        timeout=300, check=False, env={**os.environ, "KERAS_BACKEND": backend},
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr[-2000:]
+    assert "tensorflow" not in (tmp_path / "repro.py").read_text(encoding="utf-8")
+    code, differing = shown(tmp_path)
+    assert code == 1
+    assert {"dx", "dgamma"} <= differing
 
 
 def test_what_cannot_be_written_is_said_in_a_line(tmp_path):

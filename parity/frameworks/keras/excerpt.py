@@ -194,10 +194,16 @@ def _loss(
     shape = next(iter(feeds.values())).shape
     y = labels_for(term.kind.function, term.kind.sparse, targets.values[term.label], shape)
     arrays[f"y {term.name}"] = y if term.kind.sparse else y.astype(np.float32)
-    if term.label in targets.weights or str(getattr(loss, "reduction", "")) not in _MEANS:
-        raise NotImplementedError(f"{term.name} is weighted or adds up otherwise than by a mean")
+    reduction, weights = str(getattr(loss, "reduction", "")), targets.weights.get(term.label)
+    if reduction not in (*_MEANS, "sum") or (reduction == "mean_with_sample_weight" and weights is not None):
+        raise NotImplementedError(f"{term.name} adds up otherwise than by a mean or a sum")
+    given = ""
+    if weights is not None:
+        held = np.asarray(weights, np.float32)
+        arrays[f"w {term.name}"] = held.reshape(held.shape + (1,) * (len(shape) - 1 - held.ndim))
+        given = f" * constant(ARRAYS[{text(f'w {term.name}')}])"
     weight = "" if term.weight == 1 else f" * {term.weight!r}"
     return [
         f"y, p = constant(ARRAYS[{text(f'y {term.name}')}]), t[{text(term.prediction)}]",
-        f"t[{text(node.layer.output)}] = mean({maker}){weight}",
+        f"t[{text(node.layer.output)}] = {'total' if reduction == 'sum' else 'mean'}({maker}{given}){weight}",
     ]
