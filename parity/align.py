@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from parity.anchors import anchored
+from parity.anchors import anchored, portrait
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import data_inputs, matched_inputs
 from parity.layers import Loss, Merge, Opaque, Softmax
@@ -90,6 +90,7 @@ class Alignment:
         left = list(self.keras_only)
         for unit in self.ref_only:
             other = next((o for o in left if o.core == unit.core and o.kind == unit.kind), None)
+            other = other or next((o for o in left if portrait(o) == portrait(unit)), None)
             other = other or next((o for o in left if stands_in(unit, o)), None)
             if other is not None:
                 found.append((unit, other))

@@ -17,7 +17,7 @@ import numpy as np
 from parity.layers import Activation, Conv, Merge, Pool
 from parity.units import Unit
 
-__all__ = ["anchored"]
+__all__ = ["anchored", "portrait"]
 
 _BOTH, _ONE, _ROUGH = 30.0, 15.0, 2.0
 """What ancestry and descent together, one of them, and one of them in rough outline add to a likeness."""
@@ -43,7 +43,7 @@ def anchored(
     graphs = _Graph.of(left, {tensor: tensor for tensor in inputs.values()}), _Graph.of(right, inputs)
     chosen = _Chosen(score, graphs, names)
     for rough in (False, True):
-        word = _outline if rough else _portrait
+        word = _outline if rough else portrait
         above = [graph.hashes(word, up=True) for graph in graphs]
         below = [graph.hashes(word, up=False) for graph in graphs]
         below_slots = [graph.hashes(word, up=False, slots=True) for graph in graphs]
@@ -101,7 +101,7 @@ class _Graph:
         return made
 
 
-def _portrait(unit: Unit) -> tuple[object, ...]:
+def portrait(unit: Unit) -> tuple[object, ...]:
     """What a unit is, but for the fields that ports get wrong without changing its place: epsilons, pads, rates."""
     kind = unit.kind
     if isinstance(kind, Conv):

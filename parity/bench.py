@@ -27,12 +27,16 @@ def masks_for_ref(alignment: Alignment, masks: Mapping[str, Array]) -> dict[str,
     """Reference layer → the dropout mask that its Keras partner drew, in the reference's shape."""
     made: dict[str, Array] = {}
     for pair in alignment.pairs:
-        mask = masks.get(pair.keras.layers[-1])
-        if mask is None or not isinstance(pair.ref.kind, Dropout):
+        mine = [name for name in pair.ref.layers if isinstance(alignment.ref[name].kind, Dropout)]
+        if not mine:
             continue
-        own = fitted(mask, pair.ref.shape)
-        if own is not None:
-            made[pair.ref.layers[-1]] = own
+        # A layer of the user's own may drop in the place of one; of several as many stand on the other side.
+        theirs = [name for name in pair.keras.layers if name in masks] if len(pair.ref.layers) > 1 else []
+        for one, other in zip(mine, theirs or pair.keras.layers[-1:], strict=False):
+            mask = masks.get(other)
+            own = None if mask is None else fitted(mask, alignment.ref[one].shape)
+            if own is not None:
+                made[one] = own
     return made
 
 

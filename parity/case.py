@@ -57,6 +57,7 @@ class Comparison:
         outcome: what the predictions say.
         old_values: the Keras file's own parameters, before anything was loaded; what `orders` tells of is undone.
         orders: the hidden channels that the Keras file has in another order, which changes nothing that it computes.
+        notes: what a reader should know of how the layers were paired.
         explanations: pair name → what the rules found to explain it, kept so that it is looked for once.
         album: where details of tensors are kept; None where nobody asked for them.
     """
@@ -70,6 +71,7 @@ class Comparison:
     links: tuple[Link, ...]
     named: Mapping[str, Named]
     old_values: Mapping[str, Array]
+    notes: tuple[str, ...] = ()
     explanations: dict[str, Any] = field(default_factory=dict)
     orders: Orders = field(default_factory=Orders)
     bench: Bench | None = None

@@ -22,6 +22,7 @@ from parity.looks import look_alone, look_at_updates, look_end_to_end
 from parity.network import STATISTICS
 from parity.orders import hidden_orders
 from parity.propagation import propagated_distances, propagated_probes
+from parity.regions import regrouped
 from parity.rehearsal import rehearse
 from parity.report import Outcome, Probe
 from parity.runner import Pass, Runner, Targets
@@ -122,8 +123,10 @@ def begun(
         The comparison, and the slots to start the Keras optimizer from.
     """
     alignment = align(ref.network, keras.network, mode, mapping, labelled=data.labels_ref is not None)
+    alignment, notes = regrouped(alignment, ref, keras, data.ref, mode)
     found = links(alignment)
-    run = Comparison(ref, keras, data, mode, own, alignment, found, named(alignment, found), old_values=keras.params())
+    run = Comparison(ref, keras, data, mode, own, alignment, found, named(alignment, found), keras.params())
+    run.notes = notes
     slots = started(ref, keras, found)
     values = ref.params()
     run.probes += compare_inputs(alignment, data.ref, data.keras)

@@ -247,7 +247,8 @@ def _softened(finding: Finding, probes: Sequence[Probe], allowed: Sequence[tuple
 
 def _remarks(run: Comparison) -> list[str]:
     """Facts about the files that a reader should know."""
-    notes = [*run.ref.network.remarks, *run.keras.network.remarks, *run.ref.recipe.notes, *run.keras.recipe.notes]
+    notes = [*run.notes, *run.ref.network.remarks, *run.keras.network.remarks]
+    notes += [*run.ref.recipe.notes, *run.keras.recipe.notes]
     notes += getattr(run.ref, "remarks", [])
     notes += getattr(run.keras, "remarks", [])
     shown = getattr(run.ref, "raw_remark", None)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from parity.formulas import formula_words, formulas
 from parity.layers import (
     Activation,
     Concat,
@@ -130,6 +131,9 @@ class _Grouping:
                 self._cropping(layer)
             elif isinstance(layer.kind, Opaque):
                 self._bias(layer)
+        for last, members in formulas(network).items():
+            if self.absorbed.isdisjoint(members):
+                self._take(network[last], members, Opaque(formula_words(network[name] for name in members)))
         for layer in network:
             if isinstance(layer.kind, Concat):
                 self._split_convolution(layer)
@@ -266,7 +270,8 @@ def _unit(network: Network, grouped: _Grouping, layer: Layer, mode: str) -> Unit
             params[role] = (*params.get(role, ()), key)
     known_by = layer
     if isinstance(layer.kind, Concat | Crop | Opaque) and len(members) > 1:
-        known_by = next(network[m] for m in members if isinstance(network[m].kind, Conv | ConvTranspose | Dense))
+        filters = (network[m] for m in members if isinstance(network[m].kind, Conv | ConvTranspose | Dense))
+        known_by = next(filters, layer)
     if isinstance(kind, Dense):
         kind = _covering(network, known_by, kind)
     elif isinstance(kind, Pool) and kind.size is None:

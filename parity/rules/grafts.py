@@ -16,7 +16,7 @@ from parity.rules.making import layer_of
 from parity.rules.repairs import cells, path, trained_alike
 from parity.units import Unit
 
-__all__ = ["missing", "moved", "reordered", "surplus"]
+__all__ = ["instead", "missing", "moved", "reordered", "surplus"]
 
 
 def surplus(run: Comparison, unit: Unit) -> tuple[Change, ...]:
@@ -204,6 +204,17 @@ def reordered(run: Comparison, pair: Pair) -> tuple[Change, ...]:
     inputs = [_feeder(run, tensor) for tensor in run.ref.network.data(pair.ref.inputs)]
     where = path(run, pair.keras)
     return (Change("rewire", where, {"inputs": inputs}),) if all(inputs) and ":" not in where else ()
+
+
+def instead(run: Comparison, pair: Pair) -> tuple[Change, ...]:
+    """The layer that the reference has, in the place of the operations that write it out."""
+    made = layer_of(pair.ref.kind)
+    feeders = [_feeder(run, tensor) for tensor in run.ref.network.data(pair.ref.inputs)]
+    if made is None or len(feeders) != 1 or not all(feeders):
+        return ()
+    last = run.keras.network[pair.keras.layers[-1]]
+    where = last.origin or last.name
+    return (Change("replace", where, made), Change("rewire", where, {"inputs": feeders}))
 
 
 # Weights of new layers ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from parity.align import Pair
 from parity.case import Comparison
-from parity.layers import Concat
+from parity.layers import Concat, Opaque
 from parity.report import Finding
 from parity.rules import grafts, repairs
 from parity.rules.base import finding, listed
@@ -17,6 +17,9 @@ __all__ = ["find"]
 
 _PRECISION = "dtype-low-precision"
 
+_ROLES = {"bias-missing": ("bias", "beta"), "layer-missing": ("gamma",)}
+"""Cause → the parameters whose absence it may be."""
+
 
 def find(run: Comparison) -> Iterable[Finding]:
     """A confirmed finding for each proposal that an explanation needs; one for all layers that compute in few bits."""
@@ -25,9 +28,10 @@ def find(run: Comparison) -> Iterable[Finding]:
         if any(p.layer == pair.ref.name and p.tensor == "inputs" and p.status == "born" for p in run.probes):
             continue  # it reads something else, which is said where the graphs are compared
         found = explanation(run, pair)
-        absent = any(link.pair is pair and link.problem and link.role == "bias" for link in run.links)
+        absent = {link.role for link in run.links if link.pair is pair and link.problem}
+        written_out = isinstance(pair.keras.kind, Opaque) and len(pair.keras.layers) > 1
         for proposal in found.proposals if found else ():
-            if proposal.cause == "bias-missing" and absent:
+            if not absent.isdisjoint(_ROLES.get(proposal.cause, ())):
                 continue  # said where the parameters are compared
             if proposal.cause == _PRECISION:
                 coarse.append(pair)
@@ -35,9 +39,12 @@ def find(run: Comparison) -> Iterable[Finding]:
             words = f"{pair.keras.origin} {proposal.words}: so edited, the reference makes the same tensors."
             if proposal.cause == "channel-order" and isinstance(pair.ref.kind, Concat):
                 changes = grafts.reordered(run, pair)
+            elif written_out:
+                changes = grafts.instead(run, pair)
             else:
                 changes = repairs.proposed(run, pair, proposal.cause, proposal.edit)
-            fix = f"{pair.keras.origin}: {proposal.fix}" if proposal.fix else lines(run, changes)
+            fix = "" if written_out or not proposal.fix else f"{pair.keras.origin}: {proposal.fix}"
+            fix = fix or lines(run, changes)
             for cause in (proposal.cause, *proposal.also):
                 yield finding(
                     cause, "divergence", _phase(run, pair), words, pair=pair, fix=fix, confirmed=True, changes=changes
@@ -47,7 +54,8 @@ def find(run: Comparison) -> Iterable[Finding]:
 
 
 def _phase(run: Comparison, pair: Pair) -> str:
-    return next(phase for phase in ("forward", "loss", "backward") if run.diverged(pair, phase))
+    # Where nothing was born in a number (a layer makes another shape of its input), the structure says it.
+    return next((phase for phase in ("forward", "loss", "backward") if run.diverged(pair, phase)), "structure")
 
 
 def _coarse(run: Comparison, pairs: Sequence[Pair]) -> Finding:

@@ -62,7 +62,9 @@ def _absent(run: Comparison, role: str, pair: Pair, severity: str, problem: str,
         words = f"The reference learns its {role}; {pair.keras.origin} has a constant in its place."
         fix = f"{pair.keras.origin}: a layer that learns it, such as DepthwiseConv2D(1)"
         return finding("layer-frozen", severity, "structure", words, pair=pair, fix=fix)
-    cause = "bias-missing" if role in ("bias", "beta") else "unknown"
+    # A gamma is a layer's worth: Caffe has its normalisation without one, and a layer behind it that scales.
+    multiplier = "layer-missing" if lacking == "Keras" else "layer-extra"
+    cause = {"bias": "bias-missing", "beta": "bias-missing", "gamma": multiplier}.get(role, "unknown")
     argument = {"bias": "use_bias", "beta": "center", "gamma": "scale"}.get(role, role)
     wanted = "True" if lacking == "Keras" else "False"
     trains = "" if severity == "note" else " It trains, so the two drift apart."

@@ -277,6 +277,8 @@ class _Run:
             read = [self._source(name) for name in part.inputs]
             if any(tensor is None for tensor in read):
                 return None
+            if part.instead is not None:  # another layer is called in its own way
+                return (read if len(read) > 1 else read[0],), {}
             several = len(read) > 1 or isinstance(args[0], list | tuple)
             return (read if several else read[0], *args[1:]), kwargs
         if any(id(tensor) not in self.values for tensor in inputs_of(node)):
