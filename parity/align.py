@@ -87,7 +87,7 @@ class Alignment:
     def moved(self) -> tuple[tuple[Unit, Unit], ...]:
         """Units of both sides that stay alone and would be partners if they stood at the same place."""
         found: list[tuple[Unit, Unit]] = []
-        left = list(self.keras_only)
+        left = [unit for unit in self.keras_only if not unit.between]
         for unit in self.ref_only:
             other = next((o for o in left if o.core == unit.core and o.kind == unit.kind), None)
             other = other or next((o for o in left if portrait(o) == portrait(unit)), None)
@@ -96,6 +96,14 @@ class Alignment:
                 found.append((unit, other))
                 left = [o for o in left if o is not other]
         return tuple(found)
+
+    def hidden(self, unit: Unit) -> bool:
+        """Whether a unit of the reference without a partner may be among operations that nobody sees.
+
+        These are the operations between the layers of a model in code. Nothing in them has parameters.
+        """
+        alone = any(unit is other for other in self.ref_only)
+        return alone and not unit.params and any(other.between for other in self.keras_units)
 
     @cached_property
     def has_loss(self) -> bool:
@@ -167,7 +175,7 @@ class Alignment:
         wired = True
         feeds: dict[str, str] = {}
         ref_inputs, keras_inputs = self.ref.data(pair.ref.inputs), self.keras.data(pair.keras.inputs)
-        if not keras_inputs and isinstance(pair.keras.kind, Opaque):
+        if not keras_inputs and pair.keras.between:
             return feeds, True  # what operations outside of layers read is not known
         expected = {t: self.origins(t, "ref") for t in ref_inputs}
         commutative = isinstance(pair.ref.kind, Merge) and pair.ref.kind.operation not in ("subtract",)
@@ -178,7 +186,8 @@ class Alignment:
             candidates = free if commutative else ref_inputs[index : index + 1]
             match = next((t for t in candidates if expected[t] & known), None)
             if match is None and tensor not in feeds:
-                wired = False
+                makers = (self.keras_makers.get(t) for t in self.origins(tensor, "keras"))
+                wired &= any(maker is not None and maker.between for maker in makers)  # then nobody knows
                 if found is None:
                     found = ref_inputs[index] if index < len(ref_inputs) else None
                 if found is not None:

@@ -124,7 +124,7 @@ class _Trial:
 
         wanted = _distinct([(change, i) for i in chosen for change in self.report.findings[i].changes])
         try:
-            edited = apply(self.keras.model, [change for change, _ in wanted])
+            edited = apply(self.keras.graph_model, [change for change, _ in wanted])
             runner = EditedRunner.of(edited, self.keras)
             batch = prepared(self.batch, edited.done)
             after = self.rerun(runner, batch)

@@ -21,6 +21,8 @@ __all__ = ["compare_inputs", "compare_labels", "compare_structure", "compare_wei
 
 Array = np.ndarray
 
+_BETWEEN = "may be among the operations outside of layers, which parity cannot run alone"
+
 
 def compare_inputs(alignment: Alignment, ref: Mapping[str, Tensor], keras: Mapping[str, Tensor]) -> list[Probe]:
     """The `input` phase: whether both sides are given the same images (input → n h w c)."""
@@ -100,13 +102,15 @@ def compare_structure(
     moved = {mine.name: theirs for mine, theirs in alignment.moved}
     for unit in alignment.ref_only:
         other = moved[unit.name].origin if unit.name in moved else ""
-        probe = Probe(unit.name, other, "structure", "layer", shape=_known(unit.shape), status="unpaired")
+        hidden = not other and alignment.hidden(unit)
+        status, note = ("unverified", _BETWEEN) if hidden else ("unpaired", "")
+        probe = Probe(unit.name, other, "structure", "layer", shape=_known(unit.shape), status=status, note=note)
         rows.append((places[unit.name], [probe]))
     by_keras = {pair.keras.name: places[pair.ref.name] for pair in alignment.pairs}
     place = -1.0
     for unit in alignment.keras_units:
         place = by_keras.get(unit.name, place)
-        if unit in alignment.keras_only and unit not in moved.values():
+        if unit in alignment.keras_only and unit not in moved.values() and not unit.between:
             probe = Probe("", unit.origin, "structure", "layer", shape=_known(unit.shape), status="unpaired")
             rows.append((place + 0.5, [probe]))
     return [probe for _, probes in sorted(rows, key=lambda row: row[0]) for probe in probes]

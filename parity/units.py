@@ -79,6 +79,11 @@ class Unit:
         return family(self.kind)
 
     @property
+    def between(self) -> bool:
+        """Whether it stands for operations between the layers of a model in code: what they read is not known."""
+        return isinstance(self.kind, Opaque) and not self.inputs
+
+    @property
     def unseen(self) -> bool:
         """Whether it runs code that is not in the file, so that nobody knows which of the file's arrays it reads."""
         return isinstance(self.kind, Opaque) and self.kind.runs_code and not self.params

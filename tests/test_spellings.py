@@ -157,32 +157,6 @@ def test_a_bias_that_is_a_layer_of_its_own_belongs_to_the_filters_before_it(tmp_
         assert (report.first_divergence.phase, report.first_divergence.layer) == ("forward", "conv1"), explain(report)
 
 
-def test_operations_inside_a_class_of_the_users_are_unverified(tmp_path):
-    import keras
-
-    class Net(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.conv1 = keras.layers.Conv2D(6, 3, name="conv1")
-            self.pad = keras.layers.ZeroPadding2D(((2, 0), (0, 2)))
-            self.pool = keras.layers.MaxPooling2D(name="pool1")
-            self.classifier = keras.layers.Conv2D(4, 1, name="classifier")
-            self.gap = keras.layers.GlobalAveragePooling2D()
-
-        def call(self, x):
-            x = keras.ops.leaky_relu(self.conv1(self.pad(x)), 0.1)
-            return self.gap(self.classifier(self.pool(x)))
-
-    mat, batch = small(tmp_path)
-    model = Net()
-    model(batch["x"])
-    report = parity.compare(ref=mat, keras=compiled(model, keras), batch=batch)
-    assert report.verdict == "unverified", explain(report)
-    unsure = [p for p in report.probes if p.status == "unverified"]
-    assert {p.layer for p in unsure} == {"relu1"}, explain(report)
-    assert "operations outside of layers" in unsure[0].note
-
-
 @pytest.mark.parametrize("seed", [*range(8), 107])  # 107: a near tie of a pooling window is decided by rounding
 def test_random_nets_match_their_twins(tmp_path, seed):
     layers, size = twins.random_net(seed)

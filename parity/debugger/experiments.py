@@ -258,7 +258,7 @@ class Experiments:
             raise BadUsage("fix: this side was recorded, and cannot be changed")
         inner.load(stepper.comparison.old_values)
         try:
-            edited = apply(inner.model, finding.changes)
+            edited = apply(inner.graph_model, finding.changes)
             if not edited.done:
                 raise BadUsage(f"fix: {finding.cause} cannot be carried out: {edited.left[0][1]}")
             runner = EditedRunner.of(edited, inner)

@@ -34,10 +34,10 @@ def find(run: Comparison) -> Iterable[Finding]:
             changes,
         )
     for unit in alignment.ref_only:
-        if all(unit is not mine for mine, _ in alignment.moved):
+        if all(unit is not mine for mine, _ in alignment.moved) and not alignment.hidden(unit):
             yield _missing(run, unit)
     for unit in alignment.keras_only:
-        if all(unit is not theirs for _, theirs in alignment.moved):
+        if all(unit is not theirs for _, theirs in alignment.moved) and not unit.between:
             yield _extra(run, unit)
     for probe in run.probes:
         if probe.phase == "structure" and probe.tensor == "inputs" and probe.status == "born":

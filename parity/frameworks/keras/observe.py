@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,14 @@ class Mask:
     earlier: tuple[str | None, ...] = ()
 
 
-def places(engine: Engine, model: Any) -> list[Place]:
-    """The leaves of a model, depth first; submodels are entered, Keras' own composite layers are leaves."""
+def places(engine: Engine, model: Any, homes: Mapping[int, str] = MappingProxyType({})) -> list[Place]:
+    """The leaves of a model, depth first; submodels are entered, Keras' own composite layers are leaves.
+
+    Args:
+        engine: whose model it is.
+        model: the model.
+        homes: id of a layer → what stands before its name in its path, of layers that a class of the user's held.
+    """
     found: list[Place] = []
     seen: set[int] = set()
     names: set[str] = set()
@@ -109,12 +116,13 @@ def places(engine: Engine, model: Any) -> list[Place]:
                 continue
             seen.add(id(item))
             if engine.is_model(item):
-                visit(item, f"{prefix}{item.name}/")
+                visit(item, f"{prefix}{homes.get(id(item), '')}{item.name}/")
                 continue
-            path, again = f"{prefix}{item.name}", 1
+            path, again = f"{prefix}{homes.get(id(item), '')}{item.name}", 1
+            own = path
             while path in names:
                 again += 1
-                path = f"{prefix}{item.name}#{again}"
+                path = f"{own}#{again}"
             names.add(path)
             root = type(item).__module__.split(".")[0]
             found.append(Place(path, item, type(item).__name__, root in ("keras", "tf_keras")))
@@ -256,6 +264,8 @@ class Recorder:
         tensors: list[Any] = []
 
         def replace(item: Any) -> Any:
+            if place.type == "TFOpLambda" and self._is_number(item):
+                return item.numpy().item()
             if self.backend.is_tensor(item) and id(item) not in self._constants:
                 for i, known in enumerate(tensors):
                     if known is item:
@@ -272,6 +282,10 @@ class Recorder:
         template, settings = replace(tuple(args)), replace(dict(kwargs))
         names = tuple(self._read(name, i, tensor) for i, tensor in enumerate(tensors))
         return Record(name, place, template, settings, names, tuple(tensors))
+
+    def _is_number(self, item: Any) -> bool:
+        """Whether it is a number that Keras 2 has made a tensor of: the first argument of `0.1 * x`."""
+        return self.backend.is_tensor(item) and tuple(item.shape) == () and id(item) not in self._names
 
     def _read(self, name: str, index: int, tensor: Any) -> str:
         """The name of a tensor that is read; one that nothing made gets a name of its own."""

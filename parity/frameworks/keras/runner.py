@@ -16,6 +16,7 @@ from parity.frameworks.keras.edits.code import optimizer_code
 from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.excerpt import KerasCode, keras_code
 from parity.frameworks.keras.graph import Graph, graph_of
+from parity.frameworks.keras.incode import Written, graph_made_by, is_written
 from parity.frameworks.keras.layout import with_channels_last
 from parity.frameworks.keras.live import as_saved, live_recipe, loss_from_kind
 from parity.frameworks.keras.load import open_keras
@@ -62,6 +63,7 @@ class KerasRunner:
         self._feeder = Feeder(self._engine, model, given)
         self._example = {name: array[:2] for name, array in self._feeder.arrays(given).items()}
         self._leaves: list[Any] = []
+        self._written: Written | None = None
         self._graph: Graph = self._lift(self._example)
         self.network = self._graph.network
         self.recipe = live_recipe(self._engine, model, [t.kind for t in self._graph.terms])
@@ -92,6 +94,11 @@ class KerasRunner:
         """Whether activity regularizers are divided by the number of images."""
         return self._engine.averages_activities
 
+    @property
+    def graph_model(self) -> Any:
+        """What is run, and changed on trial: of a model in code the graph that the code makes, where it makes one."""
+        return self._written.model if self._written else self.model
+
     # The graph ------------------------------------------------------------------------------------------------------
 
     def _lift(self, arrays: Mapping[str, np.ndarray], loss: Any = None) -> Graph:
@@ -101,7 +108,10 @@ class KerasRunner:
             try:
                 if not model.built or not engine.parts(model):
                     model(feeder.structure(tensors), training=False)
-                self._leaves = places(engine, model)
+                if not self._leaves and is_written(engine, model):
+                    self._written = graph_made_by(engine, model, feeder.structure(tensors))
+                homes = self._written.homes if self._written else {}
+                self._leaves = places(engine, self.graph_model, homes)
                 recorder, predictions = self._recorded(tensors, "train")
                 self._note_eval(tensors, recorder)
             except CannotCompare:
@@ -125,7 +135,7 @@ class KerasRunner:
 
     def _recorded(self, tensors: Mapping[str, Any], mode: str) -> tuple[Recorder, Any]:
         with Recorder(self._engine, self._leaves, tensors, mode=mode) as recorder:
-            return recorder, self.model(self._feeder.structure(tensors), training=mode == "train")
+            return recorder, self.graph_model(self._feeder.structure(tensors), training=mode == "train")
 
     def _note_eval(self, tensors: Mapping[str, Any], recorder: Recorder) -> None:
         """Notes which `training` each call is given when the model runs in eval mode.
@@ -133,7 +143,7 @@ class KerasRunner:
         It is False, unless the model says otherwise (Monte-Carlo dropout): a run shows it where that is possible.
         """
         engine = self._engine
-        items = [place.item for place in self._leaves] + engine.submodels(self.model)
+        items = [place.item for place in self._leaves] + engine.submodels(self.graph_model)
         seen: dict[str, dict[str, bool]] = {}
         if not all(map(_is_kerases, [self.model, *items])) or any(map(engine.fixes_training, items)):
             seen = {record.name: record.training for record in self._recorded(tensors, "eval")[0].records}
@@ -244,7 +254,7 @@ class KerasRunner:
         def forward(tensors: Mapping[str, Any], watch: Watch) -> Made:
             with Recorder(engine, self._leaves, tensors, observe, watch, mode, masks) as recorder:
                 engine.clear_losses(model)
-                predictions = model(self._feeder.structure(tensors), training=mode == "train")
+                predictions = self.graph_model(self._feeder.structure(tensors), training=mode == "train")
                 terms = self._terms(predictions, targets)
                 added = [backend.cast(value, "float32") for value in engine.added_losses(model)]
                 engine.clear_losses(model)
