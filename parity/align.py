@@ -18,7 +18,7 @@ import numpy as np
 from parity.anchors import anchored, portrait
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import data_inputs, matched_inputs
-from parity.layers import Loss, Merge, Opaque, Softmax
+from parity.layers import Loss, Merge, Softmax
 from parity.layers.endings import apart_on_both, is_softmax_loss
 from parity.matching import follow, given_names, is_linear, likeness, pairing, stands_in, with_neighbours
 from parity.network import Network

@@ -1,4 +1,4 @@
-"""Models, and blocks of models, that are written in code: what they compute between their layers is seen and compared."""
+"""Models, and blocks of models, that are written in code: what they compute between layers is seen and compared."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def _holders(engine: Engine, model: Any) -> list[tuple[Any, str]]:
 
 
 def _holds(engine: Engine, item: Any) -> bool:
-    """Whether it is a class of the user's, straight from Keras' `Layer` or `Model`, that holds layers and no weights."""
+    """Whether it is a class of the user's, straight from Keras' `Layer` or `Model`, that holds layers and no weight."""
     base = next((b for b in type(item).__mro__ if b.__module__.split(".")[0] in ("keras", "tf_keras")), None)
     if _own(item) or _is_graph(item) or base is None or base.__name__ not in ("Layer", "Model") or not _inside(item):
         return False
@@ -131,7 +131,7 @@ def _opened(engine: Engine, holders: Sequence[Any]) -> Iterator[None]:
 
     def through(self: Any, *args: Any, **kwargs: Any) -> Any:
         symbolic = any(isinstance(tensor, symbol) for tensor in engine.flatten((args, kwargs)))
-        return self.call(*args, **kwargs) if symbolic else super(type(self), self).__call__(*args, **kwargs)
+        return self.call(*args, **kwargs) if symbolic else type(self).__mro__[1].__call__(self, *args, **kwargs)
 
     classes = [(holder, type(holder)) for holder in holders]
     try:

@@ -158,7 +158,8 @@ def test_operations_in_keras_2(batch, tmp_path):
         assert layer.kind == twin.kind or isinstance(twin.kind, Opaque)
 
 
-def test_operations_outside_of_layers(batch):
+@pytest.mark.parametrize("eager", [False, True])
+def test_operations_outside_of_layers(batch, eager):
     from parity.frameworks.keras.engine import engine_of
 
     keras = engine_of("keras").keras
@@ -170,10 +171,16 @@ def test_operations_outside_of_layers(batch):
             self.fc = keras.layers.Dense(2, name="fc")
 
         def call(self, x, training=False):
+            if eager:
+                x = x * float(np.abs(x).max() > 0)  # a symbolic tensor has no values
             return self.fc(keras.ops.mean(self.conv(x), axis=(1, 2)))
 
     runner = KerasRunner(Mine(), batch[0])
-    assert [layer.name for layer in runner.network] == ["conv", "fc:input", "fc"]
+    if not eager:
+        assert [layer.source_type for layer in runner.network] == ["Conv2D", "Mean", "Dense"]
+        assert isinstance(runner.network["fc"].kind, Dense)
+        return
+    assert [layer.name for layer in runner.network] == ["conv:input", "conv", "fc:input", "fc"]
     assert isinstance(runner.network["fc:input"].kind, Opaque)
     assert "fc:input" in runner.run({"x": batch[0]}, None).outputs
     with pytest.raises(NotImplementedError, match="cannot run alone"):
