@@ -162,7 +162,7 @@ def check_and_fix(
         notes=tuple(dict.fromkeys(note for note in notes if note)),
         environment=_environment(sides.ref, sides.keras, seed),
         inputs={
-            "ref": {**identity(ref), "framework": sides.ref.network.framework},
+            "ref": {**identity(ref), **_weights_of(ref, run), "framework": sides.ref.network.framework},
             "keras": {**identity(keras), "framework": sides.keras.network.framework},
             "batch": identity(batch) or {"source": used.source},
         },
@@ -293,6 +293,13 @@ def _remarks(run: Comparison) -> list[str]:
             f"up to {gap:.2g} of a step by that law alone, for which Keras has no argument."
         )
     return notes
+
+
+def _weights_of(ref: Any, run: Comparison) -> dict[str, Any]:
+    """What tells one model in memory from another of its name: the digest of its weights before the first step."""
+    if ref is None or isinstance(ref, str | PathLike) or not run.course.weights:
+        return {}
+    return {"sha256": identity(run.course.weights[0])["sha256"]}
 
 
 def _environment(ref: Runner, keras: Runner, seed: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import parity
 from parity.batch import load
 from parity.errors import BadFile
 from parity.identity import digest, identity
@@ -66,3 +67,17 @@ def test_a_live_object_is_its_type_and_name():
 
     assert identity(Model()) == {"object": "Model", "name": "lenet"}
     assert identity(None) == {}
+
+
+def test_a_reference_in_memory_is_told_by_its_weights():
+    import keras
+
+    def model(seed):
+        keras.utils.set_random_seed(seed)
+        return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+
+    batch = {"x": np.ones((2, 3), np.float32)}
+    found = [
+        parity.compare(ref=model(seed), keras=model(5), batch=batch, mode="eval").inputs["ref"] for seed in (0, 0, 1)
+    ]
+    assert found[0]["sha256"] == found[1]["sha256"] != found[2]["sha256"]

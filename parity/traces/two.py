@@ -24,7 +24,7 @@ from parity.rules import RULES
 from parity.runner import Pass
 from parity.stretches import Size, Tensor, same
 from parity.tensors import Named
-from parity.tolerance import CLEAN, ROUNDOFF, Distance
+from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance
 from parity.traces.gaps import Measured, against, gap
 from parity.traces.held import Held
 from parity.traces.moves import recorded_moves, update_probes
@@ -240,9 +240,23 @@ class Two:
             status = "inherited" if misfit and self.parted else "unverified"
             self._add(of.pair, phase, name, status, note=how, held=mine)
             return
+        parted = self.parted
         self._judge(of.pair, phase, name, found, mine.shape, how)
+        if self.made[-1].status == "inherited" and not parted:
+            self._beside_the_truth(mine, theirs, self.ref.truth(*place))
         if mine.kept == theirs.kept == "all" and max(math.prod(mine.shape), math.prod(theirs.shape)) <= _PICTURED:
             self._look(of.pair, phase, name, lambda: (theirs.value(), mine.value()))
+
+    def _beside_the_truth(self, mine: Held, theirs: Held, truth: Held | None) -> None:
+        """Add to the first probe above noise how far either side is from the reference's float64 run, where sampled."""
+        samples = [None if held is None else held.sample() for held in (mine, theirs, truth)]
+        own, other, exact = samples
+        if own is None or other is None or exact is None or not own.shape == other.shape == exact.shape:
+            return
+        off = [distance(np.asarray(value, np.float64), exact).relative for value in (own, other)]
+        probe = self.made[-1]
+        note = f"from the reference's float64 run the reference is off by {off[0]:.1g}, Keras by {off[1]:.1g}"
+        self.made[-1] = replace(probe, note=f"{probe.note}; {note}" if probe.note else note)
 
     def _parameter(self, pair: Pair, name: str, link: Link) -> None:
         grads = self.keras.unread("step1/param_grads")

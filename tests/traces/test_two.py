@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,9 @@ def test_a_fault_is_named_and_its_birth_left_open(pairs, fault):
     assert not any(f.confirmed for f in named)
     probe = next(p for p in report.probes if p.status == "inherited" and p.phase == phase)
     assert OPEN in probe.note or phase == "update"
+    if phase == "forward":
+        off = re.search(r"float64 run the reference is off by (\S+), Keras by (\S+);", probe.note)
+        assert float(off[1]) < 1e-6 < 1e-5 < float(off[2])
     assert not [p for p in report.probes if p.status == "born"]
 
 
