@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +27,7 @@ from parity.layers import KINDS, Opaque
 from parity.network import Layer, Network, Param
 from parity.optimizers import RULES
 from parity.recipe import Recipe, Schedule
+from parity.reports.output import check_target
 from parity.tolerance import distance
 from parity.traces.codec import decoded, encoded
 from parity.traces.format import BLOCK, chunk_shape, escaped, seal, unescaped
@@ -184,8 +187,39 @@ def test_a_full_disk_leaves_the_old_file(trace, capsys):
 def test_a_folder_that_cannot_be_written_is_said_first(tmp_path, capsys):
     assert "there is no directory" in complaint(capsys, *RECORD, tmp_path / "none" / "run.h5")
     assert "is a directory" in complaint(capsys, *RECORD, tmp_path)
-    if Path("/proc/version").exists():
-        assert "cannot write in /proc" in complaint(capsys, *RECORD, "/proc/run.h5")
+
+
+def test_a_read_only_disk_is_said_first(trace, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("parity.reports.output.tempfile.TemporaryFile", refuse)
+    before = trace.read_bytes()
+    assert f"cannot write in {trace.parent} (Read-only file system)" in complaint(capsys, *RECORD, trace)
+    assert trace.read_bytes() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
+def test_a_folder_of_others_keeps_its_file():
+    """Whoever may do everything becomes somebody who may not."""
+    folder, root = Path(tempfile.mkdtemp()), os.geteuid() == 0
+    target = folder / "run.h5"
+    target.write_bytes(b"before")
+    folder.chmod(0o555)
+    try:
+        if root:
+            os.seteuid(65534)
+        with pytest.raises(BadUsage, match=r"cannot write in .*\(Permission denied\)"):
+            check_target(target, "-o")
+        with pytest.raises(BadUsage, match=r"cannot be written \(Permission denied"), writing(target, "-o", "0"):
+            pass
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+    assert target.read_bytes() == b"before"
+    assert [path.name for path in folder.iterdir()] == ["run.h5"]
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("after", [0.02, 0.2, 0.5])
