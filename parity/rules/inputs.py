@@ -95,6 +95,8 @@ def _affine(a: Array, b: Array) -> tuple[Array, Array] | None:
     if np.any(power == 0):
         return (np.ones(1), np.zeros(1)) if np.array_equal(a, b) else None
     scale = (centred * rows_b).sum(axis=0) / power
+    if np.any(np.abs(scale) * np.sqrt(power / len(rows_a)) <= _SAME * np.sqrt(np.mean(rows_b**2))):
+        return None  # images of one value are no multiple of others
     offset = rows_b.mean(axis=0) - scale * rows_a.mean(axis=0)
     if np.max(np.abs(a[rest] * scale + offset - b[rest]), initial=0) > 8 * _SAME * max(
         _size(a) * np.max(scale), _size(b)
