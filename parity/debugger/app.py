@@ -31,21 +31,28 @@ if TYPE_CHECKING:
 __all__ = ["DebuggerApp"]
 
 _KEYS = (
-    ("n", "next", "next", True),
-    ("p", "previous", "back", True),
-    ("c", "continue", "continue", True),
-    ("i", "into", "into", False),
-    ("o", "out", "out", False),
-    ("b", "break", "break here", True),
-    ("x", "put ref", "put ref's tensor", True),
-    ("X", "put keras", "put Keras' tensor", False),
-    ("f", "fix", "apply the fix", True),
-    ("u", "undo", "undo", True),
-    ("w", "rule", "why: run the rules", True),
-    ("s", "status", "status", False),
-    ("R", "restart", "restart", False),
+    ("n", "next", "next", "next"),
+    ("p", "previous", "back", "back"),
+    ("c", "continue", "continue", "continue"),
+    ("i", "into", "into", ""),
+    ("o", "out", "out", ""),
+    ("b", "break", "break here", "break"),
+    ("x", "put ref", "put ref's tensor", "put ref"),
+    ("X", "put keras", "put Keras' tensor", ""),
+    ("f", "fix", "apply the fix", "fix"),
+    ("w", "rule", "why: run the rules", "why"),
+    ("s", "status", "status", ""),
+    ("R", "restart", "restart", ""),
+    ("u", "undo", "undo", "undo"),
 )
-"""Key, the command that it gives, its word in the footer and in the help, whether the footer shows it."""
+"""Key, the command that it gives, its words in the help, and its word in the footer (empty: the footer leaves it out).
+
+The footer's first 80 cells hold all but the last, behind which it has the command line, the help and the end.
+"""
+
+
+def _binding(key: str, command: str, words: str, word: str) -> Binding:
+    return Binding(key, f"command('{command}')", word or words, show=bool(word))
 
 
 class DebuggerApp(App[int]):
@@ -63,7 +70,7 @@ class DebuggerApp(App[int]):
     TITLE = "parity debug"
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(key, f"command('{command}')", words, show=shown) for key, command, words, shown in _KEYS),
+        *(_binding(*key) for key in _KEYS[:-1]),
         Binding("colon", "prompt('')", "command", key_display=":"),
         Binding("g", "prompt('run ')", "run to", show=False),
         Binding("e", "prompt('export ')", "export", show=False),
@@ -78,6 +85,7 @@ class DebuggerApp(App[int]):
         Binding("escape", "stop", "stop", show=False),
         Binding("q", "quit_now", "quit"),
         Binding("ctrl+c", "quit_now", "quit", show=False, priority=True),
+        _binding(*_KEYS[-1]),
     ]
 
     def __init__(self, stepper: Stepper, commands: Commands, title: str = "") -> None:
@@ -141,17 +149,19 @@ class DebuggerApp(App[int]):
 
     def _here(self) -> Text:
         stop, state = self.stepper.stop, self.stepper.state()
-        text = Text(no_wrap=True, overflow="ellipsis")
+        text, rest = Text(no_wrap=True, overflow="ellipsis"), Text()
         text.append(f"{stop.index + 1}/{len(self.stepper.stops)}  ", "dim")
         text.append(clean(stop.words), "bold")
         if state is not None:
-            text.append(f"  {state.status}", verdict_style(state.status))
+            rest.append(state.status, verdict_style(state.status))
         tensors = self._tensors()
         if tensors:
-            text.append(f"   tensor {tensors[self.tensor_index % len(tensors)]}", "dim")
+            rest.append(f"   tensor {tensors[self.tensor_index % len(tensors)]}", "dim")
             if len(tensors) > 1:
-                text.append(f" ({self.tensor_index % len(tensors) + 1} of {len(tensors)}: [ ])", "dim")
-        return text
+                rest.append(f" ({self.tensor_index % len(tensors) + 1} of {len(tensors)}: [ ])", "dim")
+        room = self.query_one("#right").size.width - 2
+        text.append("  " if text.cell_len + rest.cell_len + 2 <= room else "\n")
+        return text.append_text(rest)
 
     def _tensors(self) -> list[str]:
         """The tensors of the present stop: the worst first, then what was compared, then inputs and parameters."""
@@ -202,7 +212,11 @@ class DebuggerApp(App[int]):
         self.screen.set_class(narrow, "narrow")
         self.query_one(StopTable).fit(narrow=narrow)
         self.screen.set_class(event.size.height < 30, "low")
+        self.call_after_refresh(self._draw_here)
         self.call_after_refresh(self.draw_view)
+
+    def _draw_here(self) -> None:
+        self.query_one("#here", Static).update(self._here())
 
     # ---- commands
 

@@ -42,7 +42,7 @@ class HelpScreen(ModalScreen[None]):
         Binding("q", "dismiss", "close", show=False),
     ]
 
-    def __init__(self, keys: Sequence[tuple[str, str, str, bool]], commands: Commands) -> None:
+    def __init__(self, keys: Sequence[tuple[str, str, str, str]], commands: Commands) -> None:
         super().__init__()
         self._keys, self._commands = keys, commands
 

@@ -156,15 +156,14 @@ def profiles(channels: Array, spatial: Array, width: int = 60, height: int = 16)
 
 def terms(found: Terms, width: int = 110) -> Group:
     """What made one element, on both sides."""
-    head = Text.assemble(
-        ("element ", "dim"),
-        _index(found.index),
-        ("  reference ", "dim"),
-        f"{found.ref:.8g}",
-        ("  Keras ", "dim"),
-        f"{found.keras:.8g}",
-    )
-    lines: list[Any] = [head]
+    head = [
+        Text.assemble((f"{word} ", "dim"), said)
+        for word, said in (
+            ("element", _index(found.index)), ("reference", f"{found.ref:.8g}"), ("Keras", f"{found.keras:.8g}")
+        )
+    ]  # fmt: skip
+    room = sum(part.cell_len for part in head) + 4 <= width
+    lines: list[Any] = [Text("  ").join(head) if room else Text("\n").join(head)]
     if found.field:
         lines.append(Text("reads " + " × ".join(f"{a}…{b}" if a != b else f"{a}" for a, b in found.field), "dim"))
     if found.image_field is not None:

@@ -110,7 +110,7 @@ def test_the_first_screen(stepper):
         assert words in page
     for label in list(Panel.VIEWS.values())[:6]:
         assert label in page
-    for words in ("n next", "p back", "c continue", "x put ref's tensor", "f apply the fix"):
+    for words in ("n next", "p back", "c continue", "x put ref", "f fix", "? help", "u undo"):
         assert words in page.replace("  ", " ")
 
 
