@@ -1,8 +1,16 @@
 """What holds for every test, and the tables of measured errors at the end of a run."""
 
+import os
+
 import pytest
 
 from tests import recording
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers side by side share the processors: threads of one that wait for work would only slow the others down.
+    share = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, str(share))
 
 
 @pytest.fixture(autouse=True)
