@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -49,7 +50,7 @@ def debug(
         from parity.debugger.app import DebuggerApp
 
         title = f"{Path(selection.ref).name} ↔ {Path(selection.keras).name}"
-        return DebuggerApp(stepper, made, title).run() or 0
+        return DebuggerApp(stepper, made, title, abandon=_end).run() or 0
     if commands is not None:
         code = run_script(made, sys.stdin if commands == "-" else lines, commands)
     if repro is not None:
@@ -59,3 +60,10 @@ def debug(
         show(write_repro(stepper, repro))
         code = {"match": 0, "diverged": 1}.get(stepper.verdict, 2)
     return code
+
+
+def _end(code: int) -> None:
+    """End the process though a thread of it is busy."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -7,6 +7,7 @@ in a thread of their own, so that the screen answers while a layer is computed.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -55,6 +56,10 @@ def _binding(key: str, command: str, words: str, word: str) -> Binding:
     return Binding(key, f"command('{command}')", word or words, show=bool(word))
 
 
+_PATIENCE = 2.0
+"""Seconds that a layer which runs when one quits is waited for."""
+
+
 class DebuggerApp(App[int]):
     """Steps both sides of a comparison.
 
@@ -62,6 +67,8 @@ class DebuggerApp(App[int]):
         stepper: at its start or anywhere else.
         commands: its command line.
         title: what is compared, for the first line.
+        abandon: called with the exit code where one has quit and a layer still runs seconds later: nothing can stop
+            one that a framework is computing, so what calls this from a process of its own may end that. None waits.
 
     The application returns the exit code of what was seen so far: 0, 1, or 2.
     """
@@ -88,14 +95,28 @@ class DebuggerApp(App[int]):
         _binding(*_KEYS[-1]),
     ]
 
-    def __init__(self, stepper: Stepper, commands: Commands, title: str = "") -> None:
+    def __init__(
+        self,
+        stepper: Stepper,
+        commands: Commands,
+        title: str = "",
+        abandon: Callable[[int], None] | None = None,
+    ) -> None:
         super().__init__()
+        self._abandon = abandon
         self.stepper, self.commands, self._what = stepper, commands, title
         self.tensor_index = 0
         self.busy = False
         self._turn = threading.Lock()
         self._entered: list[str] = []
         self._recalled = 0
+
+    async def run_async(self, *args: Any, **named: Any) -> int | None:
+        """As of every application; the terminal is as it was, and the session saved, when a layer is abandoned."""
+        code = await super().run_async(*args, **named)
+        if self._abandon is not None and not self._turn.acquire(timeout=_PATIENCE):
+            self._abandon(code or 0)
+        return code
 
     # ---- the screen
 

@@ -387,6 +387,69 @@ def test_a_tensor_of_a_hundred_million_elements_blocks_no_key(stepper, tmp_path,
     assert stepper.stop.layer == "pool1"
 
 
+SLOW = """
+import os, time
+import keras
+
+
+def build():
+    model = keras.models.load_model("model.keras")
+    layer = model.get_layer("relu1")
+    quick = type(layer).call
+
+    def call(self, *args, **named):
+        if os.path.exists("slow"):
+            open("running", "w").close()
+            time.sleep(300)
+        return quick(self, *args, **named)
+
+    layer.__class__ = type("Slow", (type(layer),), {"call": call})
+    return model
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_an_interrupt_does_not_wait_for_a_layer_that_takes_minutes(tmp_path):
+    """The session is saved, the terminal as it was, and the process gone."""
+    import termios
+
+    import pexpect
+
+    from tests import twins
+
+    layers = twins.plain()
+    twins.save(tmp_path / "net.mat", layers)
+    twins.twin(layers).save(tmp_path / "model.keras")
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+    arguments = ["-m", "parity", "debug", "--ref", "net.mat", "--keras", "slow.py:build", "--session", "session.json"]
+    child = pexpect.spawn(sys.executable, arguments, dimensions=(30, 100), timeout=120, encoding="utf-8",
+                          cwd=str(tmp_path), env={**os.environ, "TERM": "xterm-256color",
+                                                  "PYTHONPATH": str(SEED.parents[1])})  # fmt: skip
+    before = termios.tcgetattr(child.child_fd)
+    child.expect_exact("the start: what both sides are fed")
+    child.send("b")
+    child.expect_exact("breakpoint 1")
+    (tmp_path / "slow").touch()
+    child.send("c")
+    for _ in range(600):
+        if (tmp_path / "running").exists():
+            break
+        time.sleep(0.1)
+    assert (tmp_path / "running").exists()
+    child.send("\x03")
+    begun = time.monotonic()
+    child.expect(pexpect.EOF)
+    assert time.monotonic() - begun < 30
+    shown = child.before or ""
+    after = termios.tcgetattr(child.child_fd)
+    child.close()
+    assert (child.signalstatus, child.exitstatus) == (None, 0)
+    assert [after[i] for i in (0, 1, 2, 3)] == [before[i] for i in (0, 1, 2, 3)]
+    assert "\x1b[?1049l" in shown
+    assert "Traceback" not in shown
+    assert '"breakpoints": [\n    {' in (tmp_path / "session.json").read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 @pytest.mark.parametrize("when", ["opening", "running", "asking"])
 def test_an_interrupt_anywhere_leaves_the_terminal_as_it_was(tmp_path, when):
