@@ -23,6 +23,7 @@ def compare(
         Optional[Path], typer.Option(metavar="FILE", help="Also write JUnit XML: a case for each layer and phase.")
     ] = None,
     markdown: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also write Markdown.")] = None,
+    sarif: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also write SARIF, for code hosts.")] = None,
     html: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="Also write a page to look into: graph, curves, tensors.")
     ] = None,
@@ -38,7 +39,8 @@ def compare(
     from parity.reports.output import check_target, progress_on, show, write
 
     options = selection.keywords()
-    for target, option in ((json, "--json"), (junit, "--junit"), (markdown, "--markdown"), (html, "--html")):
+    targets = ((json, "--json"), (junit, "--junit"), (markdown, "--markdown"), (sarif, "--sarif"), (html, "--html"))
+    for target, option in targets:
         if target is not None:
             check_target(target, option)
     check_fix(fix, fix_script, selection.files)
@@ -57,7 +59,7 @@ def compare(
     if html is not None:
         write(html, report.to_html(), "--html")
     show(report)
-    _tell_ci(report, junit, markdown)
+    _tell_ci(report, junit, markdown, sarif)
     if fix is not None or fix_script is not None:
         show(FixView(repair))
         keras, custom_objects = Path(selection.keras), selection.custom_objects
@@ -71,7 +73,7 @@ def compare(
     return report.exit_code
 
 
-def _tell_ci(report: Report, junit: Path | None, markdown: Path | None) -> None:
+def _tell_ci(report: Report, junit: Path | None, markdown: Path | None, sarif: Path | None) -> None:
     """The files that CI servers show, and what GitHub's runner reads where there is one."""
     from parity.reports.cases import suite_of
     from parity.reports.github import tell_github
@@ -85,6 +87,10 @@ def _tell_ci(report: Report, junit: Path | None, markdown: Path | None) -> None:
         from parity.reports.markdown import write_markdown
 
         write_markdown(markdown, suites)
+    if sarif is not None:
+        from parity.reports.sarif import write_sarif
+
+        write_sarif(sarif, suites)
     for annotation in tell_github(suites):
         typer.echo(annotation)
 

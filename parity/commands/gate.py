@@ -31,6 +31,7 @@ def gate(
     json: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also write everything as JSON.")] = None,
     junit: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also write JUnit XML.")] = None,
     markdown: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also write Markdown.")] = None,
+    sarif: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Also write SARIF, for code hosts.")] = None,
     html: Annotated[
         Optional[Path], typer.Option(metavar="DIR", help="Also write an index and a page for each pair.")
     ] = None,
@@ -50,6 +51,7 @@ def gate(
         (json, "--json"),
         (junit, "--junit"),
         (markdown, "--markdown"),
+        (sarif, "--sarif"),
         (asked.lock if update else None, "--update"),
     )
     for target, option in targets:
@@ -74,7 +76,7 @@ def gate(
         show(line)
     if json is not None:
         write(json, to_json(result), "--json")
-    _tell_ci(result, junit, markdown)
+    _tell_ci(result, junit, markdown, sarif)
     if html is not None:
         _write_pages(html, result)
     if result.exit_code == 2:
@@ -82,18 +84,21 @@ def gate(
     return result.exit_code
 
 
-def _tell_ci(result: GateResult, junit: Path | None, markdown: Path | None) -> None:
+def _tell_ci(result: GateResult, junit: Path | None, markdown: Path | None, sarif: Path | None) -> None:
     """The files that CI servers show, and what GitHub's runner reads where there is one."""
     from parity.gate.suites import suites_of
     from parity.reports.github import tell_github
     from parity.reports.junit import write_junit
     from parity.reports.markdown import write_markdown
+    from parity.reports.sarif import write_sarif
 
     suites = suites_of(result)
     if junit is not None:
         write_junit(junit, suites)
     if markdown is not None:
         write_markdown(markdown, suites, "parity gate")
+    if sarif is not None:
+        write_sarif(sarif, suites)
     for annotation in tell_github(suites, "parity gate"):
         typer.echo(annotation)
 

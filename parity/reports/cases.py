@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from parity.reports.words import clean, relative, times_floor
 if TYPE_CHECKING:
     from parity.report import Finding, Probe, Report
 
-__all__ = ["Case", "Excuse", "Suite", "cases", "explains", "finding_lines", "suite_of"]
+__all__ = ["Alarm", "Case", "Excuse", "Suite", "alarms", "cases", "explains", "finding_lines", "suite_of"]
 
 Excuse = Callable[["Probe"], str]
 """Why a probe's fault is put up with; empty where it is not."""
@@ -75,6 +75,57 @@ class Suite:
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     config: tuple[str, int] = ("", 0)
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One thing that somebody should look at: a cause, a case that failed without one, or a warning.
+
+    Attributes:
+        level: `"error"` or `"warning"`.
+        rule: the cause, or the case's word for its failure; empty for a warning.
+        layer: where; empty for the recipe.
+        title, text: a line, and all of it.
+        file, line: where the comparison is asked for, or the Keras file; "" and 0 where there is none.
+    """
+
+    level: str
+    rule: str
+    layer: str
+    title: str
+    text: str
+    file: str
+    line: int
+
+
+def alarms(suites: Iterable[Suite]) -> Iterator[Alarm]:
+    """What is to be looked at: in each suite the causes, the warnings, and the cases that no cause explains."""
+    for suite in suites:
+        place = suite.config if suite.config[0] else (_source(suite.files[1]), 0)
+        told = set()
+        for finding in suite.findings:
+            where = finding.layer or finding.keras_layer
+            told.add(where)
+            title = f"{suite.name}: {finding.cause}" + (f" at {where}" if where else "")
+            fix = f"\nfix in Keras: {finding.fix}" if finding.fix else ""
+            yield Alarm("error", finding.cause, where, title, finding.evidence + fix, *place)
+        for warning in suite.warnings:
+            yield Alarm("warning", "", "", suite.name, warning, *place)
+        recipe = any(finding.phase == "update" for finding in suite.findings)
+        for case in suite.cases:
+            explained = {case.layer, case.keras_layer} & told or (case.phase == "update" and recipe)
+            if case.outcome not in ("failed", "unverified") or explained:
+                continue
+            kind = case.kind or case.outcome
+            title = f"{suite.name}: {kind}" + (f" at {case.name}, {case.phase}" if case.phase else "")
+            text = "\n".join((case.sentence, *case.details))
+            yield Alarm("error", kind, case.layer or case.keras_layer, title, text, *place)
+
+
+def _source(file: str) -> str:
+    """The file itself of `module.py:build`."""
+    head, _, name = file.rpartition(":")
+    return head if head.endswith(".py") and name.isidentifier() else file
 
 
 def suite_of(report: Report, name: str = "") -> Suite:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from parity.reports.cases import Suite
+from parity.reports.cases import Suite, alarms
 from parity.reports.markdown import to_markdown
 from parity.reports.words import clean
 
@@ -21,26 +21,10 @@ def workflow_commands(suites: Iterable[Suite]) -> list[str]:
     """`::error file=…,title=…::…` for each cause and each case that failed otherwise, `::warning` for the rest."""
     errors: list[str] = []
     warnings: list[str] = []
-    for suite in suites:
-        file, line = suite.config if suite.config[0] else (_source(suite.files[1]), 0)
-        place = {"file": file, "line": str(line) if line else ""}
-        told = set()
-        for finding in suite.findings:
-            where = finding.layer or finding.keras_layer
-            told.add(where)
-            title = f"{suite.name}: {finding.cause}" + (f" at {where}" if where else "")
-            fix = f"\nfix in Keras: {finding.fix}" if finding.fix else ""
-            errors.append(_command("error", {**place, "title": title}, finding.evidence + fix))
-        warnings += [_command("warning", {**place, "title": suite.name}, warning) for warning in suite.warnings]
-        recipe = any(finding.phase == "update" for finding in suite.findings)
-        for case in suite.cases:
-            explained = {case.layer, case.keras_layer} & told or (case.phase == "update" and recipe)
-            if case.outcome not in ("failed", "unverified") or explained:
-                continue
-            title = f"{suite.name}: {case.kind or case.outcome}"
-            if case.phase:
-                title += f" at {case.name}, {case.phase}"
-            errors.append(_command("error", {**place, "title": title}, "\n".join((case.sentence, *case.details))))
+    for alarm in alarms(suites):
+        place = {"file": alarm.file, "line": str(alarm.line) if alarm.line else "", "title": alarm.title}
+        told = errors if alarm.level == "error" else warnings
+        told.append(_command(alarm.level, place, alarm.text))
     if len(errors) > _MOST:
         rest = _command("error", {"title": "parity"}, f"and {len(errors) - _MOST + 1} more; see the job's summary")
         errors = [*errors[: _MOST - 1], rest]
@@ -64,12 +48,6 @@ def tell_github(
         with contextlib.suppress(OSError), Path(summary).open("a", encoding="utf-8") as file:
             file.write(to_markdown(suites, title) + "\n")
     return workflow_commands(suites) if variables.get("GITHUB_ACTIONS") == "true" else []
-
-
-def _source(file: str) -> str:
-    """The file itself of `module.py:build`."""
-    head, _, name = file.rpartition(":")
-    return head if head.endswith(".py") and name.isidentifier() else file
 
 
 def _command(kind: str, properties: Mapping[str, str], message: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
@@ -12,6 +13,7 @@ from parity.reports.cases import Case, Suite, suite_of
 from parity.reports.github import tell_github, workflow_commands
 from parity.reports.junit import to_junit, write_junit
 from parity.reports.markdown import to_markdown, write_markdown
+from parity.reports.sarif import to_sarif
 from tests.reports import examples
 
 
@@ -172,11 +174,73 @@ def test_the_command_writes_both(tmp_path, monkeypatch, capsys):
     module.check_and_fix = lambda **_: Repair(examples.divergent())  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "parity.session", module)
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    files = {"--junit": tmp_path / "a.xml", "--markdown": tmp_path / "a.md"}
+    files = {"--junit": tmp_path / "a.xml", "--markdown": tmp_path / "a.md", "--sarif": tmp_path / "a.sarif"}
     options = [str(word) for pair in files.items() for word in pair]
     assert main(["compare", "--ref", "a.mat", "--keras", "b.h5", *options]) == 1
     assert JUnitXml.fromfile(str(files["--junit"])).failures == 7
     assert files["--markdown"].read_text().startswith("## parity")
+    assert json.loads(files["--sarif"].read_text())["runs"][0]["results"][0]["ruleId"] == "conv-groups"
     assert "::error file=traces/seed/model.h5,title=" in capsys.readouterr().out
     assert main(["compare", "--ref", "a.mat", "--keras", "b.h5", "--junit", str(tmp_path / "no" / "a.xml")]) == 2
     assert "--junit" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------------------- SARIF
+
+SARIF = {
+    "$schema": str, "version": str,
+    "runs": [{
+        "columnKind": str,
+        "tool": {"driver": {"name": str, "version": str, "rules": [
+            {"id": str, "shortDescription": {"text": str}, "help": {"text": str, "markdown": str}}
+        ]}},
+        "results": [{
+            "ruleId": str, "ruleIndex": int, "level": str, "message": {"text": str},
+            "locations": [{
+                "physicalLocation": {"artifactLocation": {"uri": str}, "region": {"startLine": int}},
+                "logicalLocations": [{"name": str}],
+            }],
+        }],
+    }],
+}  # fmt: skip
+"""What version 2.1.0's schema says of the properties that are written: their names and types."""
+
+REQUIRED = {"version", "runs", "tool", "driver", "name", "results", "id", "message", "text"}
+"""Those that may not be left out where the object that has them stands."""
+
+
+def fits(value, schema):
+    if isinstance(schema, dict):
+        assert set(value) <= set(schema)
+        assert REQUIRED & set(schema) <= set(value)
+        for key, held in value.items():
+            fits(held, schema[key])
+    elif isinstance(schema, list):
+        assert isinstance(value, list)
+        for held in value:
+            fits(held, schema[0])
+    else:
+        assert type(value) is schema
+
+
+def test_sarif_has_a_rule_for_each_cause_and_the_place_of_each_result():
+    made = dataclasses.replace(suite_of(examples.divergent(), "a b"), config=("ci/pari ty.toml", 7), warnings=("old",))
+    document = json.loads(to_sarif([made, suite_of(examples.unverified())]))
+    fits(document, SARIF)
+    (run,) = document["runs"]
+    rules = run["tool"]["driver"]["rules"]
+    for result in run["results"]:
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+        assert result["level"] in ("error", "warning")
+    first = run["results"][0]
+    assert (first["ruleId"], first["level"]) == ("conv-groups", "error")
+    assert "fix in Keras: keras.layers.Conv2D(32, 1, groups=2)" in first["message"]["text"]
+    place = first["locations"][0]
+    assert place["physicalLocation"] == {
+        "artifactLocation": {"uri": "ci/pari%20ty.toml"}, "region": {"startLine": 7}
+    }  # fmt: skip
+    assert place["logicalLocations"] == [{"name": "ip1"}]
+    assert "filter groups" in rules[0]["help"]["text"] or "groups" in rules[0]["shortDescription"]["text"]
+    assert [r["message"]["text"] for r in run["results"] if r["level"] == "warning"] == ["a b\nold"]
+    assert any(r["ruleId"] == "unverified" for r in run["results"])
+    assert json.loads(to_sarif([suite_of(examples.matching())]))["runs"][0]["results"] == []
