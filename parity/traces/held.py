@@ -53,9 +53,9 @@ class Held:
     def span(self, start: int, stop: int) -> Array:
         """The elements of a whole tensor from `start` to `stop`, counted in row-major order; (stop - start)."""
         data = self.data
-        assert self.kept == "all"
-        assert data is not None
         with self.trace.reading():
+            if self.kept != "all" or data is None:
+                raise ValueError("holds a part of what is always whole")
             boxes = list(_boxes(data.shape, start, stop))
             if len(boxes) == 1:
                 return np.asarray(data[boxes[0]]).reshape(-1)

@@ -309,6 +309,12 @@ def test_what_is_sealed_and_makes_no_sense_is_refused(trace, capsys):
             act(file)
         seal(trace, "0.1.0")
 
+    for group in ("inputs", "weights/0"):
+        name = next(iter(h5py.File(trace)[group]))
+        shape = h5py.File(trace)[group][name].shape
+        change(lambda file: file[group][name].attrs.__setitem__("shape", shape))  # noqa: B023  (called at once)
+        assert "holds a part of what is always whole" in compare(capsys, trace)
+        change(lambda file: file[group][name].attrs.__delitem__("shape"))  # noqa: B023
     change(lambda file: file.__delitem__("info"))
     assert "is a damaged trace" in compare(capsys, trace)
     change(lambda file: file.create_dataset("info", data=np.frombuffer(b"{}", np.uint8)))
