@@ -182,6 +182,8 @@ def _candidates(rule: UpdateRule, gradients: Array) -> list[_Number]:
         elif held > 0:
             starts = [math.log(v) for v in (1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 0.1)]
             made.append(_Number(item.name, _of_rule(item.name), starts, math.exp))
+        elif held == 0:
+            made.append(_Number(item.name, _of_rule(item.name), (1e-3, 0.1)))
     largest = float(np.abs(gradients).max(initial=0.0)) or 1.0
     made.append(_Number("weight_decay", _SETTERS["weight_decay"], (1e-4, 1e-2)))
     made.append(_Number("decoupled_decay", _SETTERS["decoupled_decay"], (1e-4, 1e-2)))
@@ -242,7 +244,7 @@ def _solved(tried: Replay, sample: _Sample, base: Acting, numbers: Sequence[_Num
         try:
             return sample.misfit(recipe(point), base.params)
         except (OverflowError, ZeroDivisionError, ValueError):
-            return np.full(sample.size, 1e9)
+            return np.full(sample.size, _FAR)
 
     first = [np.array(at) for at in itertools.product(*(number.starts for number in numbers))]
     best = min(first, key=lambda at: _size(misfit(at)))
@@ -258,36 +260,19 @@ def _solved(tried: Replay, sample: _Sample, base: Acting, numbers: Sequence[_Num
 
 
 def _descended(misfit: Callable[[Array], Array], start: Array) -> Array:
-    """Levenberg and Marquardt's descent from a point, with differences for derivatives."""
-    point, damping = np.asarray(start, np.float64), 1e-3
-    here = misfit(point)
-    for _ in range(25):
-        steps = 1e-5 * np.maximum(np.abs(point), 1e-2)
-        slopes = np.stack([(misfit(point + step * unit) - here) / step for step, unit in _axes(steps)], axis=1)
-        normal, downhill = slopes.T @ slopes, -slopes.T @ here
-        for _ in range(6):
-            try:
-                move = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-30), downhill)
-            except np.linalg.LinAlgError:
-                return point
-            there = misfit(point + move)
-            if _size(there) < _size(here):
-                break
-            damping *= 8
-        else:
-            return point
-        done = _size(there) > 0.999 * _size(here)
-        point, here, damping = point + move, there, damping / 8
-        if done:
-            break
-    return point
+    """The nearest least squares, by Levenberg and Marquardt's method."""
+    from scipy.optimize import least_squares
+
+    def finite(point: Array) -> Array:
+        return np.nan_to_num(np.clip(misfit(point), -_FAR, _FAR), nan=_FAR)
+
+    if finite(start).size < len(start):
+        return start
+    return least_squares(finite, start, method="lm", diff_step=1e-5, max_nfev=60 * len(start)).x
 
 
-def _axes(steps: Array) -> Iterator[tuple[float, Array]]:
-    for i, step in enumerate(steps):
-        unit = np.zeros(len(steps))
-        unit[i] = 1.0
-        yield float(step), unit
+_FAR = 1e9
+"""What an element is off by at most, in floors: where numbers overflow there is no slope."""
 
 
 def _size(misfit: Array) -> float:
