@@ -19,6 +19,10 @@ _SAMPLE = 200_000
 """Elements that are enough to solve for a number or two."""
 
 
+_LOWEST, _HIGHEST = -60.0, 20.0
+"""The logarithms between which a positive field is looked for."""
+
+
 def target(experiment: Experiment) -> Array | None:
     """What the Keras layer makes of the reference's inputs: in float64 where it can."""
     trial = experiment.first
@@ -40,10 +44,12 @@ def output(experiment: Experiment, edit: Edit) -> Array | None:
 
 
 def solved(experiment: Experiment, names: Sequence[str], base: Edit | None = None) -> dict[str, float] | None:
-    """The values of these fields with which the reference makes the Keras output (Gauss and Newton's method).
+    """The values of these fields with which the reference makes the Keras output (least squares within a trust region).
 
     Positive fields are solved for by their logarithms. None where it does not converge.
     """
+    from scipy.optimize import least_squares
+
     base = base or Edit()
     wanted = target(experiment)
     if wanted is None or not experiment.possible:
@@ -62,37 +68,29 @@ def solved(experiment: Experiment, names: Sequence[str], base: Edit | None = Non
         same = shaped(wanted, own.shape)
         return None if same is None else _thin((own - same).astype(np.float64))
 
-    theta = np.where(logs, np.log(np.where(logs, values, 1.0)), values)
-    residual = made(theta)
-    if residual is None or not np.isfinite(residual).all():
+    theta = np.where(logs, np.clip(np.log(np.where(logs, values, 1.0)), 0.99 * _LOWEST, 0.99 * _HIGHEST), values)
+    first = made(theta)
+    if first is None or not np.isfinite(first).all():
         return None
-    for _ in range(40):
-        columns: list[Array] = []
-        for k in range(len(names)):
-            nudge = np.zeros_like(theta)
-            nudge[k] = 1e-4
-            moved = made(theta + nudge)
-            if moved is None:
-                return None
-            columns.append((moved - residual) / 1e-4)
-        slope = np.stack(columns, axis=1)
-        if not np.isfinite(slope).all() or not slope.any():
-            return None
-        step = np.linalg.lstsq(slope, -residual, rcond=None)[0]
-        step = np.clip(step, -2.0, 2.0)
-        nearer: Array | None = None
-        for _ in range(12):
-            again = made(theta + step)
-            if again is not None and np.isfinite(again).all() and again @ again < residual @ residual:
-                nearer = again
-                break
-            step = step / 2
-        if nearer is None:
-            break
-        theta, residual = theta + step, nearer
-        if float(np.abs(step).max()) < 1e-10:
-            break
-    found = np.where(logs, np.exp(theta), theta)
+    far = np.full_like(first, 1e3 * max(1.0, float(np.abs(first).max(initial=0.0))))
+
+    def misfit(theta: Array) -> Array:
+        """What the reference is off by; far off where it cannot be evaluated."""
+        here = made(theta)
+        return far if here is None or here.shape != first.shape or not np.isfinite(here).all() else here
+
+    scale = float(np.abs(first).max(initial=0.0)) or 1.0
+    told = least_squares(
+        lambda theta: misfit(theta) / scale,
+        theta,
+        bounds=(np.where(logs, _LOWEST, -np.inf), np.where(logs, _HIGHEST, np.inf)),
+        diff_step=1e-5,
+        xtol=1e-12,
+        ftol=1e-14,
+        gtol=1e-14,
+        max_nfev=200,
+    )
+    found = np.where(logs, np.exp(told.x), told.x)
     return {name: float(value) for name, value in zip(names, found, strict=True)}
 
 
