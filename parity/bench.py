@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.align import Alignment, Pair
-from parity.layers import Dropout, Loss, Opaque, Pool
+from parity.layers import Activation, Dropout, Loss, Opaque, Pool
 from parity.runner import Local, Pass, Runner, Targets
 from parity.tensors import Named, fitted
 from parity.transfer import Link, transferred
@@ -323,6 +323,23 @@ class Trial:
         (gradient,) = torch.autograd.grad(made, fed, to_torch(self.upstream_ref, 32).reshape(made.shape))
         inside = from_torch(gradient)[:, top : wide.shape[1] - bottom, left : wide.shape[2] - right]
         return Local(input_grads={source: inside})
+
+    def past_kinks(self, actual: Array, expected: Array) -> tuple[Array, int]:
+        """A derivative as it would be with the reference's own choice where a rectifier stands exactly at its kink.
+
+        There any share of what comes from above, from none to all of it, is as right: `maximum(x, 0.1 * x)` takes 1 or
+        1/2, a relu 0. How many elements that changes comes with it.
+        """
+        kind, pulled = self.pair.ref.kind, self.upstream_ref
+        x = next(iter(self.ref_feeds.values()), None)
+        if not isinstance(kind, Activation) or not kind.function.startswith("relu") or pulled is None or x is None:
+            return actual, 0
+        if not x.shape == actual.shape == expected.shape or pulled.size != x.size:
+            return actual, 0
+        pulled = pulled.reshape(x.shape)
+        low, high = np.minimum(pulled, 0), np.maximum(pulled, 0)
+        free = (x == kind.threshold) & (actual >= low) & (actual <= high)
+        return np.where(free, expected, actual), int(np.count_nonzero(free & (actual != expected)))
 
     @staticmethod
     def _pad(kind: Pool, fed: Array, made: Array) -> tuple[int, int, int, int]:

@@ -171,6 +171,8 @@ class Experiment:
             if same is None:
                 return False
             floor = self._floor(name, expected)
+            if name in trial.named.sources:
+                same, _ = trial.past_kinks(same, expected)
             if distance(same, expected).x_floor(floor) <= CLEAN:
                 continue
             judged = trial.tensor(trial.referee, "keras", name) if trial.referee is not None else None

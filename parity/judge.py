@@ -210,7 +210,10 @@ class _Judge:
     def _tied(
         self, phase: str, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance
     ) -> Verdict | None:
-        """A match where the gradient only goes to another of several equal maxima, in the map or around it."""
+        """A match where the gradient only goes to another of several equal maxima, in the map or around it.
+
+        Or where it is another one only at the kink of a rectifier.
+        """
         for where in ("an equal maximum", "a zero around the map"):
             local = self.trial.truth_by_rows if where == "an equal maximum" else self.trial.truth_over_zeros
             other = None if local is None else self.trial.tensor(local, "ref", tensor)
@@ -218,6 +221,9 @@ class _Judge:
                 continue
             count = int(np.count_nonzero(expected != other))
             return Verdict(phase, tensor, "match", 0.0, floor, apart, f"ties ({count} gradients go to {where})")
+        chosen, count = self.trial.past_kinks(actual, expected)
+        if count and distance(chosen, expected).x_floor(floor) <= CLEAN:
+            return Verdict(phase, tensor, "match", 0.0, floor, apart, f"ties ({count} values lie at the kink)")
         return None
 
     def _by_limits(

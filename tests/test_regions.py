@@ -12,8 +12,8 @@ from tests.test_verdicts import explain
 SIZE = (6, 6, 2)
 
 
-def reference(path, *inner, pool="max"):
-    """conv1, what is given, a pooling, and a classifier."""
+def reference(path, *inner, pool="max", bias=True):
+    """conv1 (its biases zero without `bias`), what is given, a pooling, and a classifier."""
     rng = np.random.default_rng(5)
     layers = [
         twins.conv("conv1", rng, (3, 3, 2, 6), pad=np.ones(4)),
@@ -22,6 +22,8 @@ def reference(path, *inner, pool="max"):
         twins.conv("classifier", rng, (3, 3, 6, 4)),
         {"type": "softmaxloss", "name": "loss"},
     ]
+    if not bias:
+        layers[0]["weights"][1][:] = 0
     return twins.save(path / "net.mat", layers, SIZE, weightDecay=0.0)
 
 
@@ -86,6 +88,22 @@ def test_a_formula_is_the_layer_that_it_writes_out(tmp_path, spelling, slope):
         return
     assert report.first_divergence.phase == "forward", explain(report)
     assert causes(report) == [("activation-slope", "relu1")], explain(report)
+    assert proven(report), explain(report)
+
+
+@pytest.mark.parametrize("slope", [0.1, 0.2])
+def test_the_kink_of_a_formula_is_a_tie(tmp_path, slope):
+    """Where a map is exactly zero, a formula has another derivative than the layer: none, and not the slope."""
+    ref = reference(tmp_path, twins.relu("relu1", 0.1), twins.relu("relu2", 0.1), bias=False)
+    batch = twins.batch(0, SIZE)
+    batch["x"][:, :3] = 0
+
+    def inner(x):
+        return leaky("two relus", slope)(leaky("two relus", 0.1)(x))
+
+    report = parity.compare(ref=ref, keras=port(inner), batch=batch)
+    assert any("kink" in probe.note for probe in report.probes), explain(report)
+    assert causes(report) == ([] if slope == 0.1 else [("activation-slope", "relu2")]), explain(report)
     assert proven(report), explain(report)
 
 

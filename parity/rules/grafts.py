@@ -212,8 +212,7 @@ def instead(run: Comparison, pair: Pair) -> tuple[Change, ...]:
     feeders = [_feeder(run, tensor) for tensor in run.ref.network.data(pair.ref.inputs)]
     if made is None or len(feeders) != 1 or not all(feeders):
         return ()
-    last = run.keras.network[pair.keras.layers[-1]]
-    where = last.origin or last.name
+    where = path(run, pair.keras)
     return (Change("replace", where, made), Change("rewire", where, {"inputs": feeders}))
 
 

@@ -65,6 +65,8 @@ def path(run: Comparison, unit: Unit) -> str:
 def _core(run: Comparison, unit: Unit) -> Layer:
     """The layer of a Keras unit that is of the unit's own kind, else its last."""
     layers = [run.keras.network[name] for name in unit.layers]
+    if isinstance(unit.kind, Opaque):
+        return layers[-1]  # a formula's parts are no layer of its kind
     return next((layer for layer in layers if type(layer.kind) is type(unit.kind)), layers[-1])
 
 
