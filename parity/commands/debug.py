@@ -52,7 +52,10 @@ def debug(
         title = f"{Path(selection.ref).name} ↔ {Path(selection.keras).name}"
         return DebuggerApp(stepper, made, title, abandon=_end).run() or 0
     if commands is not None:
-        code = run_script(made, sys.stdin if commands == "-" else lines, commands)
+        if commands == "-":
+            code = run_script(made, sys.stdin, "standard input", typed=sys.stdin.isatty())
+        else:
+            code = run_script(made, lines, commands)
     if repro is not None:
         from parity.debugger.repro import write_repro
         from parity.reports.output import show

@@ -106,6 +106,9 @@ def parse_break(words: str) -> Breakpoint:
     if not found and any(sign in words for sign in "<>"):
         first = words.split()[0]
         before, condition = ("", words) if first in CONDITIONS else (first, words[words.index(first) + len(first) :])
+    late = re.search(r"\s(?:after|hits)=\S*\s*$", condition)  # it may stand at the end as well
+    if late is not None:
+        before, condition = before + late.group(), condition[: late.start()]
     values: dict[str, Any] = {"condition": condition.strip()}
     for word in before.split():
         name, equals, value = word.partition("=")

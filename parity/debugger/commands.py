@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -117,7 +118,9 @@ class Commands:
         found = [c for c in COMMANDS if c.word == word] or [c for c in COMMANDS if c.word.startswith(word)]
         if len(found) != 1:
             words = ", ".join(c.word for c in found or COMMANDS)
-            raise BadUsage(f"{word!r} {'may be' if found else 'is no command; there are'} {words}")
+            near = get_close_matches(word, [c.word for c in COMMANDS], 1)
+            meant = f" (perhaps {near[0]})" if near else ""
+            raise BadUsage(f"{word!r} {'may be' if found else f'is no command{meant}; there are'} {words}")
         return found[0]
 
     def completions(self) -> list[str]:
@@ -188,7 +191,10 @@ class Commands:
                 item.enabled = words[0] == "on"
             return shown.status(stepper)
         here = f"{stepper.stop.layer or stepper.stop.keras_layer} {stepper.stop.phase}"
-        item = stepper.add_breakpoint(parse_break(rest or here))
+        item = parse_break(rest or here)
+        if item.layer:
+            stepper.find(item.layer, "break")  # one that could never be met is a mistake in writing
+        stepper.add_breakpoint(item)
         return Text(f"breakpoint {item.number}: {item.words}")
 
     # ---- looking
@@ -294,8 +300,17 @@ class Commands:
         self.finished = True
 
 
-def run_script(commands: Commands, lines: Iterable[str], source: str, stream: TextIO | None = None) -> int:
+def run_script(
+    commands: Commands, lines: Iterable[str], source: str, stream: TextIO | None = None, *, typed: bool = False
+) -> int:
     """Carry out command lines until one says `quit` or there are no more; what each shows is printed.
+
+    Args:
+        commands: what carries them out.
+        lines: one command each; what is empty or begins with # is passed over.
+        source: where they come from, for messages.
+        stream: where to print; standard output by default.
+        typed: somebody types them: a mistake is told, and does not end it.
 
     Returns:
         0, 1 or 2: the verdict on what was compared so far.
@@ -311,7 +326,9 @@ def run_script(commands: Commands, lines: Iterable[str], source: str, stream: Te
         try:
             made = commands.run(text)
         except ParityError as problem:
-            raise BadUsage(f"{source}, line {number}: {problem}") from None
+            if not typed:
+                raise BadUsage(f"{source}, line {number}: {problem}") from None
+            made = Text(str(problem), style="bold red")
         if made is not None:
             show(made, stream)
         if commands.finished:

@@ -39,6 +39,9 @@ def save(stepper: Stepper, path: Path) -> None:
     write(path, text + "\n", "--session")
 
 
+_SIDES = {"ref": "reference", "keras": "Keras model", "batch": "batch"}
+
+
 def restore(stepper: Stepper, path: Path) -> bool:
     """Take up a session where its file left it; what lies before that place is run.
 
@@ -69,7 +72,7 @@ def _take_up(stepper: Stepper, path: Path, held: Mapping[str, Any]) -> None:
     now, then = _files(stepper), dict(held["files"])
     for side, digest in then.items():
         if digest and now.get(side) and digest != now[side]:
-            raise BadFile(str(path), f"is a session of another {side}", "remove it, or name another file")
+            raise BadFile(str(path), f"is a session of another {_SIDES[side]}", "remove it, or name another file")
     try:
         stepper.breakpoints = [Breakpoint.from_dict(item) for item in held["breakpoints"]]
         for item in held["experiments"]:

@@ -353,8 +353,8 @@ class Stepper:
             return self.goto(found[0])
         return self._stood(self._proceed(ahead[0], "reached", passing=True, progress=progress))
 
-    def find(self, where: str) -> list[int]:
-        """The stops at a layer, in a phase, or both (see `run_to`); raises BadUsage where there is none."""
+    def find(self, where: str, asking: str = "run") -> list[int]:
+        """The stops at a layer, in a phase, or both (see `run_to`); BadUsage, of `asking`, where there is none."""
         words = where.split()
         phases = [word for word in words if any(stop.phase == word for stop in self.stops)]
         names = [word for word in words if word not in phases]
@@ -366,7 +366,9 @@ class Stepper:
         ]
         if not words or not found:
             known = dict.fromkeys(stop.layer or stop.keras_layer for stop in self.stops)
-            raise BadUsage(f"run: no stop is {where!r}; the layers are {', '.join(name for name in known if name)}")
+            raise BadUsage(
+                f"{asking}: no stop is {where!r}; the layers are {', '.join(name for name in known if name)}"
+            )
         return found
 
     def goto(self, index: int) -> Arrival:

@@ -106,6 +106,26 @@ def test_a_breakpoint_counts_its_hits(stepper):
     assert item.hits == 3
 
 
+def test_a_breakpoint_that_could_never_be_met_is_refused(stepper):
+    commands = Commands(stepper)
+    with pytest.raises(BadUsage, match="break: no stop is 'cnov1'"):
+        commands.run("break cnov1 if nan")
+    assert not stepper.breakpoints
+    commands.run("break conv* if max_abs > 1e-9 or nan after=2")
+    commands.run("break max_pooling2d_1")  # by its name in Keras
+    first = stepper.breakpoints[0]
+    assert (first.layer, first.condition, first.after) == ("conv*", "max_abs > 1e-9 or nan", 2)
+
+
+def test_a_mistake_ends_a_script_and_not_somebody_who_types(stepper):
+    lines, out = ["brake conv1", "run conv1", "status"], io.StringIO()
+    with pytest.raises(BadUsage, match=r"script, line 1: 'brake' is no command \(perhaps break\)"):
+        run_script(Commands(stepper), lines, "script", io.StringIO())
+    assert run_script(Commands(stepper), lines, "standard input", out, typed=True) in (0, 1)
+    assert "perhaps break" in out.getvalue()
+    assert stepper.stop.layer == "conv1"
+
+
 @pytest.mark.parametrize("words", ["conv1 if size > 3", "if max_abs > a", "phase=sideways", "colour=red"])
 def test_a_breakpoint_that_is_none_is_refused(words):
     with pytest.raises(BadUsage):
