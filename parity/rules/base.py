@@ -49,6 +49,8 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, tuple):
+        if all(isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], str) for part in value):
+            return ", ".join(f"{name} {shown(held)}" for name, held in value) or "none"
         if len(value) == 2:
             return "×".join(str(v) for v in value)
         return "[" + " ".join(str(v) for v in value) + "]"

@@ -452,6 +452,22 @@ def test_updates_go_on_from_a_checkpoint_with_its_velocities_and_its_schedule() 
     assert (twin.verdict, twin.findings) == ("match", ()), told(twin)
 
 
+def test_a_loss_of_other_settings_is_told_with_them() -> None:
+    import keras
+
+    def built(gamma: float) -> Any:
+        loss = keras.losses.CategoricalFocalCrossentropy(gamma=gamma)
+        keras.utils.set_random_seed(0)
+        return Port(decay=0.0, loss=loss).build()
+
+    batch = {**BATCH, "y": np.eye(3, dtype=np.float32)[BATCH["y"]]}
+    report = check(ref=built(2.0), keras=built(2.01), batch=batch, verify=False)
+    found = [(f.cause, f.layer, f.confirmed) for f in report.findings if f.severity == "divergence"]
+    assert found == [("loss-kind", "loss", True)], told(report)
+    assert "is none in the reference (loss) and gamma 2.01 in Keras" in report.findings[0].evidence
+    assert check(ref=built(2.01), keras=built(2.01), batch=batch).verdict == "match"
+
+
 def test_two_numbers_that_are_wrong_are_both_told(folder: Any) -> None:
     port = sgd(learning_rate=0.02, momentum=0.5, nesterov=True)
     report = report_of(Row("", "", port), port, folder)
