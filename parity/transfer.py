@@ -133,6 +133,10 @@ def _linked(
     """Links of one role: the reference's pieces joined along their last axis, then cut for the Keras pieces."""
     if source != role and {source, role} == {"deviation", "variance"}:
         assert isinstance(pair.ref.kind, BatchNorm)
+        mine, theirs = ref.params[sources[0]].shape, keras.params[targets[0]].shape
+        if math.prod(mine) != math.prod(theirs):
+            problem = f"the reference's {source} is {_extent(mine)}, the Keras {role} {_extent(theirs)}"
+            return [Link(pair, role, sources, targets[0], None, linear=False, problem=problem)]
         convert = _statistic(source, pair.ref.kind.epsilon, sources[0])
         return [Link(pair, role, sources, targets[0], convert, linear=False)]
     first = ref.params[sources[0]]

@@ -199,3 +199,32 @@ def test_a_batch_normalisation_without_its_vectors(tmp_path, lacking, expected, 
     assert proven(report), explain(report)
     assert report.verdict == ("diverged" if expected else "match"), explain(report)
     assert not expected or report.first_divergence.phase == "structure", explain(report)
+
+
+@pytest.mark.parametrize(("axis", "phase"), [(-1, ""), (1, "structure"), (-2, "structure")])
+def test_a_batch_normalisation_along_another_axis(tmp_path, axis, phase):
+    """A map of 6×6×4: its vectors would have six elements, and not four."""
+    import keras
+    from keras import layers
+
+    rng = np.random.default_rng(5)
+    nets = [
+        twins.conv("conv1", rng, (3, 3, 2, 4), pad=np.ones(4)),
+        twins.bnorm("bn1", rng, 4),
+        twins.conv("classifier", rng, (6, 6, 4, 4)),
+        {"type": "softmaxloss", "name": "loss"},
+    ]
+    ref = twins.save(tmp_path / "net.mat", nets, SIZE, weightDecay=0.0)
+    x = start = keras.Input(SIZE)
+    x = layers.Conv2D(4, 3, padding="same", name="conv1")(x)
+    x = layers.BatchNormalization(axis=axis, epsilon=1e-5, momentum=0.95, name="bn1")(x)
+    model = keras.Model(start, layers.Dense(4, name="classifier")(layers.Flatten()(x)))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    report = compared(ref, model, mode="eval")
+    assert causes(report) == ([("unknown", "bn1")] if phase else []), explain(report)
+    if phase:
+        assert (report.first_divergence.phase, report.first_divergence.layer) == (phase, "bn1"), explain(report)
+        assert "axis=-1" in report.findings[0].fix
+        assert report.findings[0].fix_verified, explain(report)
+    else:
+        assert report.verdict == "match", explain(report)

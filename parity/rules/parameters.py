@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from parity.align import Pair
 from parity.case import Comparison
+from parity.changes import Change
 from parity.differences import differences
-from parity.layers import Conv, Rescale
+from parity.layers import BatchNorm, Conv, Rescale
 from parity.report import Finding
 from parity.rules import repairs
 from parity.rules.base import finding, shown
@@ -19,6 +20,8 @@ __all__ = ["find"]
 
 def find(run: Comparison) -> Iterable[Finding]:
     """Findings for structure probes that a field alone does not explain."""
+    for pair in run.alignment.pairs:
+        yield from _along_another_axis(run, pair)
     for link in run.links:
         if not link.problem:
             continue
@@ -51,6 +54,21 @@ def find(run: Comparison) -> Iterable[Finding]:
                 pair=pair,
                 fix=f"{pair.keras.origin}: build it with the reference's filters and size",
             )
+
+
+def _along_another_axis(run: Comparison, pair: Pair) -> Iterable[Finding]:
+    """A batch normalisation of rows or columns: Keras takes any axis for that of the channels."""
+    ref, keras = pair.ref.kind, pair.keras.kind
+    if not (isinstance(ref, BatchNorm) and isinstance(keras, BatchNorm)) or ref.axis == keras.axis:
+        return
+    phase = next((p for p in ("structure", "forward") if run.diverged(pair, p)), None)
+    if phase is not None:
+        changes = (Change("argument", repairs.path(run, pair.keras), {"axis": ref.axis}),)
+        words = (
+            f"{pair.keras.origin} normalises along axis {keras.axis}, counted from the end, and not by channel: each of "
+            "its statistics and multipliers belongs to a row or a column."
+        )
+        yield finding("unknown", "divergence", phase, words, pair=pair, fix=lines(run, changes), changes=changes)
 
 
 def _explained(pair: Pair) -> bool:
