@@ -65,8 +65,8 @@ def _along_another_axis(run: Comparison, pair: Pair) -> Iterable[Finding]:
     if phase is not None:
         changes = (Change("argument", repairs.path(run, pair.keras), {"axis": ref.axis}),)
         words = (
-            f"{pair.keras.origin} normalises along axis {keras.axis}, counted from the end, and not by channel: each of "
-            "its statistics and multipliers belongs to a row or a column."
+            f"{pair.keras.origin} normalises along axis {keras.axis}, counted from the end, and not by channel: each "
+            "of its statistics and multipliers belongs to a row or a column."
         )
         yield finding("unknown", "divergence", phase, words, pair=pair, fix=lines(run, changes), changes=changes)
 
