@@ -19,8 +19,9 @@ from parity.reports.words import clean, verdict_style
 from parity.wording import kind_words
 
 if TYPE_CHECKING:
+    from parity.debugger.known import State
     from parity.debugger.looking import Look
-    from parity.debugger.stepper import State, Stepper
+    from parity.debugger.stepper import Stepper
     from parity.debugger.stops import Stop
 
 __all__ = ["Panel", "StopTable"]

@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from parity.case import Comparison
 from parity.comparison import begun
 from parity.debugger.breakpoints import Breakpoint
 from parity.debugger.experiments import Experiments
-from parity.debugger.nodes import Blocked
+from parity.debugger.known import Known, State
 from parity.debugger.played import RecordedPair
-from parity.debugger.scene import How, Scene
+from parity.debugger.scene import How
 from parity.debugger.stops import Stop, common, end_of, entered, stops_of, within
 from parity.debugger.training import Training
-from parity.diagnose import first_divergence
-from parity.errors import BadUsage, ParityError
+from parity.errors import BadUsage
 from parity.lending import Loan
-from parity.report import FirstDivergence, Probe
-from parity.reports.words import worst
 from parity.setup import Setup, set_up
 from parity.traces.between import recorded_batch
 
 if TYPE_CHECKING:
     from parity.debugger.looking import Look
 
-__all__ = ["Arrival", "State", "Stepper"]
+__all__ = ["Arrival", "Stepper"]
 
 Array = np.ndarray
-
-_FAULTS = ("born", "unpaired")
-
-
-@dataclass(frozen=True)
-class State:
-    """What is known of a stop.
-
-    Attributes:
-        status: the gravest of its probes; `match` where there is nothing to compare.
-        probes: its compared tensors.
-        seconds: how long it took to run and judge it.
-    """
-
-    status: str
-    probes: tuple[Probe, ...]
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +47,7 @@ class Arrival:
     breakpoint: Breakpoint | None = None
 
 
-class Stepper:
+class Stepper(Known):
     """Both sides of a comparison, run in lockstep as far as one steps.
 
     Args:
@@ -108,20 +85,14 @@ class Stepper:
         options: Mapping[str, Any] | None = None,
         loan: Loan | None = None,
     ) -> None:
-        self.setup, self.options = setup, dict(options or {})
-        self.mode, self.steps, self._only, self._strict = mode, steps, only, strict
+        super().__init__(setup, only=only, strict=strict)
+        self.options, self.mode, self.steps = dict(options or {}), mode, steps
         self._own = weights == "own"
         self._loan = loan or Loan()
         self._how = How(setup.limits, seed, memory, self._loan.take)
-        self._recorded = RecordedPair.of(setup)
         self.seed = seed
         self.batch = setup.sides.batch if self._recorded is None else recorded_batch(self._recorded.ref)
-        self._halt = threading.Event()
         self.breakpoints: list[Breakpoint] = []
-        self.comparison: Comparison
-        self.training: Training
-        self.stops: tuple[Stop, ...] = ()
-        self._states: dict[int, State] = {}
         if self._recorded is None:
             self._file_values = setup.sides.keras.params()
             self.begin(setup.sides.keras, setup.sides.data)
@@ -222,59 +193,9 @@ class Stepper:
     # ---- where one stands
 
     @property
-    def stop(self) -> Stop:
-        """The present stop."""
-        return self.stops[self.position]
-
-    def state(self, index: int | None = None) -> State | None:
-        """What is known of a stop (the present one by default); None where nobody has been there."""
-        return self._states.get(self.position if index is None else index)
-
-    @property
     def here(self) -> Arrival:
         """The present stop and its state."""
         return Arrival(self.stop, self._judge_through(self.position))
-
-    def scene(self, index: int | None = None) -> Scene:
-        """Both sides at a stop's training step (the present stop by default)."""
-        return self.training.scene(self.stops[self.position if index is None else index].step)
-
-    @property
-    def probes(self) -> tuple[Probe, ...]:
-        """Every tensor compared so far, in the order of the stops; those of phases without a run are all there."""
-        seen = [p for index in sorted(self._states) for p in self._states[index].probes if self.stops[index].pair]
-        return (*self._fixed, *seen)
-
-    @property
-    def judged(self) -> list[Probe]:
-        """Of `probes` those that count: what `only` names and nobody allows."""
-        return [p for p in self.probes if self._counts(p)]
-
-    @property
-    def first_divergence(self) -> FirstDivergence | None:
-        """The earliest fault of what was compared so far; None while there is none."""
-        return first_divergence(self.judged, (), strict=self._strict, alone=self._recorded is None)
-
-    @property
-    def verdict(self) -> str:
-        """`diverged`, `unverified` or `match`, of what was compared so far."""
-        if self.first_divergence is not None:
-            return "diverged"
-        return "unverified" if any(p.status == "unverified" for p in self.judged) else "match"
-
-    @property
-    def finished(self) -> bool:
-        """Whether every stop was judged."""
-        return len(self._states) == len(self.stops)
-
-    def _counts(self, probe: Probe) -> bool:
-        names = [name for name in (probe.layer, probe.keras_layer) if name]
-        if self._only is not None and probe.phase != "input" and not any(fnmatchcase(n, self._only) for n in names):
-            return False
-        return not any(
-            probe.status == status and any(fnmatchcase(name, pattern) for name in names)
-            for status, pattern in self.setup.allowed
-        )
 
     # ---- going
 
@@ -420,21 +341,6 @@ class Stepper:
 
     # ---- inside
 
-    def forget(self, index: int) -> None:
-        """What was judged from a stop on is not true any more; the present stop is judged anew."""
-        self.comparison.explanations.clear()
-        for at in [at for at in self._states if at >= index]:
-            stop = self.stops[at]
-            del self._states[at]
-            if stop.pair is not None and stop.phase != "update":
-                run = self.training.scene(stop.step).run if stop.step <= self.training.reached else None
-                if run is not None:
-                    kept = [v for v in run.verdicts.get(stop.layer, []) if v.phase != stop.phase]
-                    run.verdicts[stop.layer] = kept
-                    run.explanations.pop(stop.layer, None)
-        self._note()
-        self._judge_through(self.position)
-
     def _proceed(
         self,
         target: int,
@@ -463,61 +369,6 @@ class Stepper:
         for item in met:
             item.hits += 1
         return next((item for item in met if item.hits > item.after), None)
-
-    def _is_new_fault(self, index: int, state: State) -> bool:
-        alone = self._recorded is None  # else nobody can say in which layer what two runs differ by was born
-        bad = (*_FAULTS, *(("masked",) if self._strict else ()), *(() if alone else ("inherited",)))
-        stop = self.stops[index]
-        if not any(p.status in bad and self._counts(p) for p in state.probes):
-            return False
-        earlier = [
-            s
-            for s in self.stops[:index]
-            if s.phase == stop.phase and (not alone or s.phase == "update" or s.layer == stop.layer)
-        ]
-        return not any(p.status in bad and self._counts(p) for s in earlier for p in self._states[s.index].probes)
-
-    def _judge_through(self, index: int) -> State:
-        """The state of a stop, after every stop before it."""
-        for at in range(index + 1):
-            if at not in self._states:
-                if self._halt.is_set():
-                    self._halt.clear()
-                    raise BadUsage(f"stopped at {self.stop.words}")
-                self._states[at] = self._judge(self.stops[at])
-                self._note()
-        return self._states[index]
-
-    def _judge(self, stop: Stop) -> State:
-        began = time.perf_counter()
-        if stop.pair is None:
-            return State(worst(p.status for p in stop.fixed), stop.fixed)
-        before = [*self._fixed]
-        before += [p for at in range(stop.index) if self.stops[at].pair for p in self._states[at].probes]
-        try:
-            if stop.phase == "update":
-                probes = self.training.probes(stop.step, stop.layer, before)
-            else:
-                probes = self.training.scene(stop.step).judge(stop.pair, stop.phase, before)
-        except (Blocked, ParityError) as problem:
-            note = " ".join(str(problem).split())
-            name = {"forward": "output", "loss": "loss", "backward": "dx"}.get(stop.phase, "update")
-            probes = [Probe(stop.layer, stop.keras_layer, stop.phase, name, stop.step, status="unverified", note=note)]
-        if stop.phase == "backward" and any(p.status not in ("match", "masked") for p in probes):
-            self._unmask(stop)
-        return State(worst(p.status for p in probes), tuple(probes), time.perf_counter() - began)
-
-    def _unmask(self, stop: Stop) -> None:
-        """A field that seemed to be hidden by the batch shows in the gradients: then it is not masked."""
-        for at, state in list(self._states.items()):
-            other = self.stops[at]
-            if other.pair is stop.pair and other.step == stop.step and state.status == "masked":
-                probes = tuple(replace(p, status="match", note="") if p.status == "masked" else p for p in state.probes)
-                self._states[at] = replace(state, status=worst(p.status for p in probes), probes=probes)
-
-    def _note(self) -> None:
-        """What rules look at holds what was seen so far: as in `compare`, of later steps their updates."""
-        self.comparison.probes[:] = [p for p in self.probes if p.step == 1 or p.phase == "update"]
 
     # ---- submodels
 
