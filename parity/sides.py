@@ -97,6 +97,7 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
 
         use_backend(how.backend)
     mine, theirs = _Unopened(ref, _REF, how), _Unopened(keras, _KERAS, how)
+    theirs.take_inputs_of(mine)
     if theirs.framework == "trace":
         raise CannotCompare(f"{theirs.path}: layers of a recorded Keras model cannot be run alone; name the model")
     given = _as_recorded(given, mine, mode)
@@ -326,6 +327,11 @@ class _Unopened:
             return {"input": ()}
         names = getattr(self.given, "input_names", None) or [f"input{i or ''}" for i in range(len(tensors))]
         return {str(name): tuple(t.shape[1:]) for name, t in zip(names, tensors, strict=True)}
+
+    def take_inputs_of(self, other: _Unopened) -> None:
+        """Where a model in code does not say what it takes, it takes a list of what the other side does, in order."""
+        if self.network is None and not getattr(self.given, "inputs", None) and len(other.inputs) > 1:
+            self.__dict__["inputs"] = dict(other.inputs)
 
     def open(self, example: Mapping[str, np.ndarray]) -> Runner:
         """A runner for it; `example` are its inputs by name."""

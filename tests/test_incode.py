@@ -141,3 +141,32 @@ def test_what_cannot_be_seen_is_unverified(tmp_path, slope):
     assert report.verdict == "unverified", explain(report)
     assert not causes(report), explain(report)
     assert {"sum_a", "sum_b", "cat"} <= {p.layer for p in report.probes if p.status == "unverified"}, explain(report)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_class_that_takes_two_inputs(tmp_path, swapped):
+    import keras
+    from keras import layers, ops
+
+    net = twins_dag.two_inputs(4)
+    mat = twins_dag.save(tmp_path / "net.mat", net, weightDecay=0.0)
+    wide = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv_a")
+    narrow = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv_b")
+    pool, flat, fc = layers.AveragePooling2D(2, name="pool_a"), layers.Flatten(), layers.Dense(5, name="fc")
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.held = [wide, narrow, pool, flat, fc]
+
+        def call(self, pair):
+            left, right = pair
+            both = pool(wide(left)) + narrow(right)
+            return fc(flat(ops.concatenate([right, both] if swapped else [both, right], -1)))
+
+    model = Net()
+    model([np.zeros((2, 10, 10, 3), np.float32), np.zeros((2, 5, 5, 2), np.float32)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    report = parity.compare(ref=mat, keras=model, batch=twins_dag.batch(net), mode="eval")
+    assert causes(report) == ([("channel-order", "concat")] if swapped else []), explain(report)
+    assert report.verdict == ("diverged" if swapped else "match"), explain(report)
