@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from parity.digits import shortest
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -100,10 +102,14 @@ class OpaqueRule(UpdateRule):
 def keras_call(class_name: str, rate: str, **arguments: Any) -> str:
     """`keras.optimizers.CLASS(rate, name=value, …)`, without the arguments that are None."""
     own = arguments.pop("learning_rate", None)
-    first = rate if own is None else repr(own)
-    shown = [first, *(f"{name}={value!r}" for name, value in arguments.items() if value is not None)]
+    first = rate if own is None else _spelled(own)
+    shown = [first, *(f"{name}={_spelled(value)}" for name, value in arguments.items() if value is not None)]
     home = "" if class_name.startswith("Outside") else "keras.optimizers."  # a class of its own, which Keras lacks
     return f"{home}{class_name}({', '.join(shown)})"
+
+
+def _spelled(value: Any) -> str:
+    return repr(shortest(value) if isinstance(value, float) else value)
 
 
 def number(config: Mapping[str, Any], name: str, default: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parity.digits import shortest
 from parity.layers import (
     LRN,
     Activation,
@@ -133,5 +134,5 @@ def spelled(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "(" + ", ".join(spelled(part) for part in value) + ("," if len(value) == 1 else "") + ")"
     if isinstance(value, float):
-        return repr(float(f"{value:.7g}"))
+        return repr(shortest(value))
     return f'"{value}"' if isinstance(value, str) else repr(value)

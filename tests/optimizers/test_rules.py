@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parity.digits import shortest
 from parity.network import Param
 from parity.optimizers import SGD, Adadelta, Adagrad, Adam, OpaqueRule, RMSprop, UpdateRule, lookup
 from parity.optimizers.updater import Updater
@@ -233,3 +234,9 @@ def test_keras_legacy_decay_lowers_the_rate_with_every_update() -> None:
     assert weights["w"][0] == pytest.approx(-0.1 - 0.05 - 0.1 / 3)
     updater.reset()
     assert updater.rate == 0.1
+
+
+def test_a_line_of_keras_has_no_digits_that_single_precision_added():
+    assert SGD(momentum=float(np.float32(0.9))).keras_line("0.01") == "keras.optimizers.SGD(0.01, momentum=0.9)"
+    assert shortest(float(np.float32(1e-7))) == 1e-7
+    assert shortest(0.123456789012) == 0.123456789012

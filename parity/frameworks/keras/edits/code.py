@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.digits import shortest
 from parity.frameworks.keras.edits.optimizers import OWN_OPTIMIZERS, own_optimizer
 from parity.frameworks.keras.engine import Engine
 
@@ -44,13 +45,7 @@ def value(item: Any, arrays: Arrays | None = None) -> str:
         return "[" + ", ".join(value(part, arrays) for part in item) + "]"
     if isinstance(item, str):
         return text(item)
-    return repr(item) if isinstance(item, bool | int) or item is None else _number(float(item))
-
-
-def _number(number: float) -> str:
-    """A number without the digits that float32 adds to it."""
-    short = float(f"{number:.7g}")
-    return repr(short if np.float32(number) == np.float32(short) else number)
+    return repr(item) if isinstance(item, bool | int) or item is None else repr(shortest(float(item)))
 
 
 def comment(words: str, indent: int = 0) -> list[str]:
