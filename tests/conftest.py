@@ -7,10 +7,9 @@ import pytest
 from tests import recording
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Workers side by side share the processors: threads of one that wait for work would only slow the others down.
+    # Workers side by side share the processors: torch's threads spin while they wait, which slows the others down.
     share = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(name, str(share))
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
 
 
 @pytest.fixture(autouse=True)

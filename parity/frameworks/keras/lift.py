@@ -16,7 +16,8 @@ from parity.frameworks.keras.losses import loss_layers
 from parity.frameworks.keras.recipes import losses_of, metric_names, optimizer_era, recipe_of
 from parity.frameworks.keras.repair import repaired
 from parity.frameworks.keras.saved_state import with_state
-from parity.layers import Loss
+from parity.frameworks.keras.standalone import normalises_when_frozen
+from parity.layers import BatchNorm, Loss
 from parity.network import Layer, Network, Param, Shape
 from parity.recipe import Recipe
 
@@ -89,6 +90,8 @@ def _network(file: KerasFile, walked: Walk) -> Network:
                 shapes[name] = said
         given = [shapes.get(name) for name in inputs]
         layer, activation = layer_of(call, inputs, given, walked.arity.get(call.name, 1))
+        if isinstance(layer.kind, BatchNorm) and normalises_when_frozen(file.version):
+            layer = replace(layer, kind=replace(layer.kind, frozen=False))
         held = params_of(file, call, layer.kind, leaves.get(call.path, ()))
         for param in held:
             params.setdefault(param.id, param)

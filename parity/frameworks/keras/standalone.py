@@ -12,13 +12,19 @@ that it recorded agree with them to 1e-5):
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from parity.frameworks.keras.engine import Engine
+if TYPE_CHECKING:
+    from parity.frameworks.keras.engine import Engine
 
-__all__ = ["as_standalone", "average_of"]
+__all__ = ["as_standalone", "average_of", "normalises_when_frozen"]
 
 _SEEN = "_batches_averaged"
+
+
+def normalises_when_frozen(version: str) -> bool:
+    """Whether a frozen batch normalisation of this Keras normalises by the batch in training, like any other."""
+    return re.fullmatch(r"2\.([123])\.\d+", version) is not None
 
 
 def as_standalone(engine: Engine, model: Any, version: str, backend: str, steps: int) -> None:
@@ -31,8 +37,7 @@ def as_standalone(engine: Engine, model: Any, version: str, backend: str, steps:
         backend: of that Keras; the moving averages of another one than tensorflow's are ordinary.
         steps: updates behind it.
     """
-    found = re.fullmatch(r"2\.([123])\.\d+", version)
-    if found is None or engine.modern:
+    if engine.modern or not normalises_when_frozen(version):
         return
     for layer in model._flatten_layers(include_self=False):
         if type(layer).__name__ != "BatchNormalization":
