@@ -120,7 +120,7 @@ class _Trial:
 
     def attempt(self, chosen: Sequence[int]) -> _Attempt | str:
         """The comparison of a copy with the fixes of these findings; why there is none, where it could not be run."""
-        from parity.frameworks.keras.edit import EditedRunner, apply
+        from parity.frameworks.keras.edit import FAULTS, EditedRunner, apply
 
         wanted = _distinct([(change, i) for i in chosen for change in self.report.findings[i].changes])
         try:
@@ -128,7 +128,7 @@ class _Trial:
             runner = EditedRunner.of(edited, self.keras)
             batch = prepared(self.batch, edited.done)
             after = self.rerun(runner, batch)
-        except (ParityError, ValueError, RuntimeError, TypeError, AssertionError, LookupError, AttributeError) as error:
+        except (ParityError, *FAULTS) as error:
             return " ".join(str(error).split())[:200] or type(error).__name__
         left = [_key(change) for change, _ in edited.left]
         findings = self.report.findings

@@ -120,12 +120,17 @@ class Loss(Kind):
             return f'reduction="{words.get(self.reduction, self.reduction)}"'
         return f"label_smoothing={self.label_smoothing}" if field_name == "label_smoothing" else ""
 
+    @property
+    def keras_class(self) -> str:
+        """The class of a loss that is no cross-entropy of classes; empty where Keras has none."""
+        return class_of("hinge" if self.function == "mean_hinge" else self.function)
+
     def _constructor(self) -> str:
         """The Keras expression that makes it, or its name where Keras has no such loss."""
         said = {"softmaxlog": [("from_logits", True)], "log": [("from_logits", False)]}.get(self.function, [])
         name = "SparseCategoricalCrossentropy" if self.sparse else "CategoricalCrossentropy"
         if not said:
-            name = class_of("hinge" if self.function == "mean_hinge" else self.function)
+            name = self.keras_class
         arguments = ", ".join(f"{key}={value!r}" for key, value in (*said, *self.settings))
         return f"keras.losses.{name}({arguments})" if name else f'"{self.function}"'
 

@@ -129,13 +129,13 @@ def _batchnorm(experiment: Experiment, kind: BatchNorm, base: Edit | None) -> It
     else:
         yield from _solved(experiment, ("epsilon",), {"epsilon": "bn-epsilon"}, base)
     roles = experiment.first.roles
-    for role, cause, word, silent in (
-        ("gamma", "layer-missing", "multiplies by", 1),
-        ("beta", "bias-missing", "adds", 0),
+    for role, cause, word, silent, fix in (
+        ("gamma", "layer-missing", "multiplies by", 1, "scale=True"),
+        ("beta", "bias-missing", "adds", 0, "center=True"),
     ):
         if role in roles and np.any(roles[role] != silent):
             edit = Edit(params={role: np.full_like(roles[role], silent)})
-            yield Proposal(cause, f"{word} no {role}", edit, {"gamma": "scale=True", "beta": "center=True"}[role])
+            yield Proposal(cause, f"{word} no {role}", edit, fix)
     if {"gamma", "beta"} <= set(roles):
         swap = Edit(params={"gamma": roles["beta"], "beta": roles["gamma"]})
         yield Proposal("bn-gamma-beta-swapped", "uses gamma and beta in each other's place", swap)

@@ -33,7 +33,6 @@ from parity.layers import (
     Softmax,
 )
 from parity.layers.endings import softmax_behind
-from parity.layers.keras_losses import class_of
 from parity.network import STATISTICS, Layer
 from parity.rules.making import activation_of, layer_of, listed, pool_of
 from parity.transfer import Link, Transferred
@@ -140,10 +139,9 @@ def _as_reference(run: Comparison, pair: Pair, kind: Loss) -> tuple[Change, ...]
         word = f"Sparse{word}" if getattr(pair.keras.kind, "sparse", kind.sparse) else word
         logits = kind.function == "softmaxlog" and not softmax_behind(run.keras.network, _predicted(run, pair))
         return (Change("loss", "", {**output, "class_name": word, "config": {"from_logits": logits}}),)
-    word = class_of("hinge" if kind.function == "mean_hinge" else kind.function)
-    if not word:
+    if not kind.keras_class:
         return ()
-    return (Change("loss", "", {**output, "class_name": word, "config": dict(kind.settings)}),)
+    return (Change("loss", "", {**output, "class_name": kind.keras_class, "config": dict(kind.settings)}),)
 
 
 def _predicted(run: Comparison, pair: Pair) -> str:

@@ -18,12 +18,12 @@ from parity.frameworks.keras.runner import KerasRunner
 from parity.layers import Loss
 from parity.recipe import Recipe
 
-__all__ = ["LAYERS", "Edited", "EditedRunner", "apply"]
+__all__ = ["FAULTS", "LAYERS", "Edited", "EditedRunner", "apply"]
 
 LAYERS = ("argument", "replace", "insert", "remove", "rewire", "regularize", "constrain", "weights", "trainable")
 """The actions that change layers."""
 
-_FAULTS = (ValueError, TypeError, AttributeError, LookupError, RuntimeError, AssertionError)
+FAULTS = (ValueError, TypeError, AttributeError, LookupError, RuntimeError, AssertionError)
 """What Keras raises for a layer that does not fit: it has no class of its own for it."""
 
 
@@ -91,7 +91,7 @@ def _operated(engine: Engine, model: Any, changes: Sequence[tuple[int, Change]])
 
     try:
         return operate(changes), {}
-    except _FAULTS:
+    except FAULTS:
         surgery = operate([])
     kept: list[tuple[int, Change]] = []
     left: dict[int, str] = {}
@@ -99,7 +99,7 @@ def _operated(engine: Engine, model: Any, changes: Sequence[tuple[int, Change]])
         try:
             surgery = operate([*kept, entry])
             kept.append(entry)
-        except _FAULTS as error:
+        except FAULTS as error:
             left[entry[0]] = " ".join(str(error).split())[:200] or type(error).__name__
     return surgery, left
 
