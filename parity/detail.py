@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from parity.tensors import shaped
 
-__all__ = ["ALONE", "END_TO_END", "Album", "Detail", "Element", "detail_of"]
+__all__ = ["ALONE", "END_TO_END", "Album", "Detail", "Element", "Sample", "detail_of"]
 
 Array = np.ndarray
 
@@ -57,6 +57,8 @@ class Detail:
         max_abs: the largest absolute difference; infinite where one side alone is not finite.
         floor: the noise floor, absolute, root mean square; None where it is not known.
         worst: the elements that differ most, the worst first.
+        part: (rows that were looked at, rows of the tensor), where only a sample of it was kept; a row is all axes but
+            the last. What is said of elements is then said of the sample.
     """
 
     layer: str
@@ -79,6 +81,20 @@ class Detail:
     max_abs: float
     floor: float | None
     worst: tuple[Element, ...]
+    part: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Where sampled rows stood in their tensor.
+
+    Attributes:
+        shape: of the whole tensor.
+        rows: (k,) int, the rows (all axes but the last, row-major) that were kept, ascending.
+    """
+
+    shape: tuple[int, ...]
+    rows: Array
 
 
 @dataclass(eq=False)
@@ -104,6 +120,7 @@ class Album:
         how: str = END_TO_END,
         floor: float | None = None,
         axes: str = "",
+        sample: Sample | None = None,
     ) -> None:
         """Keep what two tensors show; nothing where their shapes do not fit.
 
@@ -116,13 +133,17 @@ class Album:
             how: `END_TO_END` or `ALONE`.
             floor: the noise floor, absolute.
             axes: names of the tensor's axes, e.g. `"h w i o"`; by default those of an activation.
+            sample: where the pair, (k, c) each, stood in their tensors, if they are but rows of them.
         """
+        if sample is not None and len(sample.rows) == np.prod(sample.shape[:-1], dtype=np.int64):
+            pair, sample = (pair[0].reshape(sample.shape), pair[1].reshape(sample.shape)), None
         actual = shaped(np.asarray(pair[0]), np.shape(pair[1]))
         if actual is None or not actual.size or not actual.ndim or actual.size == 1:
             return
         side = _SMALL_SIDE if self.expected > _MANY else _SIDE
         key = (*names, phase, tensor, step, how)
-        self.details.append(detail_of(actual, np.asarray(pair[1]), key=key, axes=axes, floor=floor, side=side))
+        made = detail_of(actual, np.asarray(pair[1]), key=key, axes=axes, floor=floor, side=side)
+        self.details.append(made if sample is None else _of_sample(made, sample))
 
     def sorted(self, order: Sequence[str]) -> tuple[Detail, ...]:
         """The details by phase in this order, then as they were met."""
@@ -153,6 +174,9 @@ def detail_of(
     plane = gap.max(axis=tuple(i for i in range(gap.ndim) if i not in (rows, columns)))
     plane = plane.reshape(1, -1) if rows == columns else plane if rows < columns else plane.T
     names = _axis_names(gap.ndim, axes)
+    across = "" if rows == columns else names[rows], names[columns]
+    if plane.shape[1] == 1:  # one column is a line, which lies better than it stands
+        plane, across = plane.T, ("", across[0] or across[1])
     top = float(gap.max())
     edges, counts_expected, counts_actual = _histogram(actual, expected)
     error_edges, errors, equal = _error_histogram(gap)
@@ -165,7 +189,7 @@ def detail_of(
         step=step,
         how=how,
         shape=tuple(int(n) for n in expected.shape),
-        axes=("" if rows == columns else names[rows], names[columns]),
+        axes=across,
         extents=(int(plane.shape[0]), int(plane.shape[1])),
         heatmap=_pooled(plane, side),
         profile=_profile(gap),
@@ -179,6 +203,19 @@ def detail_of(
         floor=floor,
         worst=_worst(gap, actual, expected),
     )
+
+
+def _of_sample(found: Detail, sample: Sample) -> Detail:
+    """What sampled rows show, said of the tensor that they were taken from."""
+
+    def placed(index: tuple[int, ...]) -> tuple[int, ...]:
+        row = np.unravel_index(int(sample.rows[index[0]]), sample.shape[:-1])
+        return (*(int(n) for n in row), index[1])
+
+    worst = tuple(replace(element, index=placed(element.index)) for element in found.worst)
+    part = (len(sample.rows), int(np.prod(sample.shape[:-1], dtype=np.int64)))
+    axes = ("sampled row", found.axes[1]) if found.axes[0] else ("", "sampled row")
+    return replace(found, shape=sample.shape, axes=axes, worst=worst, part=part)
 
 
 def _gap(actual: Array, expected: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from parity.detail import Album, detail_of
+from parity.detail import Album, Sample, detail_of
 
 
 def planted(shape, index, by=1.0):
@@ -67,3 +67,33 @@ def test_an_album_is_bounded_and_leaves_out_what_does_not_fit():
     album.look(("a", "b"), "forward", "output", (actual, expected))
     album.look(("a", "b"), "forward", "output", (actual[:, :-1], expected))
     assert [d.heatmap.shape for d in album.details] == [(32, 32)]
+
+
+def test_a_sample_is_said_of_the_tensor_that_it_was_taken_from():
+    """A third of the rows; of small tensors all rows are a sample, and that is the tensor."""
+    actual, expected = planted((2, 6, 5, 3), (1, 2, 4, 1))
+    rows = np.arange(0, 60, 3) + 2
+    few, other = (value.reshape(60, 3)[rows] for value in (actual, expected))
+    assert rows[14] == (1 * 6 + 2) * 5 + 4
+    album = Album()
+    album.look(("a", "b"), "forward", "output", (few, other), sample=Sample((2, 6, 5, 3), rows))
+    album.look(
+        ("a", "b"), "forward", "output", (actual.reshape(60, 3), expected.reshape(60, 3)),
+        sample=Sample((2, 6, 5, 3), np.arange(60)),
+    )  # fmt: skip
+    part, whole = album.details
+    assert (part.shape, part.part, part.axes, part.extents) == (
+        (2, 6, 5, 3),
+        (20, 60),
+        ("sampled row", "channel"),
+        (20, 3),
+    )
+    assert part.worst[0].index == whole.worst[0].index == (1, 2, 4, 1)
+    assert np.flatnonzero(part.heatmap.max(axis=1)).tolist() == [14]
+    assert (whole.part, whole.axes) == (None, ("height", "width"))
+
+
+def test_a_map_of_one_column_lies_down():
+    actual, expected = planted((40, 1), (3, 0))
+    found = detail_of(actual, expected)
+    assert (found.axes, found.extents, found.heatmap.shape) == (("", "image"), (1, 40), (1, 40))

@@ -22,12 +22,13 @@ from parity.layers import Activation, Dropout, Opaque, Pool
 from parity.report import PHASES, Finding, Outcome, Probe
 from parity.rules import RULES
 from parity.runner import Pass
-from parity.stretches import Size, Tensor, same
+from parity.stretches import Size, same
 from parity.tensors import Named
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance
 from parity.traces.gaps import Measured, against, gap
 from parity.traces.held import Held
 from parity.traces.moves import recorded_moves, update_probes
+from parity.traces.pictures import LARGEST, look_at_gradient, look_at_held, look_at_moves
 from parity.traces.reader import Trace
 from parity.traces.recorded import Laid, begun_traces
 from parity.transfer import Link
@@ -47,9 +48,6 @@ _ABOVE = 2 * CLEAN
 
 _PLAIN = {"forward": 1e-4, "loss": 1e-4, "backward": 1e-2}
 """Relative differences that rounding alone can grow to in a deep network: an activation that switches makes them."""
-
-_PICTURED = 1 << 24
-"""Elements of the largest tensor that is looked into: it must be held whole, on both sides."""
 
 _GROWN = 200.0
 """Floors that rounding alone can grow to, where an activation or a maximum switches that did not in the shaken run."""
@@ -179,8 +177,7 @@ class Two:
     def moves(self, count: int) -> list[Move]:
         """How each of so many updates moved each parameter."""
         found = recorded_moves(self.run.links, self.ref, self.keras, count, self.sizes)
-        if self.run.album is not None:
-            self._look_at_moves(self.run.album, found)
+        look_at_moves(self.run, self.ref, self.keras, found)
         if not self.masked:
             return found
         return [m if m.status == "match" else replace(m, status="unverified", note=_DRAWN) for m in found]
@@ -214,7 +211,7 @@ class Two:
             held = trace.held("step1/outputs", name)
             if held is None or held.kept != "all" or math.prod(held.shape[1:-1]) != 1:
                 return None
-            if math.prod(held.shape) > _PICTURED:
+            if math.prod(held.shape) > LARGEST:
                 return None
         return outcome_of(self.run, *self.seen)
 
@@ -244,8 +241,7 @@ class Two:
         self._judge(of.pair, phase, name, found, mine.shape, how)
         if self.made[-1].status == "inherited" and not parted:
             self._beside_the_truth(mine, theirs, self.ref.truth(*place))
-        if mine.kept == theirs.kept == "all" and max(math.prod(mine.shape), math.prod(theirs.shape)) <= _PICTURED:
-            self._look(of.pair, phase, name, lambda: (theirs.value(), mine.value()))
+        look_at_held(self.run, of.pair, (phase, name), theirs, mine, self.made[-1].floor)
 
     def _beside_the_truth(self, mine: Held, theirs: Held, truth: Held | None) -> None:
         """Add to the first probe above noise how far either side is from the reference's float64 run, where sampled."""
@@ -280,31 +276,8 @@ class Two:
         if link.plain:
             self.sizes[f"ref:{link.ref[0]}"] = found.apart.scale
         self._judge(pair, "backward", name, found, shape)
-        if math.prod(shape) <= _PICTURED:
-            axes = self.run.keras.network.params[link.keras].axes
-            self._look(pair, "backward", name, lambda: (_array(actual).reshape(shape), _array(expected)), axes)
-
-    def _look(self, pair: Pair, phase: str, name: str, both: Callable[[], tuple[Array, Array]], axes: str = "") -> None:
-        """Keep what the two tensors show that were judged last, if anybody wants to see it."""
-        if self.run.album is not None:
-            names = (pair.ref.name, pair.keras.origin)
-            self.run.album.look(names, phase, name, both(), floor=self.made[-1].floor, axes=axes)
-
-    def _look_at_moves(self, album: Album, moves: list[Move]) -> None:
-        """Keep the first move of each parameter in which the two part."""
-        network, seen = self.run.keras.network, set[str]()
-        for move in moves:
-            link, key = move.link, move.link.keras
-            if move.status != "born" or key in seen or math.prod(move.shape) > _PICTURED:
-                continue
-            seen.add(key)
-            steps = (move.step - 1, move.step)
-            start, goal = (_array(Laid((link,), self.ref, f"weights/{k}", network)[key]) for k in steps)
-            before, after = (self.keras.unread(f"weights/{k}")[key].value() for k in steps)
-            names, axes = (link.pair.ref.name, link.pair.keras.origin), network.params[key].axes
-            album.look(
-                names, "update", link.role, (after - before, goal - start), step=move.step, floor=move.floor, axes=axes
-            )
+        axes = self.run.keras.network.params[link.keras].axes
+        look_at_gradient(self.run, pair, name, actual, expected, axes, self.made[-1].floor)
 
     def _losses(self, pair: Pair) -> Measured | None:
         mine = self.seen[0].losses.get(pair.ref.layers[-1])
@@ -382,10 +355,6 @@ class Two:
                 if a is None or b is None or not same(a, b):
                     return True
         return False
-
-
-def _array(value: Tensor) -> Array:
-    return value if isinstance(value, np.ndarray) else value.span(0, math.prod(value.shape)).reshape(value.shape)
 
 
 def _widest(floors: list[Array | None]) -> Array:

@@ -274,6 +274,37 @@ def test_many_layers_scroll_in_their_own_table_and_print_whole(opened):
     assert page.evaluate("document.querySelector('.tall').scrollHeight == document.querySelector('.tall').clientHeight")
 
 
+def test_paper_is_light_and_shows_what_is_folded_up(opened):
+    page = opened(render(with_details(examples.divergent())), scheme="dark")
+    ground = "getComputedStyle(document.documentElement).getPropertyValue('--bg')"
+    dark, notes = page.evaluate(ground), page.locator("details.more[open]")
+    assert notes.count() == 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(ground) != dark
+    assert notes.count() == 1
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(ground) == dark
+    assert notes.count() == 0
+    pages = re.compile(rb"/Type /Page\b(?!s)")
+    assert 1 < len(pages.findall(page.pdf(format="A4"))) <= 6
+    long = opened(render(examples.long()))
+    assert 1 < len(pages.findall(long.pdf(format="A4"))) <= 9  # the rows of 150 layers, 40 and more to a page
+
+
+def test_tensors_without_a_picture_are_named(opened):
+    """A trace that keeps statistics of a tensor has no picture of it; the others of its layer are shown."""
+    report = with_details(examples.divergent())
+    page = opened(render(report))
+    page.locator("#table a", has_text="conv1").first.click()
+    assert (
+        page.locator(".unseen:visible").inner_text() == "No pictures of forward output: only numbers were kept of them."
+    )
+    page.keyboard.press("Escape")
+    page.locator("#table a", has_text="ip1").first.click()
+    assert page.locator("#sheet canvas:visible").count() == 1
+    assert page.locator(".unseen:visible").count() == 0
+
+
 def test_a_hostile_file_runs_nothing_in_the_browser(opened):
     page = opened(render(hostile()))
     page.locator("#table tbody tr").first.click()

@@ -14,7 +14,7 @@ import pytest
 import parity
 from parity import stretches
 from parity.cli import main
-from parity.traces import held, recorded, two
+from parity.traces import held, pictures, recorded, two
 from parity.traces.reader import Trace
 from parity.traces.two import OPEN, compare_traces
 from tests import twins
@@ -65,7 +65,8 @@ def short(monkeypatch):
     monkeypatch.setattr(stretches, "WIDE", 100)
     monkeypatch.setattr(held, "LENGTH", 200)
     monkeypatch.setattr(recorded, "READ", 200)
-    monkeypatch.setattr(two, "_PICTURED", 200)
+    for module in (two, pictures):
+        monkeypatch.setattr(module, "LARGEST", 200)
     most, whole, span = [0], held.Held.value, held.Held.span
 
     def value(self):
@@ -175,6 +176,17 @@ def test_pictures_of_two_traces_show_where_they_part(pairs):
     assert first
     assert all(step == min(p.step for p in born if p.layer == name) for name, step in first.items())
     assert not [d for d in compare(pairs("plain", tensors="stats"), details=True).details if d.phase == "forward"]
+
+
+def test_pictures_of_sampled_tensors_are_those_of_the_tensors_where_they_are_small(pairs):
+    faulty = {"edits": {"relu1": {"leak": 0.1001}}}
+    whole, few = (compare(pairs("plain", tensors=kept, **faulty), details=True).details for kept in ("all", "sample"))
+    seen = [{(d.layer, d.phase, d.tensor): d for d in details} for details in (whole, few)]
+    # The vector that a map was flattened to has other rows, so that others of them were kept.
+    assert seen[0].keys() - seen[1].keys() == {("fc", "backward", "dx")}
+    for key, picture in seen[1].items():
+        assert picture.worst == seen[0][key].worst
+        assert picture.part is None
 
 
 @pytest.mark.parametrize("tensors", ["stats", "sample"])

@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from parity.detail import Detail
-    from parity.report import Report
+    from parity.report import Probe, Report
 
 __all__ = ["Entry", "charts_library", "index", "render"]
 
@@ -117,6 +118,7 @@ def _row(
     keys = [key for key in probes if (key[0] == row.layer if row.layer else key[1] == row.keras_layer and not key[0])]
     shown = [(cell[1], cell[2]) for cell in row.cells.values()]
     name = row.layer or row.keras_layer
+    mine, pictures = [p for key in keys for p in probes[key]], [i for key in keys for i in details.get(key, ())]
     return {
         "number": number,
         "name": name,
@@ -124,10 +126,18 @@ def _row(
         "status": worst(cell[0] for cell in row.cells.values()),
         "alone": max((a for a, _ in shown if a is not None), default=None),
         "whole": max((w for _, w in shown if w is not None), default=None),
-        "probes": [p for key in keys for p in probes[key]],
-        "details": [i for key, found in details.items() if key in keys for i in found],
+        "probes": mine,
+        "details": pictures,
+        "unseen": _unseen(mine, [report.details[i] for i in pictures]),
         "findings": [f for f in report.findings if (f.layer or f.keras_layer) == name],
     }
+
+
+def _unseen(probes: Sequence[Probe], details: Sequence[Detail]) -> list[str]:
+    """The tensors that were compared, but of which there is no picture, as in two traces that keep statistics alone."""
+    seen = {(d.phase, d.tensor) for d in details}
+    compared = (p for p in probes if p.phase in ("forward", "backward") and p.max_abs is not None)
+    return [f"{p.phase} {p.tensor}" for p in compared if (p.phase, p.tensor) not in seen and math.prod(p.shape) > 1]
 
 
 def _side(report: Report, side: str, otherwise: str) -> str:
@@ -154,6 +164,7 @@ def _detail(detail: Detail) -> dict[str, Any]:
         "expected": detail.expected.tolist(), "actual": detail.actual.tolist(),
         "errorEdges": [_digits(v) for v in (detail.error_edges[:1].tolist() + detail.error_edges[-1:].tolist())],
         "errors": detail.errors.tolist(), "equal": _digits(detail.equal), "max": f"{detail.max_abs:.3g}",
+        "part": None if detail.part is None else "of a sample: {:,} of {:,} rows".format(*detail.part),
         "floor": None if detail.floor is None else f"{detail.floor:.2g}",
         "worst": [
             [", ".join(map(str, e.index)), f"{e.expected:.8g}", f"{e.actual:.8g}", f"{abs(e.actual - e.expected):.3g}"]

@@ -56,7 +56,19 @@
     $$(".chart[data-ready]").filter((place) => place.dataset.figure).forEach((place) => plot(place, data.figures[place.dataset.figure]));
     if (sheet && !sheet.hidden) { const tab = $(".layer:not([hidden]) .tabs [aria-selected=true]", sheet); if (tab) tab.click(); }
   };
-  addEventListener("beforeprint", () => $$(".chart[data-figure]").forEach((place) => plot(place, data.figures[place.dataset.figure])));
+  // Paper is light, and shows what is folded up.
+  let closed = [], theme;
+  addEventListener("beforeprint", () => {
+    closed = $$("details:not([open])"); theme = root.dataset.theme; root.dataset.theme = "light";
+    closed.forEach((part) => { part.open = true; });
+    $$(".chart[data-figure]").forEach((place) => plot(place, data.figures[place.dataset.figure]));
+    redraw();
+  });
+  addEventListener("afterprint", () => {
+    closed.forEach((part) => { part.open = false; });
+    if (theme) root.dataset.theme = theme; else delete root.dataset.theme;
+    redraw();
+  });
 
   // ---- one tensor's detail
   const ramp = (t) => {  // from paper to ink through orange: dark is far apart, in both themes against the ground
@@ -102,12 +114,14 @@
     const body = make("tbody");
     d.worst.forEach((row) => body.append(make("tr", {}, ...row.map((text, i) => make("td", { class: i ? "num mono" : "mono" }, text)))));
     const worst = d.worst.length ? make("div", { class: "scroll" }, make("table", { class: "probes" }, make("thead", {}, make("tr", {}, ...["worst elements at", "reference", "Keras", "|Δ|"].map((t, i) => make("th", i ? { class: "num" } : {}, t)))), body)) : "";
-    place.replaceChildren(make("p", { class: "quiet" }, `${d.shape} · max |Δ| ${d.max}${d.floor ? ` · noise floor ${d.floor}` : ""}`), make("div", { class: "plots" }, ...figures), worst);
+    place.replaceChildren(make("p", { class: "quiet" }, `${d.shape}${d.part ? ` · ${d.part}` : ""} · max |Δ| ${d.max}${d.floor ? ` · noise floor ${d.floor}` : ""}`), make("div", { class: "plots" }, ...figures), worst);
   };
   const fill = (section) => {
     const place = $(".tensors", section), numbers = section.dataset.details.split(" ").filter(Boolean).map(Number);
     if (place.firstChild) return;
-    if (!numbers.length) { place.append(make("p", { class: "quiet" }, "No pictures of its tensors were kept.")); return; }
+    const unseen = section.dataset.unseen;
+    if (unseen || !numbers.length) place.append(make("p", { class: "quiet unseen" }, unseen ? `No pictures of ${unseen}: only numbers were kept of them.` : "No pictures of its tensors were kept."));
+    if (!numbers.length) return;
     const body = make("div"), tabs = make("div", { class: "tabs", role: "tablist", "aria-label": "Tensors" });
     numbers.forEach((n) => {
       const d = data.details[n], tab = make("button", { type: "button", role: "tab", "aria-selected": "false" }, `${d.phase} ${d.tensor}${d.phase === "update" ? `, step ${d.step}` : ""}${d.how === "alone" ? ", alone" : ""}`);
