@@ -10,18 +10,20 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.css.query import NoMatches
-from textual.widgets import Footer, Input, RichLog, Static, TabbedContent, TabPane
+from textual.widgets import Footer, Static, TabbedContent, TabPane
 from textual.worker import get_current_worker
 
 from parity.debugger.help import HelpScreen
 from parity.debugger.measures import WANTED, Unwanted
-from parity.debugger.panels import Panel, StopTable
+from parity.debugger.panels import Log, Panel, StopTable, ended
+from parity.debugger.prompt import Prompt
 from parity.errors import ParityError
 from parity.reports.words import clean, verdict_style
 
@@ -38,7 +40,7 @@ _KEYS = (
     ("i", "into", "into", ""),
     ("o", "out", "out", ""),
     ("b", "break", "break here", "break"),
-    ("x", "put ref", "put ref's tensor", "put ref"),
+    ("x", "put ref", "put ref's tensor", "put"),
     ("X", "put keras", "put Keras' tensor", ""),
     ("f", "fix", "apply the fix", "fix"),
     ("w", "rule", "why: run the rules", "why"),
@@ -48,7 +50,7 @@ _KEYS = (
 )
 """Key, the command that it gives, its words in the help, and its word in the footer (empty: the footer leaves it out).
 
-The footer's first 80 cells hold all but the last, behind which it has the command line, the help and the end.
+In the footer the command line, the help and the end stand before the last; all of it fits in 80 cells.
 """
 
 
@@ -58,6 +60,19 @@ def _binding(key: str, command: str, words: str, word: str) -> Binding:
 
 _PATIENCE = 2.0
 """Seconds that a layer which runs when one quits is waited for."""
+
+
+def _fitting(words: str, names: tuple[str, ...], room: int) -> str:
+    """Where one stands in so many cells, as far as that goes: long names by their ends."""
+    for name in sorted(map(clean, names), key=len, reverse=True):
+        over = cell_len(words) - room
+        if over > 0 and name:
+            words = words.replace(name, ended(name, max(_SHORTEST, cell_len(name) - over)))
+    return words
+
+
+_SHORTEST = 12
+"""Cells that are left to a layer's name where there is no room."""
 
 
 class DebuggerApp(App[int]):
@@ -78,7 +93,7 @@ class DebuggerApp(App[int]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         *(_binding(*key) for key in _KEYS[:-1]),
-        Binding("colon", "prompt('')", "command", key_display=":"),
+        Binding("colon", "prompt('')", "line", key_display=":"),
         Binding("g", "prompt('run ')", "run to", show=False),
         Binding("e", "prompt('export ')", "export", show=False),
         Binding("slash", "prompt('run ')", "find a layer", show=False, key_display="/"),
@@ -108,8 +123,6 @@ class DebuggerApp(App[int]):
         self.tensor_index = 0
         self.busy = False
         self._turn = threading.Lock()
-        self._entered: list[str] = []
-        self._recalled = 0
 
     async def run_async(self, *args: Any, **named: Any) -> int | None:
         """As of every application; the terminal is as it was, and the session saved, when a layer is abandoned."""
@@ -131,21 +144,14 @@ class DebuggerApp(App[int]):
                     for name, label in Panel.VIEWS.items():
                         with TabPane(label, id=f"view-{name}"):
                             yield Panel(name, id=f"panel-{name}")
-        yield RichLog(id="log", wrap=True, markup=False, highlight=False, max_lines=2000)
-        yield Input(
-            id="prompt", placeholder="a command, or ? for help", suggester=self._suggester(), select_on_focus=False
-        )
-        yield Footer()
-
-    def _suggester(self) -> Any:
-        from textual.suggester import SuggestFromList
-
-        return SuggestFromList(self.commands.completions(), case_sensitive=True)
+        yield Log(id="log")
+        yield Prompt(id="prompt")
+        yield Footer(compact=True)
 
     def on_mount(self) -> None:
         """Shows where one stands."""
         self.query_one("#stops").focus()
-        self.query_one("#prompt").display = False
+        self.query_one(Prompt).display = False
         self.refresh_all()
 
     def refresh_all(self) -> None:
@@ -172,7 +178,8 @@ class DebuggerApp(App[int]):
         stop, state = self.stepper.stop, self.stepper.state()
         text, rest = Text(no_wrap=True, overflow="ellipsis"), Text()
         text.append(f"{stop.index + 1}/{len(self.stepper.stops)}  ", "dim")
-        text.append(clean(stop.words), "bold")
+        room = self.query_one("#right").size.width - 2
+        text.append(_fitting(clean(stop.words), (stop.layer, stop.keras_layer), room - text.cell_len), "bold")
         if state is not None:
             rest.append(state.status, verdict_style(state.status))
         tensors = self._tensors()
@@ -180,7 +187,6 @@ class DebuggerApp(App[int]):
             rest.append(f"   tensor {tensors[self.tensor_index % len(tensors)]}", "dim")
             if len(tensors) > 1:
                 rest.append(f" ({self.tensor_index % len(tensors) + 1} of {len(tensors)}: [ ])", "dim")
-        room = self.query_one("#right").size.width - 2
         text.append("  " if text.cell_len + rest.cell_len + 2 <= room else "\n")
         return text.append_text(rest)
 
@@ -209,6 +215,8 @@ class DebuggerApp(App[int]):
     def draw_view(self) -> None:
         """Draws the open view, in a thread: a tensor may be large."""
         panel = self.query_one(f"#panel-{self.view}", Panel)
+        if not panel.size:  # it was never on the screen; when it is, it is told of its size
+            return
         width, height = max(20, panel.size.width - 2), max(6, panel.size.height - 1)
         self._draw(panel, self.view, width, height)
 
@@ -229,12 +237,12 @@ class DebuggerApp(App[int]):
 
     def on_resize(self, event: events.Resize) -> None:
         """The screen has another size."""
-        narrow = event.size.width < 100
-        self.screen.set_class(narrow, "narrow")
-        self.query_one(StopTable).fit(narrow=narrow)
+        size = "narrow" if event.size.width < 100 else "wide" if event.size.width >= 160 else ""
+        for name in ("narrow", "wide"):
+            self.screen.set_class(size == name, name)
+        self.query_one(StopTable).fit(size)
         self.screen.set_class(event.size.height < 30, "low")
         self.call_after_refresh(self._draw_here)
-        self.call_after_refresh(self.draw_view)
 
     def _draw_here(self) -> None:
         self.query_one("#here", Static).update(self._here())
@@ -268,11 +276,11 @@ class DebuggerApp(App[int]):
 
     def _done(self, line: str, made: Any) -> None:
         self.busy = False
-        log = self.query_one("#log", RichLog)
-        log.write(Text(f"> {line}", "bold"))
+        log = self.query_one(Log)
+        log.add(Text(f"> {line}", "bold"))
         for part in made if isinstance(made, list | tuple) else [made]:
             if part is not None and part != "":
-                log.write(part)
+                log.add(part)
         if self.commands.finished:
             self.action_quit_now()
             return
@@ -281,40 +289,15 @@ class DebuggerApp(App[int]):
 
     def action_prompt(self, start: str) -> None:
         """Opens the command line."""
-        prompt = self.query_one("#prompt", Input)
-        prompt.display = True
-        prompt.value = start
-        prompt.cursor_position = len(start)
-        prompt.focus()
+        self.query_one(Prompt).open(start, None if self.busy else self.commands.completions())
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def on_prompt_entered(self, event: Prompt.Entered) -> None:
         """A command line was entered."""
-        line = event.value.strip().removeprefix(":")
-        self._close_prompt()
-        if line:
-            self._entered.append(line)
-            self.give(line)
+        self.query_one("#stops").focus()
+        self.give(event.line)
 
-    def on_key(self, event: Any) -> None:
-        """Within the command line: escape closes it, up and down go through what was entered before."""
-        prompt = self.query_one("#prompt", Input)
-        if self.focused is not prompt:
-            return
-        if event.key == "escape":
-            self._close_prompt()
-            event.stop()
-        elif event.key in ("up", "down") and self._entered:
-            self._recalled += 1 if event.key == "up" else -1
-            self._recalled = max(0, min(self._recalled, len(self._entered)))
-            prompt.value = self._entered[-self._recalled] if self._recalled else ""
-            prompt.cursor_position = len(prompt.value)
-            event.stop()
-
-    def _close_prompt(self) -> None:
-        prompt = self.query_one("#prompt", Input)
-        prompt.value = ""
-        prompt.display = False
-        self._recalled = 0
+    def on_prompt_closed(self) -> None:
+        """The command line was shut."""
         self.query_one("#stops").focus()
 
     # ---- the rest of the keys

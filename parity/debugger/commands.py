@@ -17,6 +17,7 @@ from parity.debugger.looking import SIDES
 from parity.debugger.session import restore, save, script
 from parity.debugger.stepper import Arrival, Stepper
 from parity.debugger.stops import Stop
+from parity.debugger.written import field_names
 from parity.errors import BadUsage, ParityError
 from parity.reports.output import check_target, show, write
 
@@ -132,7 +133,11 @@ class Commands:
         lines += [f"{word} {name}" for word in ("run", "break") for name in (*phases, *names)]
         lines += [f"show {view}" for view in _VIEWS]
         lines += [f"show {name} {view}" for name in stepper.look().names for view in _VIEWS[:4]]
-        return [*lines, "put ref", "put keras", "break status=born", "break if nan", "break if x_floor > "]
+        pair = stepper.stop.pair
+        if pair is not None:
+            lines += [f"set {name}=" for name in (*field_names(pair.ref.kind), *pair.ref.params)]
+            lines += [f"set keras.{role}=" for role in pair.keras.params]
+        return [*lines, "put ref", "put keras", "break born", "break if nan", "break if x_floor > ", "break list"]
 
     def help_rows(self) -> list[tuple[str, str]]:
         """Each command with its arguments, and what it does."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import DataTable, Static
+from textual.widgets import DataTable, RichLog, Static
 
 from parity.debugger import pictures
 from parity.errors import ParityError
-from parity.reports.words import clean, verdict_style
+from parity.reports.words import clean, times_floor, verdict_style
 from parity.wording import kind_words
 
 if TYPE_CHECKING:
@@ -24,10 +27,26 @@ if TYPE_CHECKING:
     from parity.debugger.stepper import Stepper
     from parity.debugger.stops import Stop
 
-__all__ = ["Panel", "StopTable"]
+__all__ = ["Log", "Panel", "StopTable", "ended"]
 
 _SHORT = {"input": "in", "structure": "struct", "weights": "weight", "forward": "fwd", "loss": "loss",
           "backward": "bwd", "update": "upd"}  # fmt: skip
+
+_WIDTHS = {"narrow": (2, 7, 11, 12), "": (2, 7, 17, 15), "wide": (2, 7, 36, 15)}
+"""Class of the screen → the columns of the list of stops."""
+
+_DEEPEST = 4
+"""Submodels within each other that the list of stops indents."""
+
+
+def ended(text: str, room: int) -> str:
+    """A text in so many cells: of a longer one its end, which tells layers of one submodel apart."""
+    if cell_len(text) <= room:
+        return text
+    return "…" + set_cell_size(text[::-1], max(0, room - 1)).rstrip()[::-1]
+
+
+_COLUMNS = {"mark": "", "phase": "phase", "layer": "layer", "status": "verdict"}
 
 
 class StopTable(DataTable[Text]):
@@ -40,20 +59,22 @@ class StopTable(DataTable[Text]):
         self.stepper = stepper
         self._drawn: dict[int, tuple[Any, ...]] = {}
         self._count = 0
+        self._widths = _WIDTHS[""]
 
     def on_mount(self) -> None:
         """The columns."""
-        self.add_column("", key="mark", width=2)
-        self.add_column("phase", key="phase", width=7)
-        self.add_column("layer", key="layer", width=17)
-        self.add_column("verdict", key="status", width=15)
+        for (key, label), width in zip(_COLUMNS.items(), self._widths, strict=True):
+            self.add_column(label, key=key, width=width)
 
-    def fit(self, *, narrow: bool) -> None:
-        """Columns for a narrow screen or a wide one."""
-        widths = (2, 7, 11, 12) if narrow else (2, 7, 17, 15)
-        for column, width in zip(self.ordered_columns, widths, strict=False):
+    def fit(self, size: str) -> None:
+        """Columns for a `narrow` screen, a `wide` one, or one between (empty)."""
+        if self._widths == _WIDTHS[size]:
+            return
+        self._widths = _WIDTHS[size]
+        for column, width in zip(self.ordered_columns, self._widths, strict=True):
             column.width = width
-        self.refresh()
+        self._count = -1  # names are shortened to the column
+        self.show()
 
     def show(self) -> None:
         """Draws what changed since the last time, and moves the cursor to where one stands."""
@@ -70,7 +91,7 @@ class StopTable(DataTable[Text]):
             key = self._key(stop)
             if self._drawn.get(stop.index) != key:
                 self._drawn[stop.index] = key
-                for column, cell in zip(("mark", "phase", "layer", "status"), self._cells(stop), strict=True):
+                for column, cell in zip(_COLUMNS, self._cells(stop), strict=True):
                     self.update_cell(str(stop.index), column, cell)
         self.move_cursor(row=stepper.position, scroll=True)
 
@@ -90,13 +111,14 @@ class StopTable(DataTable[Text]):
         state = self.stepper.state(stop.index)
         here = stop.index == self.stepper.position
         mark = ("▶" if here else " ") + ("●" if self._broken(stop) else " ")
-        name = clean(stop.layer or stop.keras_layer) or "start"
+        name = (stop.layer or stop.keras_layer or "start").removeprefix("/".join((*stop.group, "")))
         step = f"{stop.step}" if stop.step > 1 or stop.phase == "update" else ""
-        indent = "  " * len(stop.group)
+        indent = " " * min(len(stop.group), _DEEPEST)
+        room = self._widths[2] - 1 - len(indent)
         return [
             Text(mark, "bold"),
             Text(_SHORT.get(stop.phase, stop.phase) + step, "dim"),
-            Text(indent + name + " ", "bold" if here else "", no_wrap=True, overflow="ellipsis"),
+            Text(indent + ended(clean(name), room), "bold" if here else "", no_wrap=True),
             _verdict(state),
         ]
 
@@ -113,9 +135,32 @@ def _verdict(state: State | None) -> Text:
     floors = [p.isolated_x_floor for p in state.probes if p.isolated_x_floor is not None]
     text = Text(state.status, verdict_style(state.status))
     if floors and state.status == "born":
-        top = max(floors)
-        text.append(f"  {top:.0f}×" if top < 1e4 else f"  {top:.0e}×".replace("e+0", "e"), "dim")
+        text.append("  " + times_floor(max(floors)), "dim")
     return text
+
+
+class Log(RichLog):
+    """What the commands showed; it is wrapped anew where the screen gets another width."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(wrap=True, markup=False, highlight=False, max_lines=2000, **options)
+        self._shown: deque[Any] = deque(maxlen=500)
+        self._room = 0
+
+    def add(self, part: Any) -> None:
+        """Shows something that rich can draw, beneath all before it."""
+        self._shown.append(part)
+        if self._room:
+            self.write(part, width=self._room)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """All of it in the width that there is now."""
+        room = self.scrollable_content_region.width
+        if room and room != self._room:
+            self._room = room
+            self.clear()
+            for part in self._shown:
+                self.write(part, width=room)
 
 
 class Panel(VerticalScroll, can_focus=True):
@@ -145,6 +190,12 @@ class Panel(VerticalScroll, can_focus=True):
     def compose(self) -> Any:
         """What is drawn."""
         yield self._content
+
+    def on_resize(self) -> None:
+        """What is drawn is drawn for a size, which a view has from the moment on at which it is first seen."""
+        redraw: Any = getattr(self.app, "draw_view", None)
+        if redraw is not None and self.is_on_screen:
+            redraw()
 
     def update(self, content: Any) -> None:
         """Shows a drawn view."""
@@ -181,11 +232,10 @@ def _heatmap(stepper: Stepper, look: Look, name: str, width: int, height: int) -
     at = ", ".join("*" if i is None else str(i) for i in cut)
     expected, actual = (look.slice(name, side, cut) for side in ("ref", "keras"))
     limit = pictures.strongest(expected, actual)
-    gap = pictures.heatmap(
-        look.slice(name, "difference", cut), width, max(4, height // 2 - 2), f"{name}[{at}]: Keras − reference"
-    )
-    half = max(8, width // 2 - 2)
-    rest = max(4, height - height // 2 - 3)
+    rest = max(2, (height - _FRAME) // 2)
+    tall = max(2, height - _FRAME - rest)
+    gap = pictures.heatmap(look.slice(name, "difference", cut), width, tall, f"{name}[{at}]: Keras − reference")
+    half = max(8, (width - 2) // 2)
     both = Table.grid(padding=(0, 2))
     both.add_row(
         pictures.heatmap(expected, half, rest, "reference", limit), pictures.heatmap(actual, half, rest, "Keras", limit)
@@ -201,7 +251,7 @@ def _slice(stepper: Stepper, look: Look, name: str, width: int, height: int) -> 
     expected, actual = (look.slice(name, side, cut) for side in ("ref", "keras"))
     at = [i for i, free in zip(worst[0].index, cut, strict=True) if free is None] if worst else []
     row, column = at if len(at) == 2 else (0, at[0] if at else 0)
-    across, down = max(1, (width - 6) // 11), max(1, (height - 4) // 2)
+    across, down = max(1, (width - 6) // (_DIGITS + 1)), max(1, (height - 5) // 2)
     top = max(0, min(row - down // 2, expected.shape[0] - down))
     left = max(0, min(column - across // 2, expected.shape[1] - across))
     parts: list[Any] = []
@@ -212,7 +262,7 @@ def _slice(stepper: Stepper, look: Look, name: str, width: int, height: int) -> 
         table.add_column("", style="dim", justify="right")
         columns = range(left, min(left + across, values.shape[1]))
         for j in columns:
-            table.add_column(str(j), justify="right", no_wrap=True)
+            table.add_column(str(j), justify="right", no_wrap=True, min_width=_DIGITS)
         for i in range(top, min(top + down, values.shape[0])):
             cells = [
                 Text(pictures.number(float(values[i, j])), "bold reverse" if (i, j) == (row, column) else "")
@@ -221,7 +271,8 @@ def _slice(stepper: Stepper, look: Look, name: str, width: int, height: int) -> 
             table.add_row(str(i), *cells)
         parts.append(table)
     where = ", ".join("*" if i is None else str(i) for i in cut)
-    return Group(Text(f"{name}[{where}], around the element that differs most", "dim"), *parts)
+    title = Text(f"{name}[{where}], around the element that differs most", "dim", no_wrap=True, overflow="ellipsis")
+    return Group(title, *parts)
 
 
 def _histogram(stepper: Stepper, look: Look, name: str, width: int, height: int) -> Any:
@@ -268,6 +319,12 @@ def _experiments(stepper: Stepper, look: Look, name: str, width: int, height: in
 def _nothing(look: Look) -> Text:
     return Text(f"nothing is computed at {clean(look.stop.words)}; n goes on", "italic")
 
+
+_FRAME = 5
+"""Lines of the heatmap's view that are titles, scales and a gap."""
+
+_DIGITS = 10
+"""Cells of a number in the slice's view: `pictures.number` makes no longer one."""
 
 _RUNNING = ("terms", "recipe", "experiments")
 """Views that run layers, or look at the run itself."""

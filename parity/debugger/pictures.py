@@ -67,11 +67,17 @@ def heatmap(value: Array, width: int = 60, height: int = 16, title: str = "", li
         for cell in row:
             line.append(*_cell(float(cell), top))
         lines.append(line)
-    rows, columns = value.shape
-    scale = f"{rows}×{columns}, strongest {number(top)}"
-    if shown.shape != value.shape:
-        scale += f", each cell the greatest of {-(-rows // shown.shape[0])}×{-(-columns // shown.shape[1])}"
-    return Group(*([Text(title, "bold")] if title else []), *lines, Text(scale, "dim"))
+    head = [Text(title, "bold", no_wrap=True, overflow="ellipsis")] if title else []
+    return Group(*head, *lines, Text(_scale(value.shape, shown.shape, top, width), "dim", no_wrap=True))
+
+
+def _scale(whole: tuple[int, ...], shown: tuple[int, ...], top: float, width: int) -> str:
+    """The line beneath a picture: as much of it as fits."""
+    extent, strongest = f"{whole[0]}×{whole[1]}", f"strongest {number(top)}"
+    covered = "×".join(str(-(-n // m)) for n, m in zip(whole, shown, strict=True))
+    said = [f"{extent}, {strongest}, each cell the greatest of {covered}"] if shown != whole else []
+    said += [f"{extent}, {strongest}", strongest, number(top)]
+    return next((words for words in said if len(words) <= width), said[-1])
 
 
 def _cell(value: float, top: float) -> tuple[str, str]:

@@ -16,7 +16,7 @@ import pytest
 
 from parity.debugger.app import DebuggerApp
 from parity.debugger.commands import Commands
-from parity.debugger.panels import Panel
+from parity.debugger.panels import Panel, ended
 from parity.debugger.stepper import Stepper
 
 SEED = Path(__file__).parents[2] / "traces" / "seed"
@@ -38,12 +38,14 @@ def anew(stepper):
 
 
 async def settled(app, pilot):
-    """Waits until no command and no drawing is under way."""
+    """Waits until no command and no drawing is under way, and the footer is there."""
+    quiet = 0
     for _ in range(2000):
         await pilot.pause(0.02)
-        if not app.busy and all(worker.is_finished for worker in app.workers):
+        done = not app.busy and all(worker.is_finished for worker in app.workers)
+        quiet = quiet + 1 if done and app.screen_stack[0].query("FooterKey") else 0
+        if quiet == 3:
             break
-    await pilot.pause(0.05)
 
 
 def play(stepper, keys, size=(120, 36), session=None, check=lambda app: None, screens=None):
@@ -110,7 +112,7 @@ def test_the_first_screen(stepper):
         assert words in page
     for label in list(Panel.VIEWS.values())[:6]:
         assert label in page
-    for words in ("n next", "p back", "c continue", "x put ref", "f fix", "? help", "u undo"):
+    for words in ("n next", "p back", "c continue", "x put", "f fix", ": line", "? help", "q quit", "u undo"):
         assert words in page.replace("  ", " ")
 
 
@@ -191,9 +193,66 @@ def test_the_command_line(stepper):
     play(stepper, keys, screens=screens, check=lambda app: focused.append(app.focused.id))
     assert "> run conv3" in screens[3]
     assert "is no command" in screens[6]
-    assert screens[keys.index("up") + 1].splitlines()[-1].strip() == "status"
+    assert screens[keys.index("up") + 1].splitlines()[-2].strip() == "status"
     assert focused == ["stops"]
     assert stepper.stop.layer == "pool4"
+
+
+def test_the_command_line_completes(stepper):
+    held = []
+    keys = [("colon",), typed("run conv1"), "backspace", "tab"]
+    play(stepper, keys, check=lambda app: held.extend([app.query_one("#prompt").value, app.focused.id]))
+    assert held == [next(line for line in Commands(stepper).completions() if line.startswith("run conv")), "prompt"]
+    stepper.run_to("conv1")
+    page = "\n".join(play(stepper, [("colon",), typed("set st"), "tab"], size=(80, 24))[0])
+    assert "set stride=" in page
+    assert "tab complete" in page
+
+
+def test_the_footer_of_a_small_screen_holds_every_key(stepper):
+    assert play(stepper, [], size=(80, 24))[0][-1].split()[-4:] == ["q", "quit", "u", "undo"]
+
+
+@pytest.mark.parametrize(
+    ("text", "room", "shown"),
+    [
+        ("conv1", 5, "conv1"),
+        ("stage/conv_12", 7, "…onv_12"),
+        ("", 3, ""),
+        ("名名名名", 5, "…名名"),
+        ("名名名名", 4, "…名"),
+    ],
+)
+def test_of_a_long_name_the_end_is_shown(text, room, shown):
+    assert ended(text, room) == shown
+
+
+def test_a_view_is_drawn_for_its_panel_when_it_is_first_opened(stepper):
+    stepper.run_to("conv2")
+    lines, _ = play(stepper, ["t"], size=(120, 36))
+    columns = next(lines[i + 1] for i, line in enumerate(lines) if line.endswith("│ reference"))
+    assert len(columns.partition("│")[2].split()) >= 5
+
+
+def test_the_log_is_wrapped_anew_for_another_width(stepper):
+    found = {}
+
+    async def scene():
+        app = DebuggerApp(stepper, Commands(stepper), "")
+        async with app.run_test(size=(140, 40)) as pilot:
+            for line in ("continue", "rule"):
+                app.give(line)
+                await settled(app, pilot)
+            for width in (140, 80, 200):
+                await pilot.resize_terminal(width, 40)
+                await settled(app, pilot)
+                found[width] = [line.text.rstrip() for line in app.query_one("#log").lines]
+
+    asyncio.run(scene())
+    words = " ".join(found[140][-4:]).split()
+    assert max(len(line) for line in found[80]) <= 77
+    assert 100 < max(len(line) for line in found[140]) < max(len(line) for line in found[200])
+    assert all(" ".join(lines).split()[-len(words) :] == words for lines in found.values())
 
 
 def test_breakpoints(stepper):
