@@ -170,6 +170,8 @@ class Experiment:
             same = shaped(actual, expected.shape)
             if same is None:
                 return False
+            if not self.comparable(name, expected):
+                return False
             floor = self._floor(name, expected)
             if name in trial.named.sources:
                 same, _ = trial.past_kinks(same, expected)
@@ -185,6 +187,10 @@ class Experiment:
             if again is None or truth is None or distance(again, truth).x_floor(floor) > _SETTLED:
                 return False
         return not self.born or not self.born.isdisjoint(seen)
+
+    def comparable(self, name: str, made: Array) -> bool:
+        """Whether what an edited reference made has a floor: it has the channels of the reference's own tensor."""
+        return np.size(self.floors[name]) in (1, *made.shape[-1:])
 
     def _floor(self, name: str, expected: Array) -> Array:
         """A tensor's floor; what was zero in the reference may be none in the edited one, and is rounded there."""

@@ -91,8 +91,9 @@ def put_weights(stepper: Stepper, pair: Pair, source: str, target: str) -> Put:
     scene = stepper.scene()
     lane = scene.keras if target == "keras" else scene.ref
     values: dict[str, Array] = {}
+    own = {key for keys in pair.keras.params.values() for key in keys}  # of a layer that is used again: the first's
     for link in run.links:
-        if link.pair is pair:
+        if link.pair is pair or link.keras in own:
             values |= carried(link, given, target, lane)
     if not values:
         raise BadUsage(f"put: no parameter of {stop.layer} fits the other side")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from parity.debugger.nodes import Blocked
 from parity.errors import BadUsage, ParityError
 from parity.experiments import Edit, Experiment
 from parity.report import Finding
+from parity.reports.words import times_floor
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, distance
 
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["Applied", "Experiments"]
 
 Array = np.ndarray
+
+_FAULTS = (
+    ParityError, NotImplementedError, RuntimeError, ValueError, KeyError, TypeError, Unfit,
+    ArithmeticError, AssertionError, IndexError,
+)  # fmt: skip
+"""What running a layer raises that was given a value which it cannot have: torch has no one error for that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,18 +146,19 @@ class Experiments:
         owner = next((n for n in pair.ref.layers if name in written.field_names(network[n].kind)), "")
         if not owner:
             kinds = dict.fromkeys(f for n in pair.ref.layers for f in written.field_names(network[n].kind))
-            known = ", ".join([*kinds, *pair.ref.params])
+            known = ", ".join(dict.fromkeys([*kinds, *pair.ref.params]))
             raise BadUsage(f"set: {stop.layer} has no field or parameter {name!r}; it has {known or 'none'}")
         kind = network[owner].kind
-        value = written.value(text, getattr(kind, name), name)
+        value = written.value(text, kind, name)
         edited = replace(kind, **{name: value})
-        figures, reproduces = self._tried(pair, {name: value})
+        figures, reproduces = self._tried(pair, {name: value}, assignment)
         words = f"{name} of {stop.layer} is {value} instead of {getattr(kind, name)}"
         if reproduces is not None:
             words += (
                 ": the reference then makes what Keras makes" if reproduces else ", which is not what Keras computes"
             )
-            words += f" ({', '.join(f'{k} {v:.3g}x floor' for k, v in figures.items())})" if figures else ""
+            if figures:
+                words += f" ({', '.join(f'{k} {times_floor(v)}' for k, v in figures.items())} the noise floor)"
         make = getattr(scene.ref.runner, "edited", None)
         first = next(s.index for s in stepper.stops if s.pair is pair and s.step == stop.step)
         if make is None:
@@ -157,8 +167,10 @@ class Experiments:
         runner, known = scene.ref.runner, scene.edited.get(pair.ref.name)
         try:
             scene.ref.use(make(owner, edited), pair.ref.layers)
-        except (ParityError, ValueError, TypeError) as problem:
-            raise BadUsage(f"set: {' '.join(str(problem).split())}") from None
+            scene.ref.isolate(scene.ref.node(pair.ref.name), None)
+        except (Blocked, *_FAULTS) as problem:
+            scene.ref.use(runner, pair.ref.layers)
+            raise _refused(stop.layer, assignment, problem) from None
         scene.edited[pair.ref.name] = replace(pair.ref.kind, **{name: value})
         stepper.training.changed(stop.step)
 
@@ -172,7 +184,7 @@ class Experiments:
             f"set {assignment}", self._where(), words, first, undoing(stepper, stop.step, undo), reproduces, figures
         )
 
-    def _tried(self, pair: Pair, edit: Mapping[str, Any]) -> tuple[dict[str, float], bool | None]:
+    def _tried(self, pair: Pair, edit: Mapping[str, Any], assignment: str) -> tuple[dict[str, float], bool | None]:
         """How far the edited reference is from Keras, and whether it makes the same, on these inputs and on others."""
         stepper, stop, scene = self._stepper, self._stepper.stop, self._stepper.scene()
         first = next(s for s in stepper.stops if s.pair is pair and s.step == stop.step)
@@ -184,9 +196,13 @@ class Experiments:
         run.bench = scene.bench(backward=any(v.phase == "backward" for v in run.verdicts[first.layer]))
         experiment = Experiment(run, pair)
         figures: dict[str, float] = {}
+        if not experiment.possible:
+            return {}, None
         try:
-            if not experiment.possible:
-                return {}, None
+            experiment.evaluate(experiment.first, Edit(fields=edit), gradients=False)
+        except _FAULTS as problem:
+            raise _refused(pair.ref.name, assignment, problem) from None
+        try:
             made = experiment.evaluate(experiment.first, Edit(fields=edit))
             keras = experiment.first.keras_local
         except (NotImplementedError, RuntimeError, ValueError, KeyError, TypeError, Unfit):
@@ -196,7 +212,8 @@ class Experiments:
             expected = experiment.first.tensor(made, "ref", name)
             same = None if actual is None or expected is None else shaped(actual, expected.shape)
             if same is not None and expected is not None:
-                figures[name] = distance(same, expected).x_floor(floor)
+                alike = experiment.comparable(name, expected)
+                figures[name] = distance(same, expected).x_floor(floor) if alike else math.inf
         agrees = all(figure <= CLEAN for figure in figures.values()) and bool(figures)
         return figures, agrees or experiment.explains(Edit(fields=edit))
 
@@ -209,7 +226,7 @@ class Experiments:
         if text in SIDES:
             other = scene.ref if text == "ref" else scene.keras
             for link in stepper.comparison.links:
-                if link.pair is pair and text != side and set(keys) & {*link.ref, link.keras}:
+                if text != side and set(keys) & {*link.ref, link.keras}:
                     values |= carried(link, other.weights, side, lane)
             values = {key: value for key, value in values.items() if key in keys}
         elif len(keys) == 1:
@@ -352,6 +369,12 @@ class Experiments:
         self._findings.clear()
         self._stepper.forget(made.first)
         return made
+
+
+def _refused(layer: str, assignment: str, problem: Exception) -> BadUsage:
+    """That a layer cannot run as it was edited, in one line."""
+    why = " ".join(str(problem).split())
+    return BadUsage(f"set: {layer} cannot be run with {assignment}: {shorten(why, 200, placeholder=' …')}")
 
 
 def _run_of(side: str) -> str:

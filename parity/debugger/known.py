@@ -74,8 +74,16 @@ class Known:
         return self._states.get(self.position if index is None else index)
 
     def scene(self, index: int | None = None) -> Scene:
-        """Both sides at a stop's training step (the present stop by default)."""
-        return self.training.scene(self.stops[self.position if index is None else index].step)
+        """Both sides at a stop's training step (the present stop by default).
+
+        Raises:
+            BadUsage: an update before it cannot be made.
+        """
+        stop = self.stops[self.position if index is None else index]
+        try:
+            return self.training.scene(stop.step)
+        except Blocked as problem:
+            raise BadUsage(f"{stop.words} cannot be come to: {problem}") from None
 
     @property
     def probes(self) -> tuple[Probe, ...]:

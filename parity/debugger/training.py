@@ -200,7 +200,7 @@ class Training:
             scene.loaded = False
         del self._scenes[step:]
         for held in (self.run.course, self.run.free):
-            del held.passes[max(step, 1) :]
+            del held.passes[max(step - 1, 1) :]
             del held.weights[step:]
         for side, at in [key for key in self._put if key[1] > step]:
             del self._put[side, at]

@@ -44,6 +44,12 @@ def leaky(folder):
     return simple(folder, layers, nested=True, edits={"relu1": {"leak": 0.2}})
 
 
+@pytest.fixture(scope="module")
+def leaky_steps(leaky):
+    """A stepper over two steps of it, without experiments whenever a test ends."""
+    return Stepper.open(*leaky, steps=2)
+
+
 CASES = {
     "a wrong leak, nested": (
         lambda folder: simple(folder, twins.plain(), nested=True, edits={"relu1": {"leak": 0.2}}),
@@ -236,6 +242,71 @@ def test_every_command_says_one_line_or_does_it(leaky):
                 commands.run(line)
             except parity.ParityError as problem:
                 assert "\n" not in str(problem), line
+
+
+@pytest.mark.parametrize(
+    ("where", "assignment", "said"),
+    [
+        ("conv1 forward", "stride=0", "stride is at least 1, not 0"),
+        ("conv1 backward", "groups=-3", "groups is at least 1, not -3"),
+        ("conv1 forward", "groups=4", "conv1 cannot be run with groups=4: "),
+        ("conv1 forward", "dilate=9", "conv1 cannot be run with dilate=9: .*greater than actual input size"),
+        ("conv1 forward", "pad=1,2", "pad takes 4 whole numbers"),
+        ("relu1 forward", "function=nonsense", "relu1 cannot be run with function=nonsense: "),
+        ("relu1 forward", "slope=nan", "slope is 0.1.*, and takes a number, not 'nan'"),
+        ("pool1 forward", "method=sigmoid", "method is max or avg, not 'sigmoid'"),
+        ("pool1 forward", "squeeze=True", "pool1 cannot be run with squeeze=True: "),
+        ("conv2 forward", "kernel=none.npy", "none.npy is not ref, keras, a number or a .npy file"),
+        ("conv2 forward", "bias=False", "False is not ref, keras, a number or a .npy file"),
+        ("conv2 forward", "filters=9", "conv2 has no field or parameter 'filters'; it has size, stride, pad, dilate, "),
+        ("conv2 forward", "keras.colour=1", "Keras' layer has no parameter 'colour' \\(it has kernel, bias\\)"),
+    ],
+)
+def test_what_cannot_be_set_is_refused_in_a_line_and_changes_nothing(leaky_steps, where, assignment, said):
+    leaky_steps.run_to(where)
+    before = leaky_steps.here.state
+    with pytest.raises(BadUsage, match=f"^set: {said}") as refusal:
+        leaky_steps.experiments.set(assignment)
+    assert "\n" not in str(refusal.value)
+    assert len(leaky_steps.experiments) == 0
+    assert leaky_steps.here.state is before
+
+
+def test_undo_in_any_order_brings_back_exactly_what_was(leaky_steps):
+    """Experiments of every kind at chance places of two steps; some are refused, some take others with them."""
+    stepper, rng = leaky_steps, np.random.default_rng(3)
+
+    def seen():
+        stepper.goto(len(stepper.stops) - 1)
+        return {key(p): (p.status, p.max_abs) for p in stepper.probes}
+
+    before, made = seen(), set()
+    words = ["put ref", "put keras", "set bias=0", "set keras.kernel=0.1", "set kernel=keras", "set pad=1,0,1,0"]
+    words += ["set slope=0.2", "set leak=0.5", "fix", "rule", "undo"]
+    for _ in range(30):
+        stepper.goto(int(rng.integers(1, len(stepper.stops))))
+        line = words[rng.integers(len(words))]
+        try:
+            Commands(stepper).run(line)
+            made.add(line.partition(" ")[0])
+        except BadUsage as refusal:
+            assert "\n" not in str(refusal)
+    assert made >= {"put", "set", "undo", "rule"}
+    while len(stepper.experiments):
+        stepper.experiments.undo()
+    assert seen() == before
+
+
+def test_rules_of_an_update_after_a_later_step_was_changed(leaky_steps):
+    """What was forgotten of the later step is forgotten of what the rules replay, too."""
+    stepper = leaky_steps
+    stepper.goto(len(stepper.stops) - 1)
+    stepper.goto(next(s.index for s in stepper.stops if s.step == 2 and s.phase == "backward"))
+    stepper.experiments.put("ref")
+    stepper.goto(next(s.index for s in stepper.stops if s.step == 1 and s.phase == "update"))
+    assert isinstance(stepper.experiments.rules(), tuple)
+    stepper.goto(len(stepper.stops) - 1)
+    stepper.experiments.undo()
 
 
 def test_rules_say_what_holds_when_an_experiment_is_taken_back(folder):
