@@ -10,34 +10,18 @@ import numpy as np
 
 from parity.align import Alignment, Pair
 from parity.layers import Activation, Dropout, Loss, Opaque, Pool
+from parity.masks import masks_for_ref
 from parity.runner import Local, Pass, Runner, Targets
 from parity.tensors import Named, fitted
 from parity.transfer import Link, transferred
 
-__all__ = ["Bench", "Trial", "Unfit", "masks_for_ref"]
+__all__ = ["Bench", "Trial", "Unfit"]
 
 Array = np.ndarray
 
 
 class Unfit(Exception):
     """The Keras unit cannot be given the reference's tensors."""
-
-
-def masks_for_ref(alignment: Alignment, masks: Mapping[str, Array]) -> dict[str, Array]:
-    """Reference layer → the dropout mask that its Keras partner drew, in the reference's shape."""
-    made: dict[str, Array] = {}
-    for pair in alignment.pairs:
-        mine = [name for name in pair.ref.layers if isinstance(alignment.ref[name].kind, Dropout)]
-        if not mine:
-            continue
-        # A layer of the user's own may drop in the place of one; of several as many stand on the other side.
-        theirs = [name for name in pair.keras.layers if name in masks] if len(pair.ref.layers) > 1 else []
-        for one, other in zip(mine, theirs or pair.keras.layers[-1:], strict=False):
-            mask = masks.get(other)
-            own = None if mask is None else fitted(mask, alignment.ref[one].shape)
-            if own is not None:
-                made[one] = own
-    return made
 
 
 @dataclass(eq=False)

@@ -12,13 +12,14 @@ import numpy as np
 
 from parity.activity import added_probes
 from parity.align import Alignment, Map, align
-from parity.bench import Bench, masks_for_ref
+from parity.bench import Bench
 from parity.case import Comparison, Data
 from parity.detail import Album
 from parity.feeds import without_ignored
 from parity.judge import examine
 from parity.layers import BatchNorm, Loss, Opaque
 from parity.looks import look_alone, look_at_updates, look_end_to_end
+from parity.masks import masks_for_keras, masks_for_ref
 from parity.network import STATISTICS
 from parity.orders import hidden_orders
 from parity.propagation import propagated_distances, propagated_probes
@@ -167,6 +168,8 @@ def same_labels(alignment: Alignment, data: Data) -> Targets | None:
 def _run_freely(run: Comparison, steps: int, slots: Slots, tick: Callable[[str], None]) -> None:
     """Both sides end to end, step by step; Keras first, since the dropout masks that it draws are the reference's too.
 
+    Where the reference is a recorded run, Keras drops what that run dropped.
+
     What the first step showed is compared at once, so that the Keras side's tensors can go.
     """
     ref, keras, data = run.ref, run.keras, run.data
@@ -177,10 +180,12 @@ def _run_freely(run: Comparison, steps: int, slots: Slots, tick: Callable[[str],
         ref.reset(ref.recipe.slots or None)
     for step in range(max(1, steps)):
         tick(f"Keras, step {step + 1}")
+        given = masks_for_keras(run.alignment, ref, step + 1) if run.mode == "train" else {}
         if steps:
-            theirs = free_step(keras, run.free, data.keras, data.labels_keras, keep=wanted)
+            theirs = free_step(keras, run.free, data.keras, data.labels_keras, masks=given, keep=wanted)
         else:
-            theirs = _look(keras, run.free, data.keras, data.labels_keras if has_loss else None, run.mode, wanted)
+            labels = data.labels_keras if has_loss else None
+            theirs = _look(keras, run.free, data.keras, labels, run.mode, wanted, given)
         tick(f"reference, step {step + 1}")
         masks = masks_for_ref(run.alignment, theirs.masks)
         if steps:

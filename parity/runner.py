@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
+if TYPE_CHECKING:
     from parity.network import Network
     from parity.recipe import Recipe
 
@@ -39,6 +39,11 @@ class Targets:
         if labels is None or isinstance(labels, Targets):
             return labels
         return cls(dict.fromkeys(network.labels, labels))
+
+    def same(self, other: Targets) -> bool:
+        """Whether the others are the same labels with the same weights."""
+        pairs = (self.values, other.values), (self.weights, other.weights)
+        return all(a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a) for a, b in pairs)
 
 
 Labels: TypeAlias = "Targets | np.ndarray | None"

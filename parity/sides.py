@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike, fspath
@@ -122,6 +122,9 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
         kinds = {mine: networks[1][theirs].kind for mine, theirs in (partners or told).items()}
         given = with_targets(given, networks[0] if networks[0].losses else networks[1], rng, kinds)
     labels_ref, remarks_ref = targets_for(given, _REF, *networks, partners)
+    _check_recorded(
+        mine, feeds_ref, labels_ref, ref_to_keras, lambda own: targets_for(own, _REF, *networks, partners)[0]
+    )
     turned = None if partners is None else {theirs: mine for mine, theirs in partners.items()}
     labels_keras, remarks_keras = targets_for(given, _KERAS, networks[1], networks[0], turned)
     if mode == "train" and labels_ref is None and networks[0].losses:
@@ -168,12 +171,14 @@ def open_one(
     runner = joined(mine.open(feeds))
     if generated:
         used = with_targets(used, runner.network, rng)
-    labels, remarks = targets_for(used, side, runner.network, runner.network)
-    return runner, _named(feeds, runner.network), labels, used, (*used.notes, *said, *remarks)
+    network = runner.network
+    labels, remarks = targets_for(used, side, network, network)
+    _check_recorded(mine, feeds, labels, {}, lambda own: targets_for(own, side, network, network)[0])
+    return runner, _named(feeds, network), labels, used, (*used.notes, *said, *remarks)
 
 
 def _as_recorded(given: Batch | None, side: _Unopened, mode: str) -> Batch | None:
-    """The batch that a side was recorded with, where it is a recording; no other can be put to it."""
+    """The batch that is given; or the one that a side was recorded with, where it is a recording."""
     recorded = side.recorded
     if recorded is None:
         return given
@@ -182,13 +187,24 @@ def _as_recorded(given: Batch | None, side: _Unopened, mode: str) -> Batch | Non
         raise CannotCompare(
             f"{side.path}: was recorded in {recorded_mode} mode; compare it with --mode {recorded_mode}"
         )
-    if given is None:
-        return batch
-    own = {name.removeprefix("x_"): value for name, value in batch.arrays.items() if name.startswith("x")}
-    fed = [given.get(f"x_{side.side.key}", f"x_{side.side.key}_{name}", f"x_{name}", "x") for name in own]
-    if any(a is None or not np.array_equal(a[1], b) for a, b in zip(fed, own.values(), strict=True)):
+    return batch if given is None else given
+
+
+def _check_recorded(
+    side: _Unopened,
+    feeds: Mapping[str, np.ndarray],
+    labels: Targets | None,
+    partners: Mapping[str, str],
+    told: Callable[[Batch], Targets | None],
+) -> None:
+    """Raise CannotCompare where a recorded side is fed, or held against, another batch than its own."""
+    if side.recorded is None:
+        return
+    batch = side.recorded[0]
+    own, held = inputs_for(batch, side.side, side.inputs, partners, channels_first=side.channels_first), told(batch)
+    other = labels is not None and held is not None and not labels.same(held)
+    if other or any(not np.array_equal(feeds[name], own[name]) for name in feeds):
         raise CannotCompare(f"{side.path}: was recorded on another batch; leave --batch out, or record it again")
-    return given
 
 
 def _shapes(mine: _Unopened, theirs: _Unopened, partners: Mapping[str, str]) -> dict[str, tuple[int, ...]]:

@@ -41,6 +41,7 @@ ORDER = (
         "tensors",
         "detail",
         "looks",
+        "masks",
         "bench",
         "judge",
         "updates",

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.align import Pair
-from parity.bench import Bench, Trial, masks_for_ref
+from parity.bench import Bench, Trial
 from parity.case import Comparison
 from parity.comparison import same_labels
 from parity.debugger.lane import Lane
@@ -18,6 +18,7 @@ from parity.differences import differences
 from parity.errors import ParityError
 from parity.judge import Verdict, at_first_sight, examine
 from parity.layers import Dropout, Kind
+from parity.masks import masks_for_keras, masks_for_ref
 from parity.propagation import Propagation, seen_tensor
 from parity.report import Probe
 from parity.runner import Pass
@@ -100,11 +101,13 @@ class Scene:
     # ---- dropout
 
     def _drawn(self, layer: str) -> Array | None:
-        """The mask of a Keras dropout layer, drawn once for both sides."""
+        """The mask of a Keras dropout layer, drawn once for both sides; or what the reference's recorded run kept."""
         network = self.run.keras.network
         kind = network[layer].kind
         if not isinstance(kind, Dropout) or kind.rate == 0:
             return None
+        if not self._masks:
+            self._masks.update(masks_for_keras(self.run.alignment, self.run.ref, self.step))
         if layer not in self._masks:
             shape = self.keras.value(network[layer].inputs[0]).shape
             places = [node.name for node in network]

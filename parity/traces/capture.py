@@ -9,10 +9,10 @@ from typing import Any
 
 from parity import batch as batches
 from parity.align import align
-from parity.bench import masks_for_ref
 from parity.errors import BadUsage
 from parity.identity import identity
 from parity.lending import lent
+from parity.masks import masks_for_ref
 from parity.runner import Runner, Targets
 from parity.sides import Opening, open_one, open_sides
 from parity.traces.format import TENSORS, is_trace

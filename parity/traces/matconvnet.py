@@ -89,6 +89,7 @@ def _recording(trace: Trace, network: Network) -> MatlabRecording:
     labels, first = trace.labels, trace.seen(1)
     steps = [trace.seen(step) for step in range(1, trace.steps + 1)]
     return MatlabRecording(
+        path=str(trace.path),
         network=network,
         recipe=trace.recipe,
         mode=trace.mode,
@@ -99,6 +100,6 @@ def _recording(trace: Trace, network: Network) -> MatlabRecording:
         statistics=tuple(seen.statistics for seen in steps) or (first.statistics,),
         after=tuple(trace.weights(step) for step in range(1, trace.steps + 1)),
         losses=tuple(np.nan if seen.loss is None else seen.loss for seen in steps),
-        masks=first.masks,
+        masks=tuple(seen.masks for seen in steps) or (first.masks,),
         engine=f"parity {trace.header.parity}",
     )

@@ -181,6 +181,10 @@ class TraceRunner:
         self._gradients(local, layers, seen, made)
         return local
 
+    def drawn(self, step: int) -> Mapping[str, Array]:
+        """Layer → what dropout kept of it in a step (from 1), 0 or 1."""
+        return self.trace.seen(step).masks if step <= len(self.trace.info["passes"]) else {}
+
     def update(self, grads: Mapping[str, Array], statistics: Mapping[str, Mapping[str, Array]]) -> None:
         """Go on to the recorded step that follows; raises CannotCompare behind the last one."""
         if self._foreign or self._step >= self.trace.steps:

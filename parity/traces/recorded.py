@@ -12,6 +12,7 @@ from parity.align import Map, align
 from parity.batch import Batch
 from parity.case import Comparison, Data
 from parity.errors import CannotCompare
+from parity.feeds import Side, data_inputs, inputs_for, matched_inputs, targets_for
 from parity.network import Network
 from parity.runner import Targets
 from parity.stretches import Tensor, same
@@ -96,11 +97,14 @@ def begun_traces(
     Raises:
         CannotCompare: another mode or batch than recorded, or nothing in common.
     """
-    for trace, key in ((ref, "ref"), (keras, "keras")):
+    for trace in (ref, keras):
         if trace.mode != mode:
             raise CannotCompare(f"{trace.path}: was recorded in {trace.mode} mode; compare it with --mode {trace.mode}")
-        if batch is not None:
-            _same_batch(trace, key, batch)
+    if batch is not None:
+        partners = matched_inputs(data_inputs(ref.network), data_inputs(keras.network))
+        turned = {mine: theirs for theirs, mine in partners.items()}
+        _check_batch(ref, Side("ref", "the reference"), batch, keras.network, turned)
+        _check_batch(keras, Side("keras", "the Keras model"), batch, ref.network, partners)
     sides = Recorded(ref), Recorded(keras)
     labelled = bool(ref.names("labels"))
     alignment = align(sides[0].network, sides[1].network, mode, mapping, labelled=labelled)
@@ -125,8 +129,11 @@ def _targets(trace: Trace) -> Targets | None:
     return Targets(labels, First(trace, "label_weights", READ)) if len(labels) else None
 
 
-def _same_batch(trace: Trace, key: str, batch: Batch) -> None:
+def _check_batch(trace: Trace, side: Side, batch: Batch, other: Network, partners: Mapping[str, str]) -> None:
+    """Raise CannotCompare where a side was recorded on another batch than this."""
+    feeds = inputs_for(batch, side, data_inputs(trace.network), partners, channels_first=True)
+    labels, told = targets_for(batch, side, trace.network, other)[0], trace.labels
+    alike = labels is None or told is None or labels.same(told)
     for name, held in trace.unread("inputs").items():
-        fed = batch.get(f"x_{key}", f"x_{key}_{name}", f"x_{name}", "x")
-        if fed is None or tuple(fed[1].shape) != held.shape or not same(fed[1], held):
+        if not alike or name not in feeds or feeds[name].shape != held.shape or not same(feeds[name], held):
             raise CannotCompare(f"{trace.path}: was recorded on another batch; leave --batch out, or record it again")

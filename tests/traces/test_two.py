@@ -218,6 +218,28 @@ def test_dropout_that_kept_other_values_is_no_divergence(pairs, folder):
     assert "bn1" not in lost
 
 
+@pytest.mark.parametrize("rate", [0.3, 0.5])
+def test_a_model_drops_what_its_recording_dropped(pairs, rate):
+    _, keras = pairs("normalised")
+    model = twins.twin(NETS["normalised"](), edits={"drop": {"rate": rate}})
+    report = parity.compare(ref=keras, keras=model, steps=2, verify=False)
+    causes = [(f.cause, f.layer, f.confirmed) for f in report.findings if f.severity == "divergence"]
+    assert (report.verdict, causes) == (
+        ("match", []) if rate == 0.3 else ("diverged", [("dropout-rate", report.first_divergence.layer, True)])
+    )
+    assert not [p for p in report.probes if p.status == "unverified"]
+
+
+def test_other_labels_than_were_recorded_are_refused_in_any_way_of_comparing(pairs):
+    ref, keras = pairs("plain")
+    given = twins.batch(n=6)
+    other = {**given, "y": (given["y"] + 1) % 2}
+    for sides in ((ref, keras), (ref, twins.twin(NETS["plain"]())), (keras, twins.twin(NETS["plain"]()))):
+        assert compare(sides, batch=given).verdict == "match"
+        with pytest.raises(parity.CannotCompare, match="was recorded on another batch"):
+            compare(sides, batch=other)
+
+
 def test_a_tensor_that_one_trace_lacks_is_unverified(pairs, folder):
     ref, keras = pairs("plain")
     thin = folder / "thin.h5"

@@ -86,6 +86,8 @@ class Stepper:
             dtype = backend.dtype(backend.raw(variable))
             gradient = backend.constant(np.zeros(tuple(variable.shape)) if given is None else given, dtype)
             pairs.append((gradient if added is None else gradient + added, variable))
+        if not pairs:  # where nothing has a gradient nothing moves; Keras raises
+            return
         optimizer = self.optimizer
         self.engine.build_optimizer(optimizer, variables)
         if hasattr(optimizer, "scale_loss"):  # an optimizer that scales the loss takes the scale off its gradients

@@ -8,13 +8,13 @@ that the file holds, where parity can run it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity.errors import BadFile
+from parity.errors import BadFile, CannotCompare
 from parity.frameworks.matconvnet.labels import labels_from_matlab
 from parity.frameworks.matconvnet.lift import lift_with_places
 from parity.frameworks.matconvnet.matfile import read
@@ -42,6 +42,7 @@ class MatlabRecording:
     """What a recording holds, in the neutral vocabulary.
 
     Attributes:
+        path: of the file.
         network: its input sizes those of the batch.
         recipe: with the version of MatConvNet that ran.
         mode: `"train"` or `"eval"`.
@@ -49,11 +50,12 @@ class MatlabRecording:
         seen: the first pass; derivatives are those of the mean loss, whichever release ran.
         steps: param id → derivative, for every update.
         statistics: layer → batch statistics, for every update.
-        after: param id → value after every update.
-        masks: layer → 0/1 mask, n h w c.
+        after: param id → value after every update; fewer than `steps` where derivatives alone were recorded.
+        masks: layer → 0/1 mask, n h w c, for the first pass and each update after it, as far as they were kept.
         engine: the words for what ran it.
     """
 
+    path: str
     network: Network
     recipe: Recipe
     mode: str
@@ -64,7 +66,7 @@ class MatlabRecording:
     statistics: tuple[Mapping[str, dict[str, Array]], ...] = ()
     after: tuple[Mapping[str, Array], ...] = ()
     losses: tuple[float, ...] = ()
-    masks: Mapping[str, Array] = field(default_factory=dict)
+    masks: tuple[Mapping[str, Array], ...] = ()
     engine: str = ""
 
 
@@ -123,10 +125,13 @@ class _Reader:
         inputs, targets = self._batch(given)
         network = with_input(self.network, {name: x.shape[1:] for name, x in inputs.items()}, path=self.file)
         network = replace(network, remarks=tuple(r for r in network.remarks if "size of its input" not in r))
-        steps = [self._step(item) for item in _structs(held.get("steps", []))]
+        written = _structs(held.get("steps", []))
+        steps = [self._step(item) for item in written]
         seen = self._first(steps)
-        masks = {str(m["layer"]): (self._tensor(m["value"]) > 0).astype(np.float32) for m in _structs(held["masks"])}
+        # Earlier writers kept the masks of the first pass alone.
+        masks = [held["masks"], *(item["masks"] for item in written[1:] if "masks" in item)]
         return MatlabRecording(
+            path=self.file,
             network=network,
             recipe=self.recipe,
             mode="train" if str(held["mode"]) == "train" else "eval",
@@ -135,11 +140,14 @@ class _Reader:
             seen=seen,
             steps=tuple(step[0] for step in steps),
             statistics=tuple(step[1] for step in steps),
-            after=tuple(step[2] for step in steps),
+            after=tuple(step[2] for step in steps if step[2]),
             losses=tuple(step[3] for step in steps),
-            masks=masks,
+            masks=tuple(self._masks(each) for each in masks),
             engine=str(held.get("engine", "")),
         )
+
+    def _masks(self, value: Any) -> dict[str, Array]:
+        return {str(m["layer"]): (self._tensor(m["value"]) > 0).astype(np.float32) for m in _structs(value)}
 
     def _batch(self, given: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         network, inputs, targets = self.network, {}, {}
@@ -205,11 +213,14 @@ class _Reader:
             place = self._place(name)
             for id_ in (key for key, at in self.places.items() if at == place):
                 column = {"mean": 0, "deviation": 1, "variance": 1}.get(params[id_].role)
+                moved = np.size(value) > 0  # a recording of no updates has nothing here
                 if params[id_].role in STATISTICS and column is not None:
-                    after[id_] = np.asarray(value, np.float32)[:, column]
+                    if moved:
+                        after[id_] = np.asarray(value, np.float32)[:, column]
                     moments[id_] = np.asarray(der, np.float64)[:, column] * self.share
                 else:
-                    after[id_] = shaped(np.asarray(value), params[id_]).astype(np.float32)
+                    if moved:
+                        after[id_] = shaped(np.asarray(value), params[id_]).astype(np.float32)
                     grads[id_] = (shaped(np.asarray(der), params[id_]) * self.share).astype(np.float32)
         statistics: dict[str, Any] = {}
         for layer in self.network.layers:
@@ -271,10 +282,19 @@ class RecordedRunner(MatConvNetRunner):
         precision: int = 32,
         keep: frozenset[str] | None = None,
     ) -> Pass:
-        """The recorded pass, where it is what is asked for; else parity's own run of the network."""
+        """The recorded pass, where it is what is asked for; else parity's own run of the network.
+
+        Raises:
+            CannotCompare: more updates are asked for than were recorded, of layers that parity cannot run.
+        """
+        foreign = any(isinstance(layer.kind, Opaque) for layer in self.network.layers)
+        trained = backward and labels is not None
+        if foreign and trained:
+            self._check_derived()
         own = precision == 32 and mode == self.recording.mode and self._same(inputs) and self._drawn(mode, masks)
+        own &= bool(self.recording.steps) or not trained
         if own and self._step >= 0 and (self._step == 0 or (self._step < len(self.recording.steps) and not observe)):
-            self._last = self._recorded(backward and labels is not None)
+            self._last = self._recorded(trained)
             return self._last
         return super().run(
             inputs, labels, mode=mode, backward=backward, observe=observe, masks=masks, ties=ties, precision=precision,
@@ -313,6 +333,10 @@ class RecordedRunner(MatConvNetRunner):
         made = {t for name in layers for t in self.network[name].outputs}
         return Local(outputs={t: seen.outputs[t] for t in made if t in seen.outputs})
 
+    def drawn(self, step: int) -> Mapping[str, Array]:
+        """Layer → what dropout kept of it in a step (from 1), 0 or 1; empty where nobody wrote it down."""
+        return self.recording.masks[step - 1] if 1 <= step <= len(self.recording.masks) else {}
+
     def update(self, grads: Mapping[str, Array], statistics: Mapping[str, Mapping[str, Array]]) -> None:
         """The recorded step, after the recorded pass; else one step of parity's own trainer."""
         steps = self.recording.after
@@ -327,10 +351,25 @@ class RecordedRunner(MatConvNetRunner):
 
     # ------------------------------------------------------------------------------------------------------- inside
 
+    def _check_derived(self) -> None:
+        """Raise CannotCompare where derivatives of layers that cannot be run are asked for, and were not recorded."""
+        recording = self.recording
+        if not recording.steps:
+            raise CannotCompare(
+                f"{recording.path}: holds no derivatives, and has layers that cannot be run; record it with "
+                f"'derOutputs', or with 'mode', 'test' for --mode eval"
+            )
+        count = len(recording.after)
+        if 0 < count <= self._step:
+            raise CannotCompare(
+                f"{recording.path}: {count} updates were recorded, of layers that cannot be run for more; "
+                f"compare it with --steps {count} at most"
+            )
+
     def _recorded(self, backward: bool) -> Pass:
         seen, step = self.recording.seen, self._step
         made = Pass(
-            outputs=dict(seen.outputs), loss=seen.loss, losses=dict(seen.losses), masks=dict(self.recording.masks)
+            outputs=dict(seen.outputs), loss=seen.loss, losses=dict(seen.losses), masks=dict(self.drawn(step + 1))
         )
         if step < len(self.recording.steps):
             made.statistics = dict(self.recording.statistics[step])
@@ -349,7 +388,7 @@ class RecordedRunner(MatConvNetRunner):
         """Whether the masks that are asked for are the recorded ones."""
         if mode != "train":
             return True
-        held = self.recording.masks
+        held = self.drawn(self._step + 1)
         for layer in self.network.layers:
             if isinstance(layer.kind, Dropout) and layer.kind.rate:
                 wanted, own = (masks or {}).get(layer.name), held.get(layer.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,11 +24,16 @@ RECORDED = Path(__file__).parents[3] / "traces" / "octave"
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same runs, recorded now."""
-    octave = shutil.which("octave-cli") or shutil.which("octave")
-    if octave is None:
+def octave() -> str:
+    found = shutil.which("octave-cli") or shutil.which("octave")
+    if found is None:
         pytest.skip("GNU Octave is not installed (Debian: octave)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory, octave: str) -> Path:
+    """The same runs, recorded now."""
     folder = tmp_path_factory.mktemp("octave")
     code = f"addpath('{HERE / 'octave'}'); record_runs('{folder}')"
     done = subprocess.run([octave, "--no-gui", "--quiet", "--eval", code], capture_output=True, text=True, check=False)
@@ -35,7 +41,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def simple(epsilon: float = 1e-5, slope: float = 0.0, decay: float = 0.00025, rate: float = 0.1) -> Any:
+def simple(
+    epsilon: float = 1e-5, slope: float = 0.0, decay: float = 0.00025, rate: float = 0.1, drop: float | None = None
+) -> Any:
     """The Keras twin of the recorded SimpleNN."""
     import keras
     from keras import layers
@@ -47,6 +55,8 @@ def simple(epsilon: float = 1e-5, slope: float = 0.0, decay: float = 0.00025, ra
     x = layers.Conv2D(4, 3, padding="same", name="c1", kernel_regularizer=penalty(), bias_regularizer=penalty())(x)
     x = layers.BatchNormalization(epsilon=epsilon, momentum=0.9, name="b1")(x)
     x = layers.ReLU(negative_slope=slope, name="r1")(x)
+    if drop is not None:
+        x = layers.Dropout(drop, name="drop")(x)
     x = layers.Rescaling(0.5, name="half")(x)
     x = layers.Conv2D(3, 6, name="c2", kernel_regularizer=penalty(), bias_regularizer=penalty())(x)
     model = keras.Model(inputs, layers.Flatten()(x))
@@ -120,6 +130,59 @@ def test_a_comparison_with_a_recording(fault: dict[str, float]) -> None:
         assert (report.first_divergence.phase, report.first_divergence.layer) == ("forward", "b1")
 
 
+@pytest.mark.parametrize("rate", [0.25, 0.5])
+def test_keras_drops_what_the_recorded_run_dropped(rate: float) -> None:
+    """Else nothing behind a dropout could be compared: layers of the author's own cannot be run with other masks."""
+    path = RECORDED / "simple_dropout.mat"
+    kept = [masks["drop"] for masks in read_recording(path).masks]
+    assert len(kept) == 2
+    assert not np.array_equal(*kept)
+    report = parity.compare(path, simple(drop=rate), steps=2, verify=False)
+    causes = {(f.cause, f.layer, f.confirmed) for f in report.findings if f.severity == "divergence"}
+    wanted = {("optimizer-lr-multiplier", "c2", True)} | ({("dropout-rate", "drop", True)} if rate != 0.25 else set())
+    assert causes == wanted
+    assert not [p for p in report.probes if p.status == "unverified"]
+    assert {p.status for p in report.probes if p.layer in ("half", "loss")} <= {"match", "inherited"}
+
+
+def test_derivatives_and_updates_that_were_not_recorded_are_asked_for_in_one_line(fresh: Path) -> None:
+    with pytest.raises(CannotCompare, match=r"2 updates were recorded, of layers that .* --steps 2 at most"):
+        parity.compare(RECORDED / "simple_dropout.mat", simple(drop=0.25), verify=False)
+    still = read_recording(fresh / "simple_still.mat")  # derivatives, and no updates
+    assert (len(still.steps), still.after) == (1, ())
+    # The update that was not recorded is the one that MatConvNet's trainer makes.
+    moving = read_recording(RECORDED / "simple_dropout.mat")
+    runner = RecordedRunner(dataclasses.replace(moving, after=()))
+    seen = runner.run(moving.inputs, Targets(moving.targets))
+    runner.update(seen.param_grads, seen.statistics)
+    for key, value in runner.params().items():
+        np.testing.assert_allclose(value, moving.after[0][key], rtol=1e-5, atol=1e-6)
+    bare = RecordedRunner(dataclasses.replace(still, steps=()))
+    with pytest.raises(CannotCompare, match="holds no derivatives"):
+        bare.run(still.inputs, Targets(still.targets))
+    assert "half" in {layer.name for layer in still.network.layers}
+    assert bare.run(still.inputs, None, backward=False).outputs
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("parity_record(simple, {x}, 'lost.mat')", "the network ends in a loss: INPUTS are {IMAGES, LABELS}"),
+        ("parity_record(dagnn.DagNN(), {x}, 'lost.mat')", "INPUTS of a DagNN are names and values"),
+        ("parity_record(simple, {x, 1}, 'lost.mat', 'rate', 1)", "unknown option 'rate'"),
+        ("parity_record(3, {x, 1}, 'lost.mat')", "NET is neither a SimpleNN nor a DagNN"),
+    ],
+)
+def test_the_function_says_what_it_was_called_without(call: str, said: str, octave: str, tmp_path: Path) -> None:
+    matlab = Path(parity.__file__).parent / "frameworks" / "matconvnet" / "matlab"
+    begun = f"addpath('{HERE / 'octave'}', '{matlab}'); cd '{tmp_path}'; x = single(ones(6, 6, 2, 1)); "
+    net = "simple.layers = {struct('type', 'softmaxloss', 'name', 'loss')}; "
+    code = f"{begun}{net}try, {call}; catch found, disp(found.message); end"
+    done = subprocess.run([octave, "--no-gui", "--quiet", "--eval", code], capture_output=True, text=True, check=False)
+    assert said in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_evaluation_that_was_recorded() -> None:
     report = parity.compare(RECORDED / "simple_eval.mat", simple(), mode="eval", verify=False)
     assert report.verdict == "match", report
@@ -148,13 +211,13 @@ def test_damaged_and_newer_recordings_are_refused(tmp_path: Path) -> None:
     assert main(["compare", "--ref", str(tmp_path / "cut.mat"), "--keras", str(RECORDED / "dag.mat")]) == 2
 
 
-@pytest.mark.parametrize("name", ["simple_head", "simple_sums", "simple_eval", "dag"])
+@pytest.mark.parametrize("name", ["simple_head", "simple_sums", "simple_eval", "simple_dropout", "dag"])
 def test_octave_records_the_shipped_runs_again(fresh: Path, name: str) -> None:
     now, shipped = (read_recording(folder / f"{name}.mat") for folder in (fresh, RECORDED))
     assert set(now.seen.outputs) == set(shipped.seen.outputs)
     for tensor, value in shipped.seen.outputs.items():
         np.testing.assert_allclose(now.seen.outputs[tensor], value, rtol=1e-4, atol=1e-5)
-    assert len(now.after) == len(shipped.after) == {"simple_eval": 0, "dag": 2}.get(name, 3)
+    assert len(now.after) == len(shipped.after) == {"simple_eval": 0, "simple_dropout": 2, "dag": 2}.get(name, 3)
 
 
 def test_the_command_writes_the_function(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

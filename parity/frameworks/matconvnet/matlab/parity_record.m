@@ -35,9 +35,9 @@ function parity_record(net, inputs, file, varargin)
 %     vars        struct array: name, value, der (raw, of the first pass), one for
 %                 every tensor; those of a SimpleNN are x0, x1, ... xL
 %     masks       struct array: layer, value (what dropout multiplied with)
-%     steps       struct array: objective, and the cells param, der, after. A
-%                 parameter of a SimpleNN is [layer entry], of a DagNN its name.
-%                 The der of bnorm's moments are the batch's moments.
+%     steps       struct array: objective, and the cells param, der, after, and
+%                 the step's own masks. A parameter of a SimpleNN is [layer entry],
+%                 of a DagNN its name. The der of bnorm's moments are the batch's.
 %     engine      which MATLAB or Octave ran it
 
   opts = options(varargin);
@@ -48,6 +48,13 @@ function parity_record(net, inputs, file, varargin)
   if strcmp(kind, 'simplenn')
     [inputs, net] = simpleInputs(net, inputs);
   else
+    if mod(numel(inputs), 2) || ~iscellstr(inputs(1:2:end))
+      error('parity_record:inputs', 'INPUTS of a DagNN are names and values: {''input'', IMAGES, ''label'', LABELS}');
+    end
+    if trained && isempty(opts.derOutputs)
+      warning('parity_record:derOutputs', ['no derOutputs: neither gradients nor updates are recorded. ' ...
+              'Give the losses, as in parity_record(..., ''derOutputs'', {''objective'', 1})']);
+    end
     inputs = struct('name', inputs(1:2:end), 'value', cellfun(@single_, inputs(2:2:end), 'UniformOutput', false));
   end
 
@@ -75,9 +82,8 @@ function parity = recordSimple(parity, net, opts)
   for l = 1:numel(net.layers)
     state{l} = num2cell(zeros(1, numel(weightsOf(net.layers{l}))));
   end
-  hasLoss = ~isempty(net.layers) && any(strcmp(net.layers{end}.type, {'softmaxloss', 'loss', 'pdist'}));
-  parity.masks = struct('layer', {}, 'value', {});
-  parity.steps = struct('objective', {}, 'param', {}, 'der', {}, 'after', {});
+  hasLoss = endsInLoss(net);
+  parity.steps = struct('objective', {}, 'param', {}, 'der', {}, 'after', {}, 'masks', {});
   derives = strcmp(opts.mode, 'train') && hasLoss;
   for step = 1:max(1, derives * opts.steps)
     if derives
@@ -93,15 +99,17 @@ function parity = recordSimple(parity, net, opts)
         parity.vars(i).value = single_(res(i).x);
         parity.vars(i).der = single_(fieldOr(res(i), 'dzdx', []));
       end
-      for i = 1:numel(net.layers)
-        mask = fieldOr(res(i + 1), 'aux', []);
-        if strcmp(net.layers{i}.type, 'dropout') && ~isempty(mask) && strcmp(opts.mode, 'train')
-          parity.masks(end + 1) = struct('layer', fieldOr(net.layers{i}, 'name', ''), 'value', single_(mask));
-        end
+    end
+    masks = struct('layer', {}, 'value', {});
+    for i = 1:numel(net.layers)
+      mask = fieldOr(res(i + 1), 'aux', []);
+      if strcmp(net.layers{i}.type, 'dropout') && ~isempty(mask) && strcmp(opts.mode, 'train')
+        masks(end + 1) = struct('layer', fieldOr(net.layers{i}, 'name', ''), 'value', single_(mask));
       end
     end
+    if step == 1, parity.masks = masks ; end
     if ~derives, break ; end
-    made = struct('objective', double(gather_(res(end).x)), 'param', {{}}, 'der', {{}}, 'after', {{}});
+    made = struct('objective', double(gather_(res(end).x)), 'param', {{}}, 'der', {{}}, 'after', {{}}, 'masks', {masks});
     for l = numel(net.layers):-1:1
       weights = weightsOf(net.layers{l});
       for j = numel(weights):-1:1
@@ -117,7 +125,7 @@ function parity = recordSimple(parity, net, opts)
         end
         made.param{end + 1} = [l j];
         made.der{end + 1} = single_(der);
-        made.after{end + 1} = single_(weights{j});
+        made.after{end + 1} = afterwards(weights{j}, opts);
       end
     end
     parity.steps(step) = made;
@@ -129,7 +137,13 @@ function [inputs, net] = simpleInputs(net, given)
   if numel(given) > 1
     net.layers{end}.class = given{2};
     inputs(2) = struct('name', 'label', 'value', single_(given{2}));
+  elseif endsInLoss(net)
+    error('parity_record:inputs', 'the network ends in a loss: INPUTS are {IMAGES, LABELS}');
   end
+end
+
+function yes = endsInLoss(net)
+  yes = ~isempty(net.layers) && any(strcmp(net.layers{end}.type, {'softmaxloss', 'loss', 'pdist'}));
 end
 
 function weights = weightsOf(layer)
@@ -153,8 +167,7 @@ function parity = recordDag(parity, net, opts)
   net.accumulateParamDers = false;
   fed = reshape([{parity.inputs.name} ; {parity.inputs.value}], 1, []);
   trained = strcmp(opts.mode, 'train');
-  parity.masks = struct('layer', {}, 'value', {});
-  parity.steps = struct('objective', {}, 'param', {}, 'der', {}, 'after', {});
+  parity.steps = struct('objective', {}, 'param', {}, 'der', {}, 'after', {}, 'masks', {});
   state = num2cell(zeros(1, numel(net.params)));
   derives = trained && ~isempty(opts.derOutputs);
   for step = 1:max(1, derives * opts.steps)
@@ -170,15 +183,17 @@ function parity = recordDag(parity, net, opts)
         parity.vars(i).value = single_(net.vars(i).value);
         parity.vars(i).der = single_(net.vars(i).der);
       end
-      for i = 1:numel(net.layers)
-        block = net.layers(i).block;
-        if isa(block, 'dagnn.DropOut') && trained && ~isempty(block.mask)
-          parity.masks(end + 1) = struct('layer', net.layers(i).name, 'value', single_(block.mask));
-        end
+    end
+    masks = struct('layer', {}, 'value', {});
+    for i = 1:numel(net.layers)
+      block = net.layers(i).block;
+      if isa(block, 'dagnn.DropOut') && trained && ~isempty(block.mask)
+        masks(end + 1) = struct('layer', net.layers(i).name, 'value', single_(block.mask));
       end
     end
+    if step == 1, parity.masks = masks ; end
     if ~derives, break ; end
-    made = struct('objective', [], 'param', {{}}, 'der', {{}}, 'after', {{}});
+    made = struct('objective', [], 'param', {{}}, 'der', {{}}, 'after', {{}}, 'masks', {masks});
     for i = 1:2:numel(opts.derOutputs)
       made.objective(end + 1) = double(gather_(net.vars(net.getVarIndex(opts.derOutputs{i})).value));
     end
@@ -194,7 +209,7 @@ function parity = recordDag(parity, net, opts)
       end
       made.param{end + 1} = net.params(p).name;
       made.der{end + 1} = single_(der);
-      made.after{end + 1} = single_(net.params(p).value);
+      made.after{end + 1} = afterwards(net.params(p).value, opts);
     end
     parity.steps(step) = made;
   end
@@ -222,6 +237,11 @@ function [value, state] = moved(value, state, der, rate, decay, moments, parity,
   delta = state;
   if opts.nesterovUpdate, delta = opts.momentum * state - grad ; end
   value = value + rate * delta;
+end
+
+function value = afterwards(value, opts)
+  % What a parameter is after an update; nothing where none was made.
+  if opts.steps == 0, value = [] ; else, value = single_(value) ; end
 end
 
 function version = release()

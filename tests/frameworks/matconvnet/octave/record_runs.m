@@ -36,4 +36,9 @@ function record_runs(folder)
   dag.addLayer('loss', 'dagnn.Loss', struct('loss', 'softmaxlog', 'ignoreAverage', false, 'opts', {{}}), ...
                {'p', 'label'}, {'objective'}, {}, {});
   parity_record(dag, {'input', x, 'label', y}, fullfile(folder, 'dag.mat'), 'learningRate', 0.05, 'steps', 2);
+
+  drop = struct('type', 'dropout', 'name', 'drop', 'rate', 0.25);
+  net.layers = [net.layers(1:3), {drop}, net.layers(4:end)];
+  parity_record(net, {x, y}, fullfile(folder, 'simple_dropout.mat'), 'steps', 2);
+  parity_record(net, {x, y}, fullfile(folder, 'simple_still.mat'), 'steps', 0);
 end
