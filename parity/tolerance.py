@@ -43,6 +43,9 @@ _SQUARABLE = (1e-15, 1e15)
 _WIDE = 1024
 """Entries of a row along which numpy is fast."""
 
+_BLOCK = 1 << 18
+"""Entries that are looked at in one go: they stay in the processor's cache, and a large tensor needs no second one."""
+
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -94,26 +97,43 @@ def distance(actual: Array, expected: Array) -> Distance:
     if np.array_equal(rows_a[:64], rows_e[:64], equal_nan=True) and np.array_equal(rows_a, rows_e):
         return Distance(0.0, 0.0, 0.0, zero, zero)
     scale = rms(rows_e)
-    with np.errstate(all="ignore"):
-        gap = np.subtract(rows_a, rows_e)
-        np.abs(gap, out=gap)
-        top = _largest(gap)
-        if not np.isfinite(top).all():
-            same = (rows_a == rows_e) | (np.isnan(rows_a) & np.isnan(rows_e))
-            gap = np.where(same, gap.dtype.type(0), gap)
-            top = _largest(gap)
-            if not np.isfinite(top).all():
-                return Distance(math.inf, math.inf, scale, zero + math.inf, zero + math.inf, finite=False)
-        peak = float(top.max(initial=0.0))
-        if peak == 0:
-            return Distance(0.0, 0.0, scale, zero, zero)
-        unit = 1.0
-        if not _SQUARABLE[0] < peak < _SQUARABLE[1]:
-            unit = peak
-            gap /= gap.dtype.type(unit)
-        squares = _squares(gap)
-    channel = unit * np.sqrt(squares / max(1, gap.shape[0]))
+    top, squares = _gaps(rows_a, rows_e)
+    if not np.isfinite(top).all():
+        return Distance(math.inf, math.inf, scale, zero + math.inf, zero + math.inf, finite=False)
+    peak, unit = float(top.max(initial=0.0)), 1.0
+    if peak == 0:
+        return Distance(0.0, 0.0, scale, zero, zero)
+    if not _SQUARABLE[0] < peak < _SQUARABLE[1]:
+        unit = peak
+        _, squares = _gaps(rows_a, rows_e, unit)
+    channel = unit * np.sqrt(squares / max(1, len(rows_e)))
     return Distance(peak, float(np.sqrt(np.mean(channel**2))), scale, channel, top)
+
+
+def _gaps(rows_a: Array, rows_e: Array, unit: float = 1.0) -> tuple[Array, Array]:
+    """Per channel the largest difference, and the sum of the squares of all of them in this unit.
+
+    Equal infinities and two NaN are no difference; any other makes the largest one infinite or NaN.
+    """
+    count, channels = rows_e.shape
+    top, squares = np.zeros(channels), np.zeros(channels)
+    step = max(1, _BLOCK // max(1, channels))
+    room = np.empty((min(step, count), channels), np.result_type(rows_a, rows_e))
+    with np.errstate(all="ignore"):
+        for start in range(0, count, step):
+            mine, theirs = rows_a[start : start + step], rows_e[start : start + step]
+            gap = room[: len(mine)]
+            np.subtract(mine, theirs, out=gap)
+            np.abs(gap, out=gap)
+            largest = _largest(gap)
+            if not np.isfinite(largest).all():
+                gap[(mine == theirs) | (np.isnan(mine) & np.isnan(theirs))] = 0
+                largest = _largest(gap)
+            np.maximum(top, largest, out=top)
+            if unit != 1.0:
+                gap /= gap.dtype.type(unit)
+            squares += _squares(gap)
+    return top, squares
 
 
 def _rows(value: Array) -> Array:
@@ -183,9 +203,8 @@ def forward_floor(kind: Kind, inputs: Sequence[Array], params: Mapping[str, Arra
     """
     own = channel_rms(expected)
     if isinstance(kind, Conv | Dense) and "kernel" in params and inputs:
-        kernel = params["kernel"].astype(np.float64)
-        size = math.prod(kernel.shape[:-1])
-        norm = np.sqrt((kernel.reshape(-1, kernel.shape[-1]) ** 2).sum(axis=0))
+        size = math.prod(params["kernel"].shape[:-1])
+        norm = channel_rms(params["kernel"]) * math.sqrt(size)
         if norm.shape == own.shape:
             return ROUNDOFF * (_sum_of(size) * rms(inputs[0]) * norm + 2 * own)
     floor = ROUNDOFF * 4 * own
@@ -200,7 +219,7 @@ def gradient_floor(kind: Kind, upstream: Array | None, params: Mapping[str, Arra
     """What rounding alone may do to the gradient with respect to a layer's input, per channel of that input."""
     own = channel_rms(expected)
     if isinstance(kind, Conv | Dense) and "kernel" in params and upstream is not None:
-        kernel = params["kernel"].astype(np.float64)
+        kernel = params["kernel"]
         # `h w c m` of a depthwise convolution: every input channel has outputs of its own.
         depthwise = kernel.shape[-2] == own.size
         groups = 1 if depthwise else getattr(kind, "groups", 1)
@@ -208,8 +227,10 @@ def gradient_floor(kind: Kind, upstream: Array | None, params: Mapping[str, Arra
         if outputs % groups:
             return ROUNDOFF * 4 * own
         terms = math.prod(kernel.shape[:-2]) * outputs / groups
-        moved = np.moveaxis(kernel, -2, -1).reshape(*kernel.shape[:-2], groups, -1, depth)
-        norm = np.sqrt((moved**2).sum(axis=(*range(kernel.ndim - 2), -2))).reshape(-1)
+        if not _SQUARABLE[0] < max(kernel.max(initial=0.0), -kernel.min(initial=0.0)) < _SQUARABLE[1]:
+            kernel = kernel.astype(np.float64)
+        parts = kernel.reshape(-1, depth, groups, outputs // groups)
+        norm = np.sqrt(np.einsum("sdgo,sdgo->gd", parts, parts)).reshape(-1)
         if norm.shape == own.shape:
             return ROUNDOFF * (_sum_of(terms) * rms(upstream) * norm + 2 * own)
     return ROUNDOFF * (16 if isinstance(kind, BatchNorm) else 4) * own

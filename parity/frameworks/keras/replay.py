@@ -101,7 +101,7 @@ class Replay:
         losses = {node.layer.output for node in task.nodes if node.step == "loss"}
         with backend.precision(precision), self._layers(task, params) as (layers, variables):
             fed = {
-                name: backend.constant(np.asarray(value, self.graph.whole.get(name, task.dtype)))
+                name: backend.lent(np.asarray(value, self.graph.whole.get(name, task.dtype)))
                 for name, value in feeds.items()
             }
 
@@ -120,7 +120,7 @@ class Replay:
             seeds = dict.fromkeys(losses)
             for name, value in (upstream or {}).items():
                 if name in made.objectives:
-                    seeds[name] = backend.constant(np.asarray(value), backend.dtype(made.objectives[name]))
+                    seeds[name] = backend.lent(np.asarray(value), backend.dtype(made.objectives[name]))
             found = Replayed(made.objectives | made.other["whole"], statistics=made.other["statistics"])
             for node in task.nodes:
                 if node.step == "loss":
@@ -156,15 +156,16 @@ class Replay:
         places = {node.record.place.path: node.record.place for node in task.nodes if node.record is not None}
         owned = {pid: v for pid, v in self.graph.variables.items() if self.graph.owners[pid] in places}
         layers = {path: place.item for path, place in places.items()}
+        params = {pid: self._as_held(owned[pid], value) for pid, value in params.items() if pid in owned}
+        params = {pid: value for pid, value in params.items() if not self.backend.holds(owned[pid], value)}
         trained = {id(v) for pid, v in owned.items() if self.graph.network.params[pid].trainable}
-        overridden = {id(v) for pid, v in owned.items() if pid in params}
+        overridden = {id(owned[pid]) for pid in params}
         with contextlib.ExitStack() as stack:
             state = [v for item in layers.values() if self.engine.is_layer(item) for v in self.engine.state(item)]
             moved = [v for v in state if id(v) not in trained or id(v) in overridden]
             stack.enter_context(self.backend.untouched(moved))
             for pid, value in params.items():
-                if pid in owned:
-                    owned[pid].assign(np.asarray(value, np.float32).reshape(tuple(owned[pid].shape)))
+                owned[pid].assign(value)
             if task.precision == 32:
                 yield layers, owned
                 return
@@ -181,6 +182,12 @@ class Replay:
                         target.assign(np.asarray(value, np.float64).reshape(tuple(target.shape)))
                         renamed[pid] = target
             yield doubles, renamed
+
+    @staticmethod
+    def _as_held(variable: Any, value: np.ndarray) -> np.ndarray:
+        """A parameter in the shape that its variable has, and in its type, but for those below float32."""
+        wanted = np.float64 if "float64" in str(variable.dtype) else np.float32
+        return np.asarray(value, wanted).reshape(tuple(variable.shape))
 
     def _double(self, place: Place, nodes: Sequence[Node]) -> Any:
         """A float64 copy of a layer, made once."""
@@ -239,7 +246,7 @@ class Replay:
         if record.place.own and record.place.type in DROPOUTS and training and layer.rate:
             if node.layer.name not in task.masks:
                 raise ValueError(f"{node.layer.name} needs a mask to be run alone in train mode")
-            mask = backend.constant(np.asarray(task.masks[node.layer.name]), backend.dtype(inputs[0]))
+            mask = backend.lent(np.asarray(task.masks[node.layer.name]), backend.dtype(inputs[0]))
             return {node.layer.output: inputs[0] * (mask * (1.0 / (1.0 - layer.rate)))}
         kwargs = {key: value for key, value in record.kwargs.items() if key != "training"}
         if training is not None:

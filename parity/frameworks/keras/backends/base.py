@@ -66,6 +66,10 @@ class Backend(ABC):
     def constant(self, value: Any, dtype: str | None = None) -> Any:
         """A tensor of these values (a number, an array or a tensor); without `dtype` in the array's own type."""
 
+    def lent(self, value: np.ndarray, dtype: str | None = None) -> Any:
+        """As `constant`, but of memory that nobody writes to while the tensor is used: it need not be copied."""
+        return self.constant(value, dtype)
+
     @abstractmethod
     def numpy(self, tensor: Any) -> np.ndarray:
         """A tensor's values, without a copy where the backend allows it: not to be written to."""
@@ -112,6 +116,11 @@ class Backend(ABC):
     def snapshot(self, variable: Any) -> Any:
         """A variable's present value, which later assignments leave as it is."""
         return np.array(variable.numpy())
+
+    def holds(self, variable: Any, value: np.ndarray) -> bool:
+        """Whether a variable's present values are these, in its own type."""
+        present = self.numpy(self.raw(variable))
+        return present.dtype == value.dtype and np.array_equal(present, value)
 
     @contextlib.contextmanager
     def untouched(self, variables: Sequence[Any]) -> Iterator[None]:

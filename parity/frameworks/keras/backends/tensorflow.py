@@ -12,6 +12,13 @@ from parity.frameworks.keras.backends.base import Backend, Gradients, Made, Watc
 __all__ = ["TensorFlow", "make"]
 
 
+_ALIGNED = 64
+"""Bytes at whose multiples tensorflow's kernels take a tensor to begin (Eigen's EIGEN_MAX_ALIGN_BYTES)."""
+
+_WORTHWHILE = 1 << 16
+"""Bytes below which a copy costs nothing."""
+
+
 class TensorFlow(Backend):
     """Both Kerases on tensorflow."""
 
@@ -27,6 +34,14 @@ class TensorFlow(Backend):
         if self.tf.is_tensor(value):
             return value if dtype is None else self.tf.cast(value, dtype)
         return self.tf.constant(np.asarray(value), dtype)
+
+    def lent(self, value: np.ndarray, dtype: str | None = None) -> Any:
+        """The array's own memory, where its kernels can read it as it lies; `tf.constant` copies it twice."""
+        wanted = dtype is None or value.dtype.name == dtype
+        aligned = value.flags.c_contiguous and value.flags.writeable and value.ctypes.data % _ALIGNED == 0
+        if value.nbytes < _WORTHWHILE or not (wanted and aligned and value.dtype.kind == "f"):
+            return self.constant(value, dtype)
+        return self.tf.experimental.dlpack.from_dlpack(value.__dlpack__())
 
     def numpy(self, tensor: Any) -> np.ndarray:
         """A view of an eager tensor's buffer; snapshots are arrays already."""
@@ -58,6 +73,11 @@ class TensorFlow(Backend):
     def raw(self, variable: Any) -> Any:
         """Keras 3 wraps a `tf.Variable`, Keras 2 is one (whose `value` is a method)."""
         return variable if callable(getattr(variable, "value", None)) else variable.value
+
+    def holds(self, variable: Any, value: np.ndarray) -> bool:
+        """Seen in the variable's own memory, which `Variable.numpy` copies."""
+        present = self.numpy(self.raw(variable).value())
+        return present.dtype == value.dtype and np.array_equal(present, value)
 
     def ones_like(self, tensor: Any) -> Any:
         """`tf.ones_like`."""
