@@ -64,7 +64,7 @@ def value(text: str, kind: Kind, name: str) -> Any:
     elif not isinstance(given, type(like)):
         raise BadUsage(f"set: {name} is {like!r}, and cannot be {text!r}")
     least, choices = _LEAST.get(name), _CHOICES.get(name)
-    numbers = given if isinstance(given, tuple) else (given,)
+    numbers: tuple[Any, ...] = given if isinstance(given, tuple) else (given,)
     if least is not None and min(numbers) < least:
         raise BadUsage(f"set: {name} is at least {least}, not {text}")
     if choices is not None and given not in choices:
