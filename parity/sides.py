@@ -16,6 +16,7 @@ from parity.batch import Batch
 from parity.case import Data
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import Side, data_inputs, inputs_for, matched_inputs, targets_for
+from parity.interrupts import heeded
 from parity.joined import joined
 from parity.network import Network, Shape
 from parity.opening import framework_of, lift
@@ -74,6 +75,7 @@ class Opening:
     ref_version: str = ""
 
 
+@heeded()  # this is where frameworks are imported
 def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: int, mode: str) -> Sides:
     """Both runners, and the batch as each takes it.
 
@@ -139,6 +141,7 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
     return Sides(ref_runner, keras_runner, data, given, tuple(dict.fromkeys(notes)))
 
 
+@heeded()
 def open_one(
     given: Any, key: str, batch: Batch | None, how: Opening, seed: int, mode: str
 ) -> tuple[Runner, Mapping[str, np.ndarray], Targets | None, Batch, tuple[str, ...]]:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "parity"
 
 ORDER = (
-    ("errors", "digits", "axes", "network", "recipe", "changes", "report", "runner", "npz"),
+    ("errors", "interrupts", "digits", "axes", "network", "recipe", "changes", "report", "runner", "npz"),
     ("layers", "optimizers", "wording"),
     ("frameworks", "opening"),
     (

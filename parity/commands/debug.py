@@ -42,9 +42,11 @@ def debug(
             raise BadUsage(f"--commands {commands}: cannot be read ({error})") from None
     from parity.debugger.commands import Commands, run_script
     from parity.debugger.stepper import Stepper
+    from parity.interrupts import heeded
 
-    stepper = Stepper.open(**options)
-    made = Commands(stepper, session)
+    with heeded():
+        stepper = Stepper.open(**options)
+        made = Commands(stepper, session)
     code = 0
     if screen:
         from parity.debugger.app import DebuggerApp

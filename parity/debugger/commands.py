@@ -19,6 +19,7 @@ from parity.debugger.stepper import Arrival, Stepper
 from parity.debugger.stops import Stop
 from parity.debugger.written import field_names
 from parity.errors import BadUsage, ParityError
+from parity.interrupts import heeded
 from parity.reports.output import check_target, show, write
 
 __all__ = ["COMMANDS", "Command", "Commands", "run_script"]
@@ -329,7 +330,8 @@ def run_script(
             continue
         show(Text(f"> {text}", "bold"), stream)
         try:
-            made = commands.run(text)
+            with heeded():
+                made = commands.run(text)
         except ParityError as problem:
             if not typed:
                 raise BadUsage(f"{source}, line {number}: {problem}") from None
