@@ -88,7 +88,7 @@ class Nowhere:
     def put(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
-    tensor = sample = info = put
+    tensor = sample = info = settle = put
 
 
 def run_recorded(options: argparse.Namespace) -> dict[str, Any]:

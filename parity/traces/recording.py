@@ -37,6 +37,10 @@ class Sink(Protocol):
         """Keep a tensor's values at the sampled places."""
         ...
 
+    def settle(self) -> None:
+        """Be done with what was given so far: it may change from now on."""
+        ...
+
     def info(self, held: Mapping[str, Any], network: Any, recipe: Any) -> None:
         """Keep the facts."""
         ...
@@ -109,6 +113,7 @@ def record_run(
             done += 2
             seen.outputs, seen.output_grads = {}, {}
         if trained:
+            sink.settle()
             runner.update(grads, statistics)
             for name, value in runner.params().items():
                 sink.put(f"weights/{step}", name, value)
@@ -226,6 +231,7 @@ def _isolated(
             )
         except (NotImplementedError, KeyError, ValueError):
             continue  # a layer that cannot be run alone has nothing to record
+        sink.settle()  # the layer before: no more than two wait in memory
         for tensor, value in local.input_grads.items():
             sink.tensor(f"isolated/{_one(layer.name)}/input_grads", tensor, value, tensors)
         for key, value in local.param_grads.items():

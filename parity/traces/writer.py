@@ -124,6 +124,9 @@ class TraceWriter:
     Every array goes out in chunks of a mebibyte: bytes shuffled, then deflated without a search for repetitions other
     than runs, which weights and activations hardly have, and without coding bytes that would not get much shorter; any
     reader of HDF5 reads them. No more than a few chunks are copied at a time.
+
+    What is given is written in its order while whoever gave it goes on: nobody may write to it before `settle`, or
+    before the writer is left.
     """
 
     def __init__(self, file: Any) -> None:
@@ -131,12 +134,29 @@ class TraceWriter:
         self._arrays = 0
         self._spare: list[_Packed] = []
         self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+        self._line = ThreadPoolExecutor(max_workers=1)
+        self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> TraceWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.settle()
+        finally:
+            self._line.shutdown(cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)
+
+    def settle(self) -> None:
+        """Wait until all that was given is written; raises what went wrong with it."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def _soon(self, act: Callable[..., None], *given: Any, **named: Any) -> None:
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft().result()
+        self._waiting.append(self._line.submit(act, *given, **named))
 
     def put(self, group: str, name: str, value: Any, **attributes: Any) -> None:
         """Write an array.
@@ -147,6 +167,9 @@ class TraceWriter:
             value: the array, whole.
             **attributes: of the dataset.
         """
+        self._soon(self._put, group, name, value, **attributes)
+
+    def _put(self, group: str, name: str, value: Any, **attributes: Any) -> None:
         array = np.asarray(value)
         if array.dtype == bool:
             array = array.astype(np.uint8)
@@ -171,11 +194,14 @@ class TraceWriter:
         if keep == "all":
             self.put(group, name, array)
             return
-        sketch = Sketch.of(array)
-        shape = np.asarray(array.shape, np.int64)
-        self.put(f"sketches/{group}", name, sketch.table(), shape=shape, strange=sketch.strange, flat=sketch.flat)
+        self._soon(self._sketch, group, name, array)
         if keep == "sample":
             self.sample(group, name, array)
+
+    def _sketch(self, group: str, name: str, array: Array) -> None:
+        sketch = Sketch.of(array)
+        shape = np.asarray(array.shape, np.int64)
+        self._put(f"sketches/{group}", name, sketch.table(), shape=shape, strange=sketch.strange, flat=sketch.flat)
 
     def sample(self, group: str, name: str, value: Array) -> None:
         """Write a tensor's values at the sampled places, and no more of it."""
@@ -197,6 +223,7 @@ class TraceWriter:
         }  # fmt: skip
         text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         self.put("", "info", np.frombuffer(text, np.uint8))
+        self.settle()
         self.file.attrs["format"] = FORMAT
 
     def _keep(self, array: Array) -> int:

@@ -130,6 +130,35 @@ def test_arrays_are_kept_bit_for_bit(tmp_path, shape, kind):
             assert np.prod(chunk_shape(shape)) <= 1 << 18
 
 
+def test_arrays_may_change_once_the_writer_has_settled(tmp_path):
+    """It writes while whoever gave them goes on; what it is given later comes behind."""
+    values = [np.full((40, 1000, 30), n, np.float32) for n in range(6)]
+    with writing(tmp_path / "t.h5", "-o", "0") as writer:
+        for n, value in enumerate(values):
+            writer.tensor("step1/outputs", str(n), value, ("all", "sample")[n % 2])
+        writer.settle()
+        for value in values:
+            value[:] = -1
+        writer.info(facts(), empty(), Recipe())
+    with h5py.File(tmp_path / "t.h5") as file:
+        assert [float(np.unique(file[f"step1/outputs/{n}"][()]).item()) for n in range(6)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_cannot_be_written_stops_the_run(tmp_path):
+    """The writer says so where it is asked whether it is done, and the file is not left."""
+    with pytest.raises(ValueError, match="name already exists"):
+        _written_twice(tmp_path / "t.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def _written_twice(path):
+    with writing(path, "-o", "0") as writer:
+        for _ in range(2):
+            writer.put("weights/0", "w", np.zeros(3))
+        writer.settle()
+        pytest.fail("it went on")
+
+
 def facts(**changes):
     base = {"mode": "eval", "seed": 0, "steps": 0, "tensors": "all", "engine": {}, "source": {}}
     return base | {"passes": [{"loss": None, "losses": {}, "penalty": 0.0}]} | changes
