@@ -17,7 +17,7 @@ from parity.case import Comparison
 from parity.network import Layer, Network
 from parity.report import Probe
 
-__all__ = ["TENSOR", "Added", "added", "added_probes", "added_value"]
+__all__ = ["TENSOR", "Added", "added", "added_gradient", "added_probes", "added_value"]
 
 TENSOR = "activity"
 """The tensor of a probe of them."""
@@ -75,6 +75,19 @@ def added_value(layers: Sequence[Layer], made: np.ndarray) -> float | None:
         here += float(config.get("l2") or 0) * float(np.square(value).sum())
         total += here / (len(value) if layer.activity.get("mean") else 1)
     return total
+
+
+def added_gradient(layers: Sequence[Layer], made: np.ndarray) -> np.ndarray | None:
+    """The derivative of `added_value` with respect to the output; None where that has no value."""
+    total = np.zeros(made.shape, np.float64)
+    for layer in layers:
+        config = layer.activity.get("config") or {}
+        if not set(config) <= {"l1", "l2"}:
+            return None
+        value = np.asarray(made, np.float64)
+        here = float(config.get("l1") or 0) * np.sign(value) + 2 * float(config.get("l2") or 0) * value
+        total += here / (len(value) if layer.activity.get("mean") else 1)
+    return total.astype(made.dtype)
 
 
 def added_probes(run: Comparison) -> list[Probe]:

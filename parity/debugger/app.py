@@ -196,8 +196,9 @@ class DebuggerApp(App[int]):
         known = set(look.names)
         state = self.stepper.state()
         compared = [p.tensor for p in state.probes if p.tensor in known] if state else []
-        first = look.default if compared else ""
-        return list(dict.fromkeys([*([first] if first else []), *compared, *(look.names if compared else ())]))
+        shows = bool(compared) or self.stepper.stop.adds
+        first = look.default if shows else ""
+        return list(dict.fromkeys([*([first] if first else []), *compared, *(look.names if shows else ())]))
 
     @property
     def tensor(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from parity.activity import added_probes
 from parity.case import Comparison
 from parity.debugger.nodes import Blocked
 from parity.debugger.played import RecordedPair
@@ -140,7 +141,9 @@ class Known:
         before = [*self._fixed]
         before += [p for at in range(stop.index) if self.stops[at].pair for p in self._states[at].probes]
         try:
-            if stop.phase == "update":
+            if stop.adds:
+                probes = [probe for probe in added_probes(self.comparison) if probe.layer == stop.layer]
+            elif stop.phase == "update":
                 probes = self.training.probes(stop.step, stop.layer, before)
             else:
                 probes = self.training.scene(stop.step).judge(stop.pair, stop.phase, before)

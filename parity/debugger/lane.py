@@ -7,15 +7,19 @@ from functools import cached_property
 
 import numpy as np
 
+from parity.activity import added_gradient
 from parity.debugger.nodes import Blocked, Node, Seen
 from parity.errors import ParityError
 from parity.layers import Dropout
-from parity.network import Network
+from parity.network import Layer, Network
 from parity.runner import Local, Pass, Runner, Targets
 
 __all__ = ["Lane"]
 
 Array = np.ndarray
+
+_ACTIVITY = ""
+"""Among the nodes that make a tensor's gradient: the activity regularizers of the layer that makes it."""
 
 _FAULTS = (ParityError, NotImplementedError, ValueError, KeyError, RuntimeError, TypeError)
 """What a runner raises for layers that it cannot run alone."""
@@ -65,6 +69,10 @@ class Lane:
         self._flows: dict[str, dict[str, Array]] = {}
         self._backed: dict[str, Local] = {}
         self._added: tuple[list[Array], Array | None] = ([], None)
+        self._adding: dict[str, list[Layer]] = {}
+        for layer in runner.network.layers if mode == "train" and labels is not None else ():
+            if layer.activity:
+                self._adding.setdefault(layer.output, []).append(layer)
         self._places = {node.name: i for i, node in enumerate(self.nodes)}
         self._makers = {tensor: node for node in self.nodes for tensor in node.outputs}
         self._readers: dict[str, list[Node]] = {}
@@ -263,7 +271,7 @@ class Lane:
 
     def sole(self, tensor: str) -> bool:
         """Whether one node alone reads a tensor, so that what it makes of its gradient is the whole of it."""
-        return len(self._readers.get(tensor, ())) == 1
+        return len(self._readers.get(tensor, ())) == 1 and tensor not in self._adding
 
     def closed(self, node_name: str, output: str) -> bool:
         """Whether nobody reads any tensor that a node makes but this one."""
@@ -288,7 +296,10 @@ class Lane:
         if tensor in self._put_gradients:
             return self._put_gradients[tensor]
         parts = self._flows.get(tensor, {})
-        ordered = [parts[name] for name in sorted(parts, key=lambda n: self._places[n])]
+        if tensor in self._adding and _ACTIVITY not in parts:
+            parts = self._flows.setdefault(tensor, {})
+            parts[_ACTIVITY] = self._of_activity(tensor)
+        ordered = [parts[name] for name in sorted(parts, key=lambda n: self._places.get(n, -1))]
         if len(ordered) < 2:
             return ordered[0] if ordered else None
         added, total = self._added  # it is asked for several times in a row
@@ -296,6 +307,14 @@ class Lane:
             total = sum(ordered[1:], ordered[0])
             self._added = (ordered, total)
         return total
+
+    def _of_activity(self, tensor: str) -> Array:
+        """The gradient of what activity regularizers add to the loss for a tensor, which reads it like a node."""
+        made = added_gradient(self._adding[tensor], self.value(tensor))
+        if made is None:
+            words = ", ".join(str(layer.activity.get("class_name")) for layer in self._adding[tensor])
+            raise Blocked(f"the gradient of what {words} adds to the loss for {tensor} is not known")
+        return made
 
     def _back(self, node: Node) -> None:
         """One node's backward run, from the gradients of what it makes."""
@@ -324,7 +343,9 @@ class Lane:
             # The last reader to run backward carries the whole of the gradient.
             if tensor in whole.output_grads and self._readers[tensor][0] is node:
                 self._flows[tensor] = {}
-                local.input_grads[tensor] = whole.output_grads[tensor]
+                gradient = whole.output_grads[tensor]
+                own = self._of_activity(tensor) if tensor in self._adding else None
+                local.input_grads[tensor] = gradient if own is None else gradient - own
         return local
 
     # ---- experiments

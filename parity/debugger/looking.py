@@ -79,9 +79,9 @@ class Look:
         if pair is None:
             return ("x",) if self.stop.phase == "input" else ()
         named = self._stepper.comparison.named[pair.ref.name]
-        made = [p.tensor for p in (self._state_probes() or ())]
+        made = [p.tensor for p in (self._state_probes() or ()) if not self.stop.adds]
         inputs = [f"input{n if n > 1 else ''}" for n in range(1, len(self._inputs("ref")) + 1)]
-        output = [] if self.stop.phase == "loss" else ["output"]
+        output = [] if self.stop.phase == "loss" and not self.stop.adds else ["output"]
         grads = [*named.sources, *named.gradients] if self.stop.phase == "backward" else []
         roles = [self._role_name(link) for link in self._links()]
         slots = [f"{self._role_name(link)}.{slot}" for link in self._links() for slot in self._slots_of(link)]

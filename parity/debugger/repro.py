@@ -72,7 +72,13 @@ def _chosen(stepper: Stepper) -> Stop:
 
     def born(stop: Stop) -> bool:
         state = stepper.state(stop.index)
-        return stop.pair is not None and stop.phase in _RUNS and state is not None and state.status == "born"
+        return (
+            stop.pair is not None
+            and not stop.adds
+            and stop.phase in _RUNS
+            and state is not None
+            and state.status == "born"
+        )
 
     here = stepper.stop
     if born(here):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from parity.activity import added
+from parity.align import Pair
 from parity.comparison import begun
 from parity.debugger.breakpoints import Breakpoint
 from parity.debugger.experiments import Experiments
@@ -173,7 +175,8 @@ class Stepper(Known):
         backward = self.mode == "train" and self.comparison.alignment.has_loss
         recorded = any(hasattr(side, "recording") or hasattr(side, "trace") for side in (ref, keras))
         self.training = Training(self.comparison, slots, self._how)
-        self._stop_at(self.steps, backward=backward, recorded=recorded)
+        adding = [each.pair for each in added(self.comparison)] if backward else []
+        self._stop_at(self.steps, backward=backward, recorded=recorded, adding=adding)
 
     def _play(self, pair: RecordedPair) -> None:
         """The start of two recorded runs, which are played back."""
@@ -182,10 +185,12 @@ class Stepper(Known):
         backward = self.mode == "train" and pair.steps > 0
         self._stop_at(min(self.steps, pair.steps) if backward else 1, backward=backward, recorded=True)
 
-    def _stop_at(self, steps: int, *, backward: bool, recorded: bool) -> None:
+    def _stop_at(self, steps: int, *, backward: bool, recorded: bool, adding: Sequence[Pair] = ()) -> None:
         """Every stop anew, and the first of them judged."""
         self._fixed = tuple(self.comparison.probes)
-        self.stops = stops_of(self.comparison.alignment, self._fixed, steps=steps, backward=backward, recorded=recorded)
+        self.stops = stops_of(
+            self.comparison.alignment, self._fixed, steps=steps, backward=backward, recorded=recorded, adding=adding
+        )
         self._states.clear()
         self.position, self.inside = 0, ()
         self._judge_through(0)

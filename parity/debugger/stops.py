@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from parity.align import Alignment, Pair
 from parity.layers import Loss
@@ -25,6 +25,7 @@ class Stop:
         pair: whose tensors are compared; None in the phases in which nothing runs.
         group: the submodels that the Keras layer stands in, from the outermost on.
         fixed: what is compared in the phases in which nothing runs.
+        adds: whether what is compared is what each side adds to the loss for the pair's output.
     """
 
     index: int
@@ -35,6 +36,7 @@ class Stop:
     pair: Pair | None = None
     group: tuple[str, ...] = ()
     fixed: tuple[Probe, ...] = field(default=(), repr=False)
+    adds: bool = False
 
     @property
     def words(self) -> str:
@@ -44,11 +46,18 @@ class Stop:
         name = self.layer or f"Keras {self.keras_layer}"
         partner = f" (Keras {self.keras_layer})" if self.layer and self.keras_layer not in ("", self.layer) else ""
         step = f", step {self.step}" if self.step > 1 or self.phase == "update" else ""
-        return f"{self.phase} of {name}{partner}{step}"
+        what = f"what is added to the {self.phase} for" if self.adds else f"{self.phase} of"
+        return f"{what} {name}{partner}{step}"
 
 
 def stops_of(
-    alignment: Alignment, fixed: Sequence[Probe], *, steps: int, backward: bool, recorded: bool = False
+    alignment: Alignment,
+    fixed: Sequence[Probe],
+    *,
+    steps: int,
+    backward: bool,
+    recorded: bool = False,
+    adding: Sequence[Pair] = (),
 ) -> tuple[Stop, ...]:
     """Every stop in order: the start, what differs in structure and weights, then each training step.
 
@@ -58,6 +67,7 @@ def stops_of(
         steps: training steps.
         backward: False stops behind the loss of the first step.
         recorded: whether a side only plays back what was recorded: of its later steps there are the updates alone.
+        adding: the pairs for whose output a side adds something to the loss.
     """
     made: list[Stop] = []
 
@@ -83,6 +93,9 @@ def stops_of(
                 add("forward", step, pair)
             for pair in losses:
                 add("loss", step, pair)
+            for pair in adding if step == 1 else ():  # it is a law of the two networks, the same in every step
+                add("loss", step, pair)
+                made[-1] = replace(made[-1], adds=True)
             if backward:
                 for pair in reversed(alignment.pairs):
                     add("backward", step, pair)

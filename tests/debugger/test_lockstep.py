@@ -44,6 +44,34 @@ def leaky(folder):
     return simple(folder, layers, nested=True, edits={"relu1": {"leak": 0.2}})
 
 
+def costly(law=None):
+    """A small Keras model whose first layer's output costs something, and whose second always does."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            layers.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, name="first", activity_regularizer=law),
+            layers.ReLU(name="relu"),
+            layers.Conv2D(4, 3, name="second", activity_regularizer=keras.regularizers.L1(1e-3)),
+            layers.Flatten(name="flat"),
+            layers.Dense(4, name="logits"),
+        ]
+    )
+    model.compile(optimizer="sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def costs(ref, port):
+    """Two such models, each with its L2 for the first layer's output (0 for none)."""
+    import keras
+
+    made = [costly(keras.regularizers.L2(law) if law else None) for law in (ref, port)]
+    return (*made, twins.batch(size=(8, 8, 3), n=4))
+
+
 @pytest.fixture(scope="module")
 def leaky_steps(leaky):
     """A stepper over two steps of it, without experiments whenever a test ends."""
@@ -71,6 +99,8 @@ CASES = {
         {"weights": "own", "steps": 1},
         ("weights", "conv1"),
     ),
+    "an output that costs more": (lambda _: costs(1e-2, 2e-2), {"steps": 2}, ("loss", "first")),
+    "an output that costs the same": (lambda _: costs(1e-2, 1e-2), {"steps": 2}, None),
     "a clean net with dropout and batch normalisation": (
         lambda folder: simple(folder, twins.normalised()),
         {"steps": 2},
@@ -178,6 +208,20 @@ def test_submodels_are_one_step_unless_one_goes_into_them(leaky):
     stepper.goto(8)
     with pytest.raises(BadUsage, match="into"):
         stepper.into()
+
+
+def test_what_an_output_costs_is_a_stop_of_its_own():
+    stepper = Stepper.open(*costs(0, 1e-2), steps=1)
+    arrival = stepper.resume()
+    assert arrival.stop.words == "what is added to the loss for first"
+    assert [(p.tensor, p.status) for p in arrival.state.probes] == [("activity", "born")]
+    assert "loss-kind" in [f.cause for f in stepper.experiments.rules()]
+    assert stepper.look().tensor("output", "keras").shape == (4, 6, 6, 4)
+    with pytest.raises(BadUsage, match="put: there is nothing to put in"):
+        stepper.experiments.put("ref")
+    stepper.experiments.fix("loss-kind")
+    stepper.goto(len(stepper.stops) - 1)
+    assert stepper.verdict == "match"
 
 
 def test_what_optimizers_hold_can_be_looked_at(leaky):
