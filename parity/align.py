@@ -20,7 +20,7 @@ from parity.errors import BadUsage, CannotCompare
 from parity.feeds import data_inputs, matched_inputs
 from parity.layers import Loss, Merge, Softmax
 from parity.layers.endings import apart_on_both, is_softmax_loss
-from parity.matching import follow, given_names, is_linear, likeness, pairing, stands_in, with_neighbours
+from parity.matching import follow, given_names, is_linear, likeness, pairing, stands_in, with_neighbours, yielding
 from parity.network import Network
 from parity.units import Unit, units
 
@@ -233,6 +233,7 @@ def align(
         score = with_neighbours(score, left, right)
         names = given_names(left, ref), given_names(right, keras)
         score = anchored(score, left, right, matched_inputs(data_inputs(ref), data_inputs(keras)), names)
+        left, score = yielding(left, right, score)
         right, score = follow(left, right, score)
     for i, j in forced.indices(left, right):
         score[i, :] = -np.inf

@@ -4,6 +4,7 @@ The ancestry of a unit is condensed into one number, made of what it is and of t
 (Weisfeiler and Leman's refinement along the edges of a graph without cycles); its descent likewise, from the end. Where
 two graphs differ in a few places, the ancestries agree above the first of them and the descents below the last, so that
 few units are left to be paired by their likeness alone, and a block that occurs twenty times is not taken for its twin.
+Further rounds do the same from the pairs of the rounds before, so that what lies between two such places is found too.
 """
 
 from __future__ import annotations
@@ -42,16 +43,25 @@ def anchored(
     """
     graphs = _Graph.of(left, {tensor: tensor for tensor in inputs.values()}), _Graph.of(right, inputs)
     chosen = _Chosen(score, graphs, names)
-    for rough in (False, True):
-        word = _outline if rough else portrait
-        above = [graph.hashes(word, up=True) for graph in graphs]
-        below = [graph.hashes(word, up=False) for graph in graphs]
-        below_slots = [graph.hashes(word, up=False, slots=True) for graph in graphs]
-        both = [list(zip(a, b, strict=True)) for a, b in zip(above, below, strict=True)]
-        chosen.pair(both, below_slots, _ONE if rough else _BOTH)
-        bonus = _ROUGH if rough else _ONE
-        chosen.pair(above, below_slots, bonus, alone=True)
-        chosen.pair(below, below_slots, bonus, alone=True)
+    done = -1
+    while done < len(chosen.partner):  # a second round begins at the pairs of the first, and so on
+        done = len(chosen.partner)
+        for rough in (False, True):
+            word = _outline if rough else portrait
+            above, below, below_slots = chosen.hashes(word)
+            both = [list(zip(a, b, strict=True)) for a, b in zip(above, below, strict=True)]
+            chosen.pair(both, below_slots, _ONE if rough else _BOTH)
+            bonus = _ROUGH if rough else _ONE
+            chosen.pair(above, below_slots, bonus, alone=True)
+            chosen.pair(below, below_slots, bonus, alone=True)
+        if done == len(chosen.partner):
+            # A layer written as a class of one's own is known by what stands around it.
+            above, _, below_slots = chosen.hashes(portrait)
+            places = [
+                [(graph.around(k, own, up=True), graph.followers(k)) for k in range(len(graph.units))]
+                for graph, own in zip(graphs, above, strict=True)
+            ]
+            chosen.pair(places, below_slots, _ROUGH, alone=True)
     return chosen.raised()
 
 
@@ -83,22 +93,38 @@ class _Graph:
                     readers[source].append((slot if not isinstance(unit.kind, Merge) else -1, index))
         return cls(units, sources, readers)
 
-    def hashes(self, word: Callable[[Unit], tuple[object, ...]], *, up: bool, slots: bool = False) -> list[int]:
-        """One number for the ancestry (`up`) or the descent of each unit.
+    def hashes(
+        self, word: Callable[[Unit], tuple[object, ...]], known: Mapping[int, int], *, up: bool, slots: bool = False
+    ) -> list[int]:
+        """One number for the ancestry (`up`) or the descent of each unit, as far as the nearest units that are paired.
 
         With `slots`, a descent also says which input of its readers a unit makes.
+
+        Args:
+            word: what a unit is.
+            known: unit that is paired → the number of its pair, which stands for all that lies behind it.
+            up: which way.
+            slots: see above.
         """
         made = [0] * len(self.units)
         order = range(len(self.units)) if up else reversed(range(len(self.units)))
         for index in order:
-            unit = self.units[index]
-            if up:
-                around = [made[s] if isinstance(s, int) else hash(s) for s in self.sources[index]]
-                around = sorted(around) if isinstance(unit.kind, Merge) else around
+            if index in known:
+                made[index] = hash(("pair", known[index]))
             else:
-                around = sorted(hash((slot if slots else -1, made[k])) for slot, k in self.readers[index])
-            made[index] = hash((word(unit), tuple(around)))
+                made[index] = hash((word(self.units[index]), self.around(index, made, up=up, slots=slots)))
         return made
+
+    def around(self, index: int, made: Sequence[int], *, up: bool, slots: bool = False) -> tuple[int, ...]:
+        """The numbers of what a unit reads (`up`), in order where that counts, or of what reads it."""
+        if up:
+            found = [made[s] if isinstance(s, int) else hash(s) for s in self.sources[index]]
+            return tuple(sorted(found) if isinstance(self.units[index].kind, Merge) else found)
+        return tuple(sorted(hash((slot if slots else -1, made[k])) for slot, k in self.readers[index]))
+
+    def followers(self, index: int) -> tuple[int, ...]:
+        """What a unit's readers are."""
+        return tuple(sorted(hash(portrait(self.units[k])) for _, k in self.readers[index]))
 
 
 def portrait(unit: Unit) -> tuple[object, ...]:
@@ -127,6 +153,16 @@ class _Chosen:
     names: tuple[Sequence[str], Sequence[str]]
     partner: dict[int, int] = field(default_factory=dict)
     bonus: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def hashes(self, word: Callable[[Unit], tuple[object, ...]]) -> tuple[list[list[int]], ...]:
+        """Ancestries, descents, and descents with slots, of both sides, from the pairs so far."""
+        known = {i: i for i in self.partner}, {j: i for i, j in self.partner.items()}
+        sides = list(zip(self.graphs, known, strict=True))
+        return (
+            [graph.hashes(word, own, up=True) for graph, own in sides],
+            [graph.hashes(word, own, up=False) for graph, own in sides],
+            [graph.hashes(word, own, up=False, slots=True) for graph, own in sides],
+        )
 
     def pair(
         self,

@@ -27,7 +27,7 @@ from parity.layers import (
 from parity.network import Network
 from parity.units import Unit, same_shape
 
-__all__ = ["follow", "given_names", "is_linear", "likeness", "pairing", "stands_in", "with_neighbours"]
+__all__ = ["follow", "given_names", "is_linear", "likeness", "pairing", "stands_in", "with_neighbours", "yielding"]
 
 _NEVER_OPAQUE = (Loss, Dropout, Concat, Merge, Pad)
 """What a custom layer is not taken for: a loss, or what moves values and does nothing else."""
@@ -196,6 +196,35 @@ def _agreement_after(
             (current[i, j] * (1.0 if slot == other or not ordered else 0.7) for j, other in theirs), default=0.0
         )
     return total / max(len(mine), len(theirs))
+
+
+def yielding(left: Sequence[Unit], right: Sequence[Unit], score: np.ndarray) -> tuple[tuple[Unit, ...], np.ndarray]:
+    """The left side in a topological order that the right side can follow, and the scores in that order.
+
+    A branch that reads the wrong layer stands behind it on the right, and need not on the left: without this the two
+    could not be paired in one order. Units that have one candidate alone say so; where the two sides want the opposite
+    of each other, no order does, and the left side stays as it is.
+    """
+    possible = np.isfinite(score)
+    sure = {int(j): int(i) for i, j in np.argwhere(possible) if possible[i].sum() == 1 == possible[:, j].sum()}
+    made = {u.output: i for i, u in enumerate(left)}
+    waiting = [{made[t] for t in u.inputs if t in made} for u in left]
+    made = {u.output: j for j, u in enumerate(right)}
+    before: list[
+        set[int]
+    ] = []  # of each unit of the right, in its order: the left's units that stand for what it needs
+    for j, unit in enumerate(right):
+        needs = {made[t] for t in unit.inputs if t in made}
+        before.append({i for k in needs for i in ({sure[k]} if k in sure else before[k])})
+        if j in sure:
+            waiting[sure[j]] |= before[j]
+    order: list[int] = []
+    while len(order) < len(left):
+        ready = next((i for i, needs in enumerate(waiting) if i not in order and needs <= set(order)), None)
+        if ready is None:
+            return tuple(left), score
+        order.append(ready)
+    return tuple(left[i] for i in order), score[order]
 
 
 def follow(left: Sequence[Unit], right: Sequence[Unit], score: np.ndarray) -> tuple[tuple[Unit, ...], np.ndarray]:

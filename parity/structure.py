@@ -128,9 +128,11 @@ class _Shapes:
         return same_shape(pair.ref.shape, pair.keras.shape)
 
     def inputs_agree(self, pair: Pair) -> bool:
-        feeds, _ = self.alignment.feeds(pair)
-        for theirs, mine in feeds.items():
-            a, b = self.alignment.ref.shape_of(mine), self.alignment.keras.shape_of(theirs)
+        ref, keras = self.alignment.ref, self.alignment.keras
+        feeds, wired = self.alignment.feeds(pair)
+        read = feeds.items() if wired else zip(keras.data(pair.keras.inputs), ref.data(pair.ref.inputs), strict=False)
+        for theirs, mine in read:
+            a, b = ref.shape_of(mine), keras.shape_of(theirs)
             if a is not None and b is not None and not same_shape(a, b):
                 return False
         return True

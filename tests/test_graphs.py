@@ -108,3 +108,58 @@ def test_numbers_that_each_keras_counts_in_its_own_way_are_no_names():
 
     report = compare(siamese("cropping2d_1", "cropping2d_2"), siamese("cropping2d", "cropping2d_1"), steps=1)
     assert report.verdict == "match", [(p.phase, p.layer, p.status) for p in report.probes if p.status != "match"]
+
+
+def headed(*, own: bool = False, wrong: str = "", heads: str = "ab"):
+    """Two blocks of four branches, behind a layer that may be a class of one's own; a loss after each block.
+
+    Args:
+        own: a pooling near the input is a class of one's own.
+        wrong: what is wrong in the second block: a branch reads another's ("parent"), or pools behind its convolution
+            and not before it ("pool").
+        heads: the order of the outputs, "a" after the first block, "b" at the end.
+    """
+    import keras
+
+    class Own(keras.layers.Layer):
+        def call(self, x):
+            return keras.ops.max_pool(x, 3, 1, "same")
+
+    def conv(x, size, name):
+        return keras.layers.Conv2D(4, size, padding="same", activation="relu", name=name)(x)
+
+    def pool(x, name):
+        return keras.layers.MaxPooling2D(3, 1, "same", name=name)(x)
+
+    keras.utils.set_random_seed(1)
+    given = keras.Input((8, 8, 3))
+    x = conv(given, 3, "stem")
+    x = Own(name="start")(x) if own else pool(x, "start")
+    ends = {}
+    for block, end in enumerate("ab"):
+        fault = wrong if block else ""
+        one, two, last = conv(x, 1, f"a{block}"), conv(x, 1, f"b{block}"), f"d{block}"
+        three = conv(two if fault == "parent" else x, 1, f"c{block}")
+        four = pool(conv(x, 1, last), f"p{block}") if fault == "pool" else conv(pool(x, f"p{block}"), 1, last)
+        two, three = conv(two, 3, f"bb{block}"), conv(three, 5, f"cc{block}")
+        x = keras.layers.Concatenate(name=f"out{block}")([one, two, three, four])
+        ends[end] = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(given, [ends[head] for head in heads])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    shares = {"a": 0.3, "b": 1.0}
+    model.compile(keras.optimizers.SGD(0.05), [loss, loss], loss_weights=[shares[head] for head in heads])
+    return model
+
+
+def test_two_heads_find_their_partners_in_any_order_and_behind_a_layer_of_ones_own():
+    report = compare(headed(), headed(own=True, heads="ba"), steps=1)
+    assert report.verdict == "match", report.first_divergence
+
+
+@pytest.mark.parametrize(("wrong", "layer"), [("parent", "c1"), ("pool", "p1")])
+def test_a_branch_that_is_wired_wrongly_is_one_finding_with_a_fix(wrong, layer):
+    report = compare(headed(), headed(own=True, wrong=wrong, heads="ba"), steps=1)
+    first, findings = report.first_divergence, [f for f in report.findings if f.severity == "divergence"]
+    assert first is not None
+    assert (first.phase, first.layer) == ("structure", layer)
+    assert [(f.cause, f.layer, f.confirmed, f.fix_verified) for f in findings] == [("layer-order", layer, True, True)]

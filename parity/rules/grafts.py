@@ -191,12 +191,32 @@ def moved(run: Comparison, unit: Unit, other: Unit) -> tuple[Change, ...]:
     if len(feeders) != 1 or not feeders[0]:
         return ()
     where, how = _Graft(run, unit).place
+    if any(unit.inputs[0] in each.inputs for each in run.alignment.ref_units if each is not unit):
+        return _between(run, unit, other)
     if how != "before":
         return (Change("rewire", path(run, other), {"behind": where}),)
     made = layer_of(unit.kind)
     if made is None or unit.params:
         return ()
     return (Change("remove", path(run, other)), Change("insert", where, {**made, "before": True}))
+
+
+def _between(run: Comparison, unit: Unit, other: Unit) -> tuple[Change, ...]:
+    """Moves a Keras layer into one of several branches: it and all that read it, on either side, are told what to."""
+    alignment, own = run.alignment, path(run, other)
+    keras = {pair for pair in alignment.pairs if other.output in run.keras.network.data(pair.keras.inputs)}
+    ref = {pair for pair in alignment.pairs if unit.output in run.ref.network.data(pair.ref.inputs)}
+    made: list[Change] = [Change("rewire", own, {"inputs": _Graft(run, unit).feeders})]
+    for pair in alignment.pairs:
+        if pair not in keras | ref:
+            continue
+        where = path(run, pair.keras)
+        read = run.ref.network.data(pair.ref.inputs)
+        inputs = [own if tensor == unit.output else _feeder(run, tensor) for tensor in read]
+        if isinstance(pair.ref.kind, Loss) or not all(inputs) or ":" in where:
+            return ()
+        made.append(Change("rewire", where, {"inputs": inputs}))
+    return () if ":" in own else tuple(made)
 
 
 def reordered(run: Comparison, pair: Pair) -> tuple[Change, ...]:
