@@ -26,6 +26,23 @@ def test_a_distance_is_that_of_each_channel(shape):
         np.testing.assert_allclose(channel_rms(expected), np.sqrt((rows**2).mean(axis=0)), rtol=1e-5)
 
 
+def test_a_large_tensor_is_measured_in_parts_as_a_small_one_is():
+    """In blocks and on several threads; an infinity on both sides is no difference, and neither are sizes past 1e19."""
+    rng = np.random.default_rng(0)
+    expected = rng.standard_normal((301, 70, 60)).astype(np.float32)
+    actual = expected.copy()
+    actual[[3, 150, 300], 5, 7] += np.asarray([0.5, 3, -1], np.float32)
+    expected[200, 0, 1] = actual[200, 0, 1] = np.inf
+    for size in (1, 1e25):
+        found = distance(actual * np.float32(size), expected * np.float32(size))
+        assert found.finite
+        assert found.max_abs == pytest.approx(3 * size, rel=1e-5)
+        assert list(np.flatnonzero(found.channel_max)) == list(np.flatnonzero(found.channel_rms)) == [7]
+        assert found.channel_rms[7] == pytest.approx(size * np.sqrt((0.25 + 9 + 1) / (301 * 70)), rel=1e-5)
+    actual[200, 0, 1] = 1
+    assert not distance(actual, expected).finite
+
+
 @pytest.mark.parametrize("place", [0, 4095, 4099])
 def test_one_value_that_is_no_number_is_seen_wherever_it_is(place):
     expected = np.ones((1025, 4), np.float32)
