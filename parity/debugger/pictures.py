@@ -170,8 +170,11 @@ def terms(found: Terms, width: int = 110) -> Group:
     ]  # fmt: skip
     room = sum(part.cell_len for part in head) + 4 <= width
     lines: list[Any] = [Text("  ").join(head) if room else Text("\n").join(head)]
-    if found.field:
-        lines.append(Text("reads " + " × ".join(f"{a}…{b}" if a != b else f"{a}" for a, b in found.field), "dim"))
+    several = len(found.fields) > 1
+    for nth, field in enumerate(found.fields, start=1):
+        if field:
+            extent = " × ".join(f"{a}…{b}" if a != b else f"{a}" for a, b in field)
+            lines.append(Text(f"reads {extent}" + (f" of input {nth}" if several else ""), "dim"))
     if found.image_field is not None:
         size, stride, offset = (part for part in found.image_field)
         words = "×".join(f"{s:g}" for s in size)
@@ -181,7 +184,8 @@ def terms(found: Terms, width: int = 110) -> Group:
     rows: list[tuple[str, ...]] = []
     for term in found.terms:
         values = (term.value_ref, term.value_keras, term.slope_ref, term.slope_keras, term.ref, term.keras)
-        rows.append((_index(term.index), *(number(value) for value in values)))
+        place = (f"{term.input}: " if several else "") + _index(term.index)
+        rows.append((place, *(number(value) for value in values)))
     rows.append(("the rest", "", "", "", "", number(found.rest_ref), number(found.rest_keras)))
     columns = ("input", "value (ref)", "value (Keras)", "slope (ref)", "slope (Keras)", "adds (ref)", "adds (Keras)")
     return Group(*lines, _table(columns, rows, width, spare=columns[1:5]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,7 @@ class Term:
         index: in the layer's input, n h w c.
         value_ref, value_keras: what is read there.
         slope_ref, slope_keras: the derivative of the element with respect to it (of a convolution: the weight).
+        input: which of the layer's inputs, from 1.
     """
 
     index: tuple[int, ...]
@@ -39,6 +41,7 @@ class Term:
     value_keras: float
     slope_ref: float
     slope_keras: float
+    input: int = 1
 
     @property
     def ref(self) -> float:
@@ -58,7 +61,7 @@ class Terms:
     Attributes:
         index: of the element.
         ref, keras: both sides' values.
-        field: first and last index of the input along each axis, over both sides.
+        fields: of each of the layer's inputs the first and last index that is read along each axis, on either side.
         image_field: (size, stride, offset) of its receptive field on the network's input, along each spatial axis, as
             MatConvNet counts them; None where nobody can say.
         terms: the inputs whose shares differ most, the worst first.
@@ -68,7 +71,7 @@ class Terms:
     index: tuple[int, ...]
     ref: float
     keras: float
-    field: tuple[tuple[int, int], ...]
+    fields: tuple[tuple[tuple[int, int], ...], ...]
     image_field: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None
     terms: tuple[Term, ...]
     rest_ref: float
@@ -90,53 +93,96 @@ def terms_of(stepper: Stepper, stop: Stop, index: tuple[int, ...], count: int) -
     if isinstance(pair.ref.kind, Loss):
         raise BadUsage(f"terms: {stop.layer} is a loss, one number for the whole batch; go to a layer before it")
     scene.ready()
+    wiring = stepper.comparison.named[pair.ref.name].wiring
+    turned = {source: tensor for tensor, source in reversed(list(wiring.items()))}
     try:
         output = scene.ref.value(pair.ref.output)
         if len(index) != output.ndim or any(not 0 <= i < n for i, n in zip(index, output.shape, strict=True)):
             shape = "×".join(map(str, output.shape))
             raise BadUsage(f"the output of {stop.layer} is {shape}; {list(index)} is no index of it")
-        mine, x_ref = _slopes(scene.ref, pair.ref, index, output.shape)
-        theirs, x_keras = _slopes(scene.keras, pair.keras, index, output.shape)
+        mine = _slopes(scene.ref, pair.ref, index, output.shape)
+        theirs = _slopes(scene.keras, pair.keras, index, output.shape)
         actual = shaped(scene.keras.value(pair.keras.output), output.shape)
     except (Blocked, NotImplementedError, ValueError, RuntimeError) as problem:
         raise BadUsage(f"{stop.layer}: {' '.join(str(problem).split())}") from None
-    same = theirs.shape == mine.shape or theirs.size == mine.size
-    theirs, x_keras = (v.reshape(mine.shape) if same else np.zeros_like(mine) for v in (theirs, x_keras))
-    products = (mine.astype(np.float64) * x_ref, theirs.astype(np.float64) * x_keras)
-    gap = np.abs(products[0] - products[1]).ravel()
-    touched = (mine != 0) | (theirs != 0)
-    places = np.argwhere(touched)
-    field = tuple((int(a), int(b)) for a, b in zip(places.min(0), places.max(0), strict=True)) if len(places) else ()
-    size = np.maximum(np.abs(products[0]), np.abs(products[1])).ravel()
-    ordered = sorted(np.flatnonzero(touched.ravel()), key=lambda i: (-gap[i], -size[i]))[:count]
-    terms = tuple(
-        Term(
-            tuple(int(i) for i in np.unravel_index(place, mine.shape)),
-            *(float(v.ravel()[place]) for v in (x_ref, x_keras, mine, theirs)),
-        )
-        for place in ordered
-    )
+    reads = [
+        _Read.of(number, mine[tensor], theirs.get(turned.get(tensor, ""))) for number, tensor in enumerate(mine, 1)
+    ]
+    found = sorted((term for read in reads for term in read.strongest(count)), key=_order)
     value, other = float(output[index]), float("nan") if actual is None else float(actual[index])
     reach = receptive_fields(stepper.comparison.ref.network).get(pair.ref.output)
     return Terms(
         index,
         value,
         other,
-        field,
+        tuple(read.field for read in reads),
         None if reach is None else (tuple(reach.size), tuple(reach.stride), tuple(reach.offset)),
-        terms,
-        value - float(products[0].sum()),
-        other - float(products[1].sum()),
+        tuple(found[:count]),
+        value - sum(float(read.products[0].sum()) for read in reads),
+        other - sum(float(read.products[1].sum()) for read in reads),
     )
 
 
-def _slopes(lane: Lane, unit: Unit, index: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """The derivative of one element with respect to the unit's first input, and that input, for its image alone."""
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """One input of the layer: what both sides read there, and the element's derivatives with respect to it."""
+
+    number: int
+    values: tuple[Array, Array]
+    slopes: tuple[Array, Array]
+
+    @classmethod
+    def of(cls, number: int, mine: tuple[Array, Array], theirs: tuple[Array, Array] | None) -> _Read:
+        """Of each side (slope, value); what Keras has in another size, or not at all, adds nothing."""
+        shape = mine[0].shape
+        if theirs is None or any(part.size != mine[0].size for part in theirs):
+            theirs = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        (mine_slope, mine_value), (slope, value) = mine, (part.reshape(shape) for part in theirs)
+        return cls(number, (mine_value, value), (mine_slope, slope))
+
+    @cached_property
+    def products(self) -> tuple[Array, Array]:
+        """What each entry adds on both sides."""
+        mine, theirs = (slope.astype(np.float64) * value for slope, value in zip(self.slopes, self.values, strict=True))
+        return mine, theirs
+
+    @cached_property
+    def touched(self) -> Array:
+        """Where either side reads at all."""
+        return (self.slopes[0] != 0) | (self.slopes[1] != 0)
+
+    @property
+    def field(self) -> tuple[tuple[int, int], ...]:
+        """The first and last index that is read, along each axis; () where nothing is."""
+        places = np.argwhere(self.touched)
+        ends = zip(places.min(0), places.max(0), strict=True) if len(places) else ()
+        return tuple((int(first), int(last)) for first, last in ends)
+
+    def strongest(self, count: int) -> list[Term]:
+        """The entries whose shares differ most, and of equal ones those that add most."""
+        mine, theirs = (side.ravel() for side in self.products)
+        places = np.flatnonzero(self.touched.ravel())
+        gap, size = np.abs(mine - theirs)[places], np.maximum(np.abs(mine), np.abs(theirs))[places]
+        made: list[Term] = []
+        for place in places[np.lexsort((-size, -gap))][:count]:
+            index = tuple(int(i) for i in np.unravel_index(place, self.touched.shape))
+            made.append(Term(index, *(float(v[index]) for v in (*self.values, *self.slopes)), input=self.number))
+        return made
+
+
+def _order(term: Term) -> tuple[float, float]:
+    return -abs(term.ref - term.keras), -max(abs(term.ref), abs(term.keras))
+
+
+def _slopes(lane: Lane, unit: Unit, index: tuple[int, ...], shape: tuple[int, ...]) -> dict[str, tuple[Array, Array]]:
+    """Input of the unit → the derivatives of one element with respect to it, and what it holds."""
     node = lane.node(unit.name)
     own = lane.value(unit.output)
     upstream = np.zeros(shape, np.float32)
     upstream[index] = 1.0
     local = lane.isolate(node, {unit.output: upstream.reshape(own.shape)})
-    tensor = lane.network.data(unit.inputs)[0]
-    value = lane.value(tensor)
-    return local.input_grads.get(tensor, np.zeros_like(value)), value
+    made: dict[str, tuple[Array, Array]] = {}
+    for tensor in dict.fromkeys(lane.network.data(unit.inputs)):
+        value = lane.value(tensor)
+        made[tensor] = local.input_grads.get(tensor, np.zeros_like(value)), value
+    return made

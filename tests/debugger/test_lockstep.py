@@ -224,6 +224,53 @@ def test_what_an_output_costs_is_a_stop_of_its_own():
     assert stepper.verdict == "match"
 
 
+def test_what_made_an_element_adds_up_on_both_sides(leaky_steps):
+    """Inputs times weights and the bias; of a pooling and of a rectifier the inputs alone."""
+    stepper, rng = leaky_steps, np.random.default_rng(0)
+    for stop in stepper.stops:
+        if stop.phase != "forward" or stop.step > 1:
+            continue
+        stepper.goto(stop.index)
+        look = stepper.look()
+        shape = look.tensor("output", "ref").shape
+        for _ in range(3):
+            at = tuple(int(rng.integers(extent)) for extent in shape)
+            terms = look.terms(at, count=10_000)
+            for side in ("ref", "keras"):
+                own = look.tensor("bias", side)[at[-1]] if "bias" in look.names else 0.0
+                total = sum(getattr(term, side) for term in terms.terms) + own
+                assert total == pytest.approx(look.tensor("output", side)[at], rel=1e-4, abs=1e-5), (stop.words, side)
+
+
+def test_the_terms_of_a_convolution_are_its_inputs_and_filters(leaky_steps):
+    leaky_steps.run_to("conv2 forward")
+    look = leaky_steps.look()
+    x, kernel = look.tensor("input", "ref"), look.tensor("kernel", "ref")
+    terms = look.terms((2, 0, 3, 5), count=10_000)  # two rows and two columns of padding before, the second group
+    assert terms.fields == (((2, 2), (0, 0), (1, 3), (3, 5)),)
+    assert len(terms.terms) == 1 * 3 * 3
+    for term in terms.terms:
+        _, row, column, channel = term.index
+        assert term.value_ref == x[term.index]
+        assert term.slope_ref == pytest.approx(kernel[row + 2, column - 1, channel - 3, 5])
+    assert [abs(t.ref - t.keras) for t in terms.terms] == sorted(abs(t.ref - t.keras) for t in terms.terms)[::-1]
+
+
+def test_terms_of_a_sum_are_of_all_its_inputs(folder):
+    dag = twins_dag.resnet(3)
+    path = twins_dag.save(folder / "summed.mat", dag)
+    stepper = Stepper.open(path, twins_dag.twin(dag), twins_dag.batch(dag), steps=1)
+    stepper.goto(next(s.index for s in stepper.stops if s.pair and s.pair.ref.kind.name == "Merge"))
+    look = stepper.look()
+    at = (1, 1, 2, 0)
+    terms = look.terms(at)
+    assert sorted((term.input, term.index, term.slope_keras) for term in terms.terms) == [(1, at, 1), (2, at, 1)]
+    for term in terms.terms:
+        name = "input" if term.input == 1 else "input2"
+        assert (term.value_ref, term.value_keras) == tuple(look.tensor(name, side)[at] for side in ("ref", "keras"))
+    assert terms.ref == pytest.approx(sum(term.ref for term in terms.terms))
+
+
 def test_what_optimizers_hold_can_be_looked_at(leaky):
     stepper = Stepper.open(*leaky, steps=2)
     stepper.run_to("classifier update")

@@ -151,9 +151,11 @@ def test_a_session_is_taken_up(stepper, tmp_path):
 
 def test_terms_of_a_convolution_add_up(stepper):
     stepper.run_to("conv2 forward")
-    terms = stepper.look().terms((0, 3, 3, 1), count=10_000)
-    total = sum(term.ref for term in terms.terms) + terms.rest_ref
-    assert total == pytest.approx(terms.ref, rel=1e-5)
+    look = stepper.look()
+    terms = look.terms((0, 3, 3, 1), count=10_000)
+    for side in ("ref", "keras"):
+        total = sum(getattr(term, side) for term in terms.terms) + look.tensor("bias", side)[1]
+        assert total == pytest.approx(look.tensor("output", side)[0, 3, 3, 1], rel=1e-5)
 
 
 def test_the_reproducer_runs_without_parity(stepper, tmp_path):
