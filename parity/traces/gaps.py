@@ -10,7 +10,7 @@ import numpy as np
 
 from parity.stretches import Size, Tensor, joined, measure, stretches
 from parity.tolerance import ROUNDOFF, Distance, distance
-from parity.traces.held import Held
+from parity.traces.held import Held, told
 
 __all__ = ["Measured", "against", "gap"]
 
@@ -102,12 +102,15 @@ def _single(floor: Held | Array | None) -> Array:
 def _window(floor: Held | Array, columns: slice) -> Array:
     """Of some channels, or the one number of all."""
     if isinstance(floor, np.ndarray):
-        return floor[columns] if floor.ndim else floor
-    return np.asarray(floor.span(columns.start, columns.stop), np.float64)
+        return told(floor[columns] if floor.ndim else floor)
+    return told(np.asarray(floor.span(columns.start, columns.stop), np.float64))
 
 
 def _by_what_was_kept(actual: Held, expected: Held) -> tuple[Distance | None, str]:
-    apart = actual.sketch().distance(expected.sketch())
+    sketches = actual.sketch(), expected.sketch()
+    if any(np.isnan(sums).any() for sketch in sketches for sums in (sketch.squares, sketch.signed)):
+        return None, "its statistics are no numbers"
+    apart = sketches[0].distance(sketches[1])
     if expected.shape[-1:] != actual.shape[-1:]:  # rows and channels of the one are not those of the other
         if math.isnan(apart.rms):
             return None, "only statistics were kept, of tensors of other shapes"

@@ -15,7 +15,7 @@ from parity.traces.sketch import Sketch, places
 if TYPE_CHECKING:
     from parity.traces.reader import Trace
 
-__all__ = ["Held", "sound"]
+__all__ = ["Held", "sound", "told"]
 
 Array = np.ndarray
 
@@ -129,13 +129,20 @@ def _boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[tuple[slic
 
 
 def sound(found: Any, name: str) -> None:
-    """Raise ValueError where a dataset is none, holds no numbers, or claims more of them than the file can hold."""
+    """Raise ValueError where a dataset is none, holds no numbers, not its own, or more than the file can hold."""
     if found is None:
         return
     if not hasattr(found, "dtype"):
         raise ValueError(f"{name} is a folder")
     if found.dtype.kind not in "biuf":
         raise ValueError(f"{name} holds {found.dtype}, not numbers")
+    if found.is_virtual or found.external:
+        raise ValueError(f"{name} lies in another file")
     # Deflate makes a thousandth of its input at best.
     if found.nbytes > 4096 + 1100 * found.id.get_storage_size():
         raise ValueError(f"{name} claims {found.nbytes:,} bytes, which the file does not hold")
+
+
+def told(floor: Array) -> Array:
+    """A floor as far as it says something: no distance is above one that is infinite, or no number."""
+    return np.where(np.isfinite(floor), floor, 0.0)

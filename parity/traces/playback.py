@@ -10,6 +10,7 @@ import numpy as np
 
 from parity.batch import Batch
 from parity.errors import CannotCompare
+from parity.layers import Dropout
 from parity.network import Network
 from parity.runner import Labels, Local, Pass, Runner
 from parity.traces.format import escaped
@@ -38,6 +39,18 @@ def network_of(trace: Trace) -> Network:
     network, values = trace.network, trace.weights(0)
     params = {key: replace(p, value=values.get(key)) for key, p in network.params.items()}
     return replace(network, params=params)
+
+
+def _drawing(network: Network, trace: Trace) -> Network:
+    """The network, with a remark at every dropout of which nobody recorded what it kept."""
+    kept = trace.names("step1/masks")
+    layers = tuple(
+        replace(layer, remarks=(*layer.remarks, "random, without a mask"))
+        if isinstance(layer.kind, Dropout) and layer.kind.rate and trace.mode == "train" and layer.name not in kept
+        else layer
+        for layer in network
+    )
+    return replace(network, layers=layers)
 
 
 def batch_of(trace: Trace) -> Batch:
@@ -73,7 +86,7 @@ class TraceRunner:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.network: Network = network_of(trace)
+        self.network: Network = _drawing(network_of(trace), trace)
         self.recipe = trace.recipe
         self.remarks = [f"{trace.path} was recorded by parity {trace.header.parity}; nothing of it was run again."]
         self._step = 0

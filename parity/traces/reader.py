@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -18,10 +17,11 @@ from parity.network import Network
 from parity.recipe import Recipe
 from parity.runner import Pass, Targets
 from parity.traces.codec import decoded
+from parity.traces.folders import Lazy, Unread
 from parity.traces.format import TENSORS, Header, check, escaped, header, unescaped
-from parity.traces.held import Held, sound
+from parity.traces.held import Held, sound, told
 
-__all__ = ["Few", "First", "Lazy", "Trace", "Unread"]
+__all__ = ["Trace"]
 
 Array = np.ndarray
 
@@ -46,84 +46,6 @@ _CACHE = 1 << 22
 _MOST_STEPS = 10_000
 _JSON = 1 << 28
 """Bytes of facts at most; the network of a thousand layers takes one mebibyte."""
-
-
-class _Folder(Mapping[str, Any]):
-    """The names of one folder of a trace."""
-
-    def __init__(self, trace: Trace, group: str) -> None:
-        self.trace, self.group = trace, group
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.trace.names(self.group))
-
-    def __len__(self) -> int:
-        return len(self.trace.names(self.group))
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.trace.names(self.group)
-
-    def held(self, name: str) -> Held:
-        """What the folder holds of a name; raises KeyError if nothing."""
-        found = self.trace.held(self.group, name)
-        if found is None:
-            raise KeyError(name)
-        return found
-
-
-class Lazy(_Folder):
-    """Name → array of one folder of a trace, read when it is asked for."""
-
-    def __getitem__(self, name: str) -> Array:
-        return self.held(name).value()
-
-
-class Unread(_Folder):
-    """Name → what one folder of a trace holds of it, to be read stretch by stretch."""
-
-    def __getitem__(self, name: str) -> Held:
-        return self.held(name)
-
-
-class Few(Lazy):
-    """The arrays of one folder that have so many elements at most: as if it did not hold the others."""
-
-    def __init__(self, trace: Trace, group: str, most: int) -> None:
-        super().__init__(trace, group)
-        self.most = most
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name in super().__iter__() if name in self)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) and math.prod(self.held(str(name)).shape) <= self.most
-
-    def __getitem__(self, name: str) -> Array:
-        if name not in self:
-            raise KeyError(name)
-        return super().__getitem__(name)
-
-
-class First(Lazy):
-    """The first images of the arrays of one folder, as many as have so many elements; or the top of the first one."""
-
-    def __init__(self, trace: Trace, group: str, most: int) -> None:
-        super().__init__(trace, group)
-        self.most = most
-
-    def __getitem__(self, name: str) -> Array:
-        held = self.held(name)
-        if math.prod(held.shape) <= self.most:
-            return held.value()
-        each, line = (max(1, math.prod(held.shape[n:])) for n in (1, 2))
-        if each > self.most:
-            count = max(1, self.most // line)
-            return held.span(0, count * line).reshape(1, count, *held.shape[2:])
-        count = self.most // each
-        return held.span(0, count * each).reshape(count, *held.shape[1:])
 
 
 class Trace:
@@ -214,7 +136,7 @@ class Trace:
         """Name → place in the file, of all that one folder holds (`step1/outputs`, `weights/0`)."""
         if group not in self._names:
             with self.reading():
-                keys = [*self._file.get(group, ()), *self._file.get(f"sketches/{group}", ())]
+                keys = [*self._keys(group), *self._keys(f"sketches/{group}")]
             self._names[group] = {unescaped(key): key for key in dict.fromkeys(keys)}
         return self._names[group]
 
@@ -266,7 +188,7 @@ class Trace:
             name: of the tensor; `losses` of group `outputs` are scalars.
         """
         found = self.floor_held(group, name)
-        return None if found is None else np.asarray(found.value(), np.float64)
+        return None if found is None else told(np.asarray(found.value(), np.float64))
 
     def floor_held(self, group: str, name: str) -> Held | None:
         """What `floor` gives, not read yet."""
@@ -331,8 +253,28 @@ class Trace:
         words = " ".join(str(error).split())[:160] or type(error).__name__
         return BadFile(self.path, f"is a damaged trace ({words})", _AGAIN)
 
+    def _keys(self, place: str) -> Iterator[str]:
+        """The names in one folder; raises ValueError at a link, which leads out of what the digest vouches for."""
+        at = self._file
+        for part in place.split("/"):
+            if self._linked(at, part) is None:
+                return
+            at = at[part]
+        for key in at:
+            self._linked(at, key)
+            yield key
+
+    def _linked(self, at: Any, name: str) -> Any:
+        import h5py
+
+        link = at.get(name, getlink=True)
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{name} is a link")
+        return link
+
     def _facts(self) -> dict[str, Any]:
         with self.reading():
+            self._linked(self._file, "info")
             data = self._file["info"]
             if data.size > _JSON or data.dtype != np.uint8:
                 raise ValueError("its facts are no text")
@@ -379,6 +321,8 @@ class Trace:
             return found
 
     def _load(self, number: int) -> Any:
+        if str(number) not in self._keys("arrays"):
+            raise ValueError(f"arrays/{number} is not there")
         data = self._file[f"arrays/{number}"]
         sound(data, f"arrays/{number}")
         return data if data.nbytes > (1 << 20) else data[()]

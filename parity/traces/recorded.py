@@ -18,7 +18,8 @@ from parity.runner import Targets
 from parity.stretches import Tensor, same
 from parity.structure import compare_inputs, compare_labels, compare_structure, compare_weights
 from parity.tensors import named
-from parity.traces.reader import Few, First, Trace
+from parity.traces.folders import Few, First
+from parity.traces.reader import Trace
 from parity.transfer import Link, links
 
 __all__ = ["READ", "Laid", "Recorded", "begun_traces"]

@@ -218,6 +218,16 @@ def test_dropout_that_kept_other_values_is_no_divergence(pairs, folder):
     assert "bn1" not in lost
 
 
+def test_a_dropout_of_which_nobody_recorded_what_it_kept_is_unverified(pairs, folder):
+    _, keras = pairs("normalised")
+    _without(keras, folder / "maskless.h5", "step1/masks")
+    report = compare((folder / "maskless.h5", twins.twin(NETS["normalised"]())), verify=False)
+    assert report.verdict == "unverified"
+    drop = next(p for p in report.probes if (p.phase, p.layer) == ("forward", "drop"))
+    assert drop.note.startswith("draws random numbers and leaves no mask")
+    assert not [p for p in report.probes if p.status == "born"]
+
+
 @pytest.mark.parametrize("rate", [0.3, 0.5])
 def test_a_model_drops_what_its_recording_dropped(pairs, rate):
     _, keras = pairs("normalised")
@@ -285,6 +295,11 @@ def test_a_run_recorded_in_matlab_has_floors_against_a_trace():
 
 def _without(source, target, *groups):
     """A copy of a trace that lacks some of what it held."""
+    _edited(source, target, lambda file: [file.pop(group) for group in groups])
+
+
+def _edited(source, target, edit):
+    """A copy of a trace, sealed after something was done to it."""
     import h5py
 
     from parity.traces.format import BLOCK, seal
@@ -292,9 +307,51 @@ def _without(source, target, *groups):
     with h5py.File(source) as old, h5py.File(target, "w", userblock_size=BLOCK) as new:
         for name in old:
             old.copy(name, new)
-        for group in groups:
-            del new[group]
+        edit(new)
     seal(target, "0.0.0")
+    return target
+
+
+@pytest.mark.parametrize("floor", [np.nan, np.inf])
+def test_nothing_passes_below_a_floor_that_is_no_number(pairs, folder, floor):
+    def spoilt(file):
+        for kind in file["floors"].values():
+            for one in kind.values():
+                one[...] = floor
+
+    faulty = pairs("plain", edits={"relu1": {"leak": 0.1001}})
+    report = compare([_edited(path, folder / f"spoilt{n}.h5", spoilt) for n, path in enumerate(faulty)])
+    assert (report.verdict, report.first_divergence.layer) == ("diverged", "relu1")
+
+
+def test_statistics_that_are_no_numbers_say_nothing(pairs, folder):
+    def spoilt(file):
+        file["sketches/step1/outputs/relu1"][...] = np.nan
+
+    ref, keras = pairs("plain", tensors="stats")
+    report = compare((_edited(ref, folder / "nan.h5", spoilt), keras))
+    assert report.verdict == "unverified"
+    notes = {(p.phase, p.layer): p.note for p in report.probes if p.status == "unverified"}
+    assert notes == {("forward", "relu1"): "its statistics are no numbers"}
+
+
+@pytest.mark.parametrize("kind", ["SoftLink", "ExternalLink", "raw"])
+def test_what_lies_in_another_file_is_not_vouched_for(pairs, folder, kind):
+    import h5py
+
+    place = "step1/outputs/relu1"
+
+    def led_out(file):
+        shape, group = file[place].shape, file["step1/outputs"]
+        del file[place]
+        if kind == "raw":
+            group.create_dataset("relu1", shape, "f4", external=[(str(folder / "raw"), 0, h5py.h5f.UNLIMITED)])
+        else:
+            group["relu1"] = h5py.SoftLink("/weights") if kind == "SoftLink" else h5py.ExternalLink(str(ref), place)
+
+    ref, keras = pairs("plain")
+    with pytest.raises(parity.ParityError, match=r"is a damaged trace \(.*(is a link|lies in another file)"):
+        compare((_edited(ref, folder / f"{kind}.h5", led_out), keras))
 
 
 def test_traces_compare_without_a_framework_and_alike_every_time(pairs, folder):
