@@ -205,6 +205,8 @@ def _check_recorded(
         return
     batch = side.recorded[0]
     own, held = inputs_for(batch, side.side, side.inputs, partners, channels_first=side.channels_first), told(batch)
+    if labels is not None and held is None:
+        raise CannotCompare(f"{side.path}: was recorded without labels; leave --batch out, or record it again")
     other = labels is not None and held is not None and not labels.same(held)
     if other or any(not np.array_equal(feeds[name], own[name]) for name in feeds):
         raise CannotCompare(f"{side.path}: was recorded on another batch; leave --batch out, or record it again")

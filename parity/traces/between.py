@@ -121,6 +121,8 @@ def _remarks(mine: Trace, theirs: Trace, steps: int) -> list[str]:
     if kept:
         what = "statistics" if "stats" in kept else "a sample and statistics"
         made.append(f"Tensors were compared by {what}: that is what a trace keeps of them.")
+    if steps and any(trace.network.losses and not trace.steps for trace in (mine, theirs)):
+        made.append("No labels were recorded: loss, backward and update could not be compared.")
     if 0 < min(mine.steps, theirs.steps) < steps:
         made.append(f"{min(mine.steps, theirs.steps)} updates were recorded on both sides, and so many compared.")
     made += [str(n) for trace in (mine, theirs) for n in trace.info.get("notes", [])]

@@ -134,6 +134,8 @@ def _check_batch(trace: Trace, side: Side, batch: Batch, other: Network, partner
     """Raise CannotCompare where a side was recorded on another batch than this."""
     feeds = inputs_for(batch, side, data_inputs(trace.network), partners, channels_first=True)
     labels, told = targets_for(batch, side, trace.network, other)[0], trace.labels
+    if labels is not None and told is None:
+        raise CannotCompare(f"{trace.path}: was recorded without labels; leave --batch out, or record it again")
     alike = labels is None or told is None or labels.same(told)
     for name, held in trace.unread("inputs").items():
         if not alike or name not in feeds or feeds[name].shape != held.shape or not same(feeds[name], held):

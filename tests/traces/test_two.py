@@ -250,6 +250,17 @@ def test_other_labels_than_were_recorded_are_refused_in_any_way_of_comparing(pai
             compare(sides, batch=other)
 
 
+def test_a_run_that_was_recorded_without_labels_is_compared_so_far_and_says_so(pairs, folder):
+    given, model = twins.batch(n=6), twins.twin(NETS["plain"]())
+    ref = parity.record(folder / "bare.h5", ref=folder / "plain.mat", batch={"x": given["x"]})
+    for keras in (model, pairs("plain")[1]):
+        report = compare((ref, keras), verify=False)
+        assert "backward" not in {p.phase for p in report.probes}
+        assert any("loss, backward and update could not be compared" in note for note in report.notes)
+        with pytest.raises(parity.CannotCompare, match="was recorded without labels"):
+            compare((ref, keras), batch=given)
+
+
 def test_a_tensor_that_one_trace_lacks_is_unverified(pairs, folder):
     ref, keras = pairs("plain")
     thin = folder / "thin.h5"
