@@ -152,6 +152,8 @@ class DebuggerApp(App[int]):
         """Shows where one stands."""
         self.query_one("#stops").focus()
         self.query_one(Prompt).display = False
+        for remark in self.commands.remarks:
+            self.query_one(Log).add(Text(remark))
         self.refresh_all()
 
     def refresh_all(self) -> None:

@@ -83,6 +83,7 @@ class Commands:
     Attributes:
         finished: whether `quit` was given.
         passed: told of every stop that a long command passes.
+        remarks: what is not as it was when the session was saved.
 
     Raises:
         BadFile: the session's file exists and is none, or one of other files.
@@ -92,9 +93,10 @@ class Commands:
         self.stepper, self.session = stepper, session
         self.finished = False
         self.passed: Callable[[Stop], None] | None = None
+        self.remarks: list[str] = []
         if session is not None:
             check_target(session, "--session")
-            restore(stepper, session)
+            self.remarks = restore(stepper, session)
 
     # ---- lines
 
@@ -324,6 +326,8 @@ def run_script(
     Raises:
         BadUsage: a line that cannot be carried out, named by file and number.
     """
+    for remark in commands.remarks:
+        show(Text(remark), stream)
     for number, line in enumerate(lines, start=1):
         text = line.strip()
         if not text or text.startswith("#"):

@@ -42,49 +42,79 @@ def save(stepper: Stepper, path: Path) -> None:
 _SIDES = {"ref": "reference", "keras": "Keras model", "batch": "batch"}
 
 
-def restore(stepper: Stepper, path: Path) -> bool:
+def restore(stepper: Stepper, path: Path) -> list[str]:
     """Take up a session where its file left it; what lies before that place is run.
 
+    Of a session whose files have changed since, what still has its layer is taken up.
+
     Returns:
-        Whether there was one: a file that does not exist is a session that begins.
+        What is not as it was, a sentence each. Nothing where there is no such file: that is a session that begins.
 
     Raises:
-        BadFile: it is no session, it is damaged, or it is one of other files.
+        BadFile: it is no session, it is damaged, or it is one of other files, of whose layers there are none here.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return False
+        return []
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(str(path), f"cannot be read as a session ({error})", "name another file") from None
     try:
         held = json.loads(text)
         if not isinstance(held, dict) or held.get("schema") != SCHEMA:
             raise ValueError("its schema is not " + SCHEMA)
-        _take_up(stepper, path, held)
+        return _take_up(stepper, path, held)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"is no session of the debugger, or damaged ({' '.join(str(error).split())})"
         raise BadFile(str(path), problem, "name another file, or remove it to begin anew") from None
-    return True
 
 
-def _take_up(stepper: Stepper, path: Path, held: Mapping[str, Any]) -> None:
+def _take_up(stepper: Stepper, path: Path, held: Mapping[str, Any]) -> list[str]:
     now, then = _files(stepper), dict(held["files"])
-    for side, digest in then.items():
-        if digest and now.get(side) and digest != now[side]:
-            raise BadFile(str(path), f"is a session of another {_SIDES[side]}", "remove it, or name another file")
-    try:
-        stepper.breakpoints = [Breakpoint.from_dict(item) for item in held["breakpoints"]]
-        for item in held["experiments"]:
-            words, step = item["where"]
-            stepper.experiments.repeat(str(item["command"]), (str(words), int(step)))
-    except ParityError as error:
-        raise BadFile(str(path), f"cannot be taken up: {error}", "remove it to begin anew") from None
+    changed = [_SIDES[side] for side, digest in then.items() if digest and now.get(side) and digest != now[side]]
+    breakpoints = [Breakpoint.from_dict(item) for item in held["breakpoints"]]
+    experiments = [(str(e["command"]), (str(e["where"][0]), int(e["where"][1]))) for e in held["experiments"]]
     place = held["position"]
-    keys = ("phase", "layer", "keras_layer", "step")
-    here = [s.index for s in stepper.stops if all(getattr(s, key) == place[key] for key in keys)]
+    names = [str(place["layer"] or place["keras_layer"])]
+    names += [item.layer for item in breakpoints] + [where.partition(" ")[0] for _, (where, _) in experiments]
+    named = [name for name in names if name]
+    if changed and named and not any(_stops(stepper, name) for name in named):
+        raise BadFile(str(path), f"is a session of another {changed[0]}", "remove it, or name another file")
+    said = [f"the {what} has changed since this session was saved" for what in changed]
+    for item in breakpoints:
+        if item.layer and not _stops(stepper, item.layer):
+            said.append(f"dropped: breakpoint {item.number} at {item.words}, whose layer is gone")
+        else:
+            stepper.breakpoints.append(item)
+    for command, (where, step) in experiments:
+        if where and not any(stepper.stops[index].step == step for index in _stops(stepper, where)):
+            said.append(f"dropped: {command} at {where}, step {step}: there is no such place")
+            continue
+        try:
+            stepper.experiments.repeat(command, (where, step))
+        except ParityError as error:
+            said.append(f"dropped: {command} at {where}, step {step}: {' '.join(str(error).split())}")
+    here = [s.index for s in stepper.stops if all(getattr(s, key) == place[key] for key in _PLACE)]
+    here = here or _stops(stepper, f"{names[0]} {place['phase']}")
+    if not here:
+        said.append(f"it stood in {place['phase']} at {names[0]}, which is gone; this is the start")
     stepper.goto(here[0] if here else 0)
+    group = stepper.stop.group
     stepper.inside = tuple(str(name) for name in held["inside"])
+    if stepper.inside != group[: len(stepper.inside)]:
+        stepper.inside = ()
+    return said
+
+
+_PLACE = ("phase", "layer", "keras_layer", "step")
+
+
+def _stops(stepper: Stepper, where: str) -> list[int]:
+    """The stops of these words, none of names that are gone."""
+    try:
+        return stepper.find(where)
+    except BadUsage:
+        return []
 
 
 def _files(stepper: Stepper) -> dict[str, str]:

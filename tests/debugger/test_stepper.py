@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,51 @@ def test_a_session_is_taken_up(stepper, tmp_path):
     (tmp_path / "s.json").write_text("{")
     with pytest.raises(BadFile):
         Commands(stepper, tmp_path / "s.json")
+
+
+def changed(path, **values):
+    """The session's file, as if the Keras model had been another one then, with these entries."""
+    held = json.loads(path.read_text(encoding="utf-8"))
+    held["files"]["keras"] = "0" * 64
+    path.write_text(json.dumps({**held, **values}), encoding="utf-8")
+    return path
+
+
+def test_of_a_session_of_a_file_that_changed_what_still_has_its_layer_is_taken_up(stepper, tmp_path):
+    path = tmp_path / "s.json"
+    commands = Commands(stepper, path)
+    for line in ("run conv2", "break conv4", "break conv3 if nan", "put ref"):
+        commands.run(line)
+    points = json.loads(path.read_text(encoding="utf-8"))["breakpoints"]
+    made = [("put ref", "conv2 forward", 1), ("put ref", "gone forward", 1), ("put ref", "conv2 forward", 9)]
+    made += [("set epsilon=1", "conv2 forward", 1)]
+    experiments = [{"command": command, "where": [where, step]} for command, where, step in made]
+    changed(path, breakpoints=[{**points[0], "layer": "gone"}, points[1]], experiments=experiments)
+    stepper.experiments.undo()
+    stepper.breakpoints.clear()
+    stepper.restart()
+    out = io.StringIO()
+    again = Commands(stepper, path)
+    run_script(again, ["status"], "script", out)
+    assert stepper.stop.words == "forward of conv2 (Keras conv2d_2)"
+    assert [b.words for b in stepper.breakpoints] == ["conv3 if nan"]
+    assert [e.command for e in stepper.experiments] == ["put ref"]
+    assert [remark.split(":")[0] for remark in again.remarks] == [
+        "the Keras model has changed since this session was saved", "dropped", "dropped", "dropped", "dropped",
+    ]  # fmt: skip
+    told = " ".join(out.getvalue().split())
+    lost = ["breakpoint 1 at gone, whose layer is gone", "put ref at gone forward, step 1: there is no such place"]
+    lost += ["put ref at conv2 forward, step 9", "set epsilon=1 at conv2 forward, step 1: set: conv2 has no field"]
+    for words in lost:
+        assert words in told
+
+
+def test_a_session_of_another_network_is_refused(stepper, tmp_path):
+    path = tmp_path / "s.json"
+    Commands(stepper, path).run("run conv2")
+    changed(path, position={"phase": "forward", "layer": "stem", "keras_layer": "stem_1", "step": 1})
+    with pytest.raises(BadFile, match="is a session of another Keras model"):
+        Commands(stepper, path)
 
 
 def test_terms_of_a_convolution_add_up(stepper):
