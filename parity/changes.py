@@ -56,7 +56,8 @@ class Change:
             rate: `role` and `factor`; Keras has no argument for it, a custom train step multiplies the gradients.
             trainable: `trainable`.
             input, labels: `code`, an expression of `x` (or `y`) for the script, and what parity does to the batch:
-                `reverse_channels`, `scale`, `offset` (per channel) or `shift` (and `classes`, modulo which).
+                `axes` (to transpose it by), `flip` (axes), `order` (of its rows), `reverse_channels`, `scale`, `offset`
+                (per channel), `table` (old class id → new) or `shift` (and `classes`, modulo which).
     """
 
     action: str

@@ -277,9 +277,9 @@ def prepared(batch: Batch, changes: Sequence[Change]) -> Batch:
 
     Args:
         batch: as both sides were fed.
-        changes: others than these are passed over. `reverse_channels` comes first, then `scale`, then `offset` (each a
-            number, or one per channel); for labels `shift` is added to class ids, modulo `classes` where all of them
-            are in that range, and rolls one-hot rows.
+        changes: others than these are passed over. `axes`, `flip` and `order` come first, then `reverse_channels`,
+            `scale`, and `offset` (each a number, or one per channel); for labels `table` gives each class id another,
+            and `shift` is added, modulo `classes` where all ids are in that range, and rolls one-hot rows.
     """
     arrays = dict(batch.arrays)
     for change in changes:
@@ -303,6 +303,14 @@ def prepared(batch: Batch, changes: Sequence[Change]) -> Batch:
 
 
 def _changed(value: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
+    if "table" in how:
+        return np.asarray(how["table"], value.dtype)[value]
+    if how.get("axes"):
+        value = value.transpose(how["axes"])
+    if "flip" in how:
+        value = np.flip(value, how["flip"])
+    if "order" in how:
+        value = value[how["order"]]
     if "shift" in how:
         step = int(how["shift"])
         hot = value.ndim > 1 and value.shape[-1] > 1 and value.dtype.kind == "f"
@@ -311,6 +319,8 @@ def _changed(value: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
         classes = how.get("classes")
         moved = value + np.asarray(step, value.dtype)
         return moved % classes if classes and value.min() >= 0 and value.max() < classes else moved
+    if not {"scale", "offset", "reverse_channels"} & set(how):
+        return np.ascontiguousarray(value)
     made = value[..., ::-1] if how.get("reverse_channels") else value
     made = made.astype(np.float64) * np.asarray(how.get("scale", 1.0)) + np.asarray(how.get("offset", 0.0))
     return np.ascontiguousarray(made, value.dtype)

@@ -14,6 +14,7 @@ import numpy as np
 from parity.case import Comparison
 from parity.changes import Change
 from parity.report import Finding, Probe
+from parity.rules.arrangements import Arrangement, arrangements, renumbered
 
 __all__ = ["find"]
 
@@ -25,15 +26,18 @@ _SAME = 2e-6
 
 def find(run: Comparison) -> Iterable[Finding]:
     """Findings of the `input` phase."""
+    order: list[int] | None = None
     for probe in run.probes:
         if probe.phase != "input" or probe.status != "born":
             continue
         if probe.tensor == "y":
-            yield from _labels(run, probe)
+            yield from _labels(run, probe, order)
             continue
         for theirs, mine in run.alignment.inputs.items():
             if probe.layer in (mine, "input"):
-                yield from _images(run.data.ref[mine], run.data.keras[theirs], probe)
+                for found in _images(run.data.ref[mine], run.data.keras[theirs], probe):
+                    order = next((c.values["order"] for c in found.changes if "order" in c.values), order)
+                    yield found
                 break
 
 
@@ -41,9 +45,14 @@ def _images(ref: Array, keras: Array, probe: Probe) -> Iterator[Finding]:
     if ref.size != keras.size or ref.shape[0] != keras.shape[0]:
         return
     a, b = ref.astype(np.float64), keras.reshape(ref.shape).astype(np.float64)
-    for turned in (False, True) if a.shape[-1] > 1 else (False,):
-        fitted = _affine(a[..., ::-1] if turned else a, b)
-        if fitted is not None:
+    turns = (False, True) if a.shape[-1] > 1 else (False,)
+    for laid in (None, *arrangements(a, b)):
+        for turned in turns:
+            fitted = _affine(a[..., ::-1] if turned else a, b if laid is None else laid.images)
+            if fitted is None:
+                continue
+            if laid is not None:
+                yield _arranged(probe, laid)
             yield from _mapped(probe, turned, *fitted, size=_size(b))
             return
     gap = b - a
@@ -55,10 +64,47 @@ def _images(ref: Array, keras: Array, probe: Probe) -> Iterator[Finding]:
         image = -gap.mean(axis=0)
         values = {"offset": image.astype(np.float32), "code": "x - average_image"}
         yield _finding("input-mean", probe, words, "x = x - average_image, the reference's", values)
+        return
+    yield from _one_by_one(a, b, probe)
+
+
+def _one_by_one(a: Array, b: Array, probe: Probe) -> Iterator[Finding]:
+    """Images that one side scales and shifts each by numbers of its own."""
+    axes = tuple(range(1, a.ndim))
+    centred = a - a.mean(axis=axes, keepdims=True)
+    power = (centred**2).sum(axis=axes, keepdims=True)
+    if np.any(power == 0) or power.size * 3 > a.size:
+        return
+    scale = (centred * b).sum(axis=axes, keepdims=True) / power
+    offset = b.mean(axis=axes, keepdims=True) - scale * a.mean(axis=axes, keepdims=True)
+    if np.any(np.abs(scale) * np.sqrt(power / a[0].size) <= _SAME * np.sqrt(np.mean(b**2))):
+        return  # as in `_affine`
+    if np.max(np.abs(scale * a + offset - b)) > 8 * _SAME * max(_size(a) * np.max(np.abs(scale)), _size(b)):
+        return
+    words = (
+        f"Each of the Keras side's images is a multiple of the reference's, {scale.min():.6g} to {scale.max():.6g} "
+        f"times, plus a constant, {offset.min():.4g} to {offset.max():.4g}: one side standardises them one by one."
+    )
+    values = {
+        "scale": (1 / scale).tolist(),
+        "offset": (-offset / scale).tolist(),
+        "code": "standardised as the reference",
+    }
+    yield _finding("input-scale", probe, words, "prepare each image as the reference does", values)
+
+
+def _arranged(probe: Probe, laid: Arrangement, action: str = "input") -> Finding:
+    """No cause has this name; what would put it right is told, and tried."""
+    letter, what = ("x", "images") if action == "input" else ("y", "labels")
+    evidence = f"The Keras side's {what} are {laid.words}."
+    changes = (Change(action, "", {**laid.values, "code": laid.code}),)
+    fix = f"{letter} = {laid.code}"
+    return Finding("unknown", "divergence", probe.layer, probe.keras_layer, "input", evidence, fix, changes=changes)
 
 
 def _mapped(probe: Probe, turned: bool, scale: Array, offset: Array, *, size: float) -> Iterator[Finding]:
-    if turned:
+    if turned:  # what follows acts on channels that are in the reference's order again
+        scale, offset = scale[::-1], offset[::-1]
         yield _finding(
             "input-channel-order",
             probe,
@@ -109,7 +155,7 @@ def _affine(a: Array, b: Array) -> tuple[Array, Array] | None:
     return np.where(np.abs(scale - 1) < 4e-6, 1.0, scale), offset
 
 
-def _labels(run: Comparison, probe: Probe) -> Iterator[Finding]:
+def _labels(run: Comparison, probe: Probe, order: list[int] | None) -> Iterator[Finding]:
     ref, keras = run.data.labels_ref, run.data.labels_keras
     if ref is None or keras is None:
         return
@@ -140,6 +186,20 @@ def _labels(run: Comparison, probe: Probe) -> Iterator[Finding]:
                 action="labels",
             )
             break
+        else:
+            yield from _otherwise(probe, a, b, order)
+
+
+def _otherwise(probe: Probe, a: Array, b: Array, order: list[int] | None) -> Iterator[Finding]:
+    """Labels that are in another order, or whose classes are numbered otherwise."""
+    made = renumbered(a, b)
+    if order is not None and np.array_equal(b[order], a):
+        made = Arrangement("in the order of its images", "y[order]", {"order": order})
+    elif made is None and np.array_equal(np.sort(a, axis=None), np.sort(b, axis=None)):
+        words = "The Keras side's labels are the reference's in another order: they do not belong to these images."
+        yield Finding("unknown", "divergence", probe.layer, probe.keras_layer, "input", words)
+    if made is not None:
+        yield _arranged(probe, made, "labels")
 
 
 def _finding(
