@@ -257,7 +257,7 @@ class _Script:
                 made.append(_Compared(name, (f"input:{source}",), f"input:{theirs[0]}", "", floors.get(name, 0.0)))
         for name, link in trial.named.gradients.items() if self.backward else ():
             keys = tuple(f"param:{key}" for key in link.ref)
-            if link.keras in keras.variables and all(key in names for key in keys):
+            if name in floors and link.keras in keras.variables and all(key in names for key in keys):  # if judged
                 index = f"layout {name}"
                 self.arrays[index] = places(link, trial.bench.ref.network.params)
                 made.append(_Compared(name, keys, f"param:{link.keras}", index, floors.get(name, 0.0)))
