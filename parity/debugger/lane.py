@@ -389,6 +389,12 @@ class Lane:
         self.__dict__.pop("_whole", None)
         self._forget([node for node in self.nodes if set(layers) & set(node.layers)])
 
+    def follow(self, other: Lane) -> None:
+        """Run as another lane of the side does: by the same runner, with the same tensors put in."""
+        self.runner = other.runner
+        self._put, self._put_gradients = dict(other._put), dict(other._put_gradients)
+        self._put_param_gradients = dict(other._put_param_gradients)
+
     def _forget(self, nodes: Iterable[Node]) -> None:
         """Drop what these nodes and all behind them made."""
         waiting, seen = list(nodes), set[str]()

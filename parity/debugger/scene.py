@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.align import Pair
-from parity.bench import Bench, Trial
+from parity.bench import Bench, Trial, Unfit
 from parity.case import Comparison
 from parity.comparison import same_labels
 from parity.debugger.lane import Lane
@@ -22,7 +22,7 @@ from parity.masks import masks_for_keras, masks_for_ref
 from parity.propagation import Propagation, seen_tensor
 from parity.report import Probe
 from parity.runner import Pass
-from parity.tensors import shaped
+from parity.tensors import fitted, shaped
 from parity.tolerance import CLEAN, Distance, distance
 
 __all__ = ["How", "Scene"]
@@ -72,7 +72,10 @@ class Scene:
         how: How,
     ) -> None:
         self.step, self.how = step, how
-        self.run = run if step == 1 else replace(run, verdicts={}, apart={}, explanations={}, bench=None, probes=[])
+        if step > 1:
+            known = [p for p in run.probes if p.phase in ("input", "structure", "weights")]
+            run = replace(run, verdicts={}, apart={}, explanations={}, bench=None, probes=known)
+        self.run = run
         alignment, data, mode = run.alignment, run.data, run.mode
         has_loss = alignment.has_loss
         self._labels = (data.labels_ref if has_loss else None, data.labels_keras if has_loss else None)
@@ -211,11 +214,13 @@ class Scene:
         apart: dict[str, Distance] = {}
         try:
             trial = bench.trial(pair)
+            if self.backward and phase == "forward":
+                self._require_room(pair)
             if not self._touched:
                 self._share(trial)
             sight, apart = (None, apart) if tainted or self._touched else self._at_first_sight(trial)
             found = examine(trial, gradients_only=backward) if sight is None else sight
-        except (ParityError, NotImplementedError, Blocked) as problem:
+        except (ParityError, NotImplementedError, Unfit, Blocked) as problem:
             name = "dx" if backward else "loss" if phase == "loss" else "output"
             found = [Verdict(phase, name, "unverified", note=" ".join(str(problem).split()))]
         here = [verdict for verdict in found if verdict.phase == phase]
@@ -229,6 +234,11 @@ class Scene:
                 self._measure(pair, verdict.tensor)
         probes = [self._probe(pair, verdict, tainted) for verdict in here]
         return [probe if self.step == 1 else replace(probe, step=self.step) for probe in probes]
+
+    def _require_room(self, pair: Pair) -> None:
+        """Raises Unfit where the reference's gradient does not fit the Keras output: such a pair is not run alone."""
+        if fitted(self.ref.value(pair.ref.output), self.keras.network[pair.keras.layers[-1]].shape) is None:
+            raise Unfit("its output has another shape than the reference's")
 
     def _share(self, trial: Trial) -> None:
         """Give a trial what the reference's lane made of the same inputs and the same upstream gradient."""
@@ -334,7 +344,9 @@ class Scene:
 
         weights = {key: jittered(value) for key, value in self.ref.weights.items()}
         inputs = {name: jittered(value) for name, value in self.run.data.ref.items()}
-        return self._lane_of_ref(weights, inputs)
+        lane = self._lane_of_ref(weights, inputs)
+        lane.follow(self.ref)
+        return lane
 
     def _measure_noise(self, pair: Pair, name: str, judging: Propagation) -> None:
         """How far such a shaken run comes out at this tensor; what is needed for it and no more is run."""

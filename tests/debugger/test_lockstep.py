@@ -78,7 +78,20 @@ def leaky_steps(leaky):
     return Stepper.open(*leaky, steps=2)
 
 
+def strided(folder):
+    """A convolution of another stride, behind which nothing fits."""
+    layers = [layer for layer in twins.plain() if layer["name"] not in ("pool1", "conv2", "relu2", "pool2")]
+    rng = np.random.default_rng(5)
+    layers[0] = twins.conv("conv1", rng, (3, 3, 3, 6), stride=np.array([2.0, 2]))
+    layers[2] = twins.conv("fc", rng, (7, 7, 6, 12))
+    right = simple(folder, layers)
+    layers[0] = {**layers[0], "stride": np.array([1.0, 1])}
+    layers[2] = twins.conv("fc", rng, (14, 14, 6, 12))
+    return right[0], twins.twin(layers), right[2]
+
+
 CASES = {
+    "another stride": (strided, {"steps": 2}, ("structure", "conv1")),
     "a wrong leak, nested": (
         lambda folder: simple(folder, twins.plain(), nested=True, edits={"relu1": {"leak": 0.2}}),
         {"steps": 2},
@@ -410,6 +423,14 @@ def test_rules_say_what_holds_when_an_experiment_is_taken_back(folder):
     commands.run("rule")
     commands.run("undo")
     assert "no rule" in str(commands.run("rule"))
+
+
+def test_an_edit_that_changes_a_shape_is_held_against_shaken_runs_of_that_shape(folder):
+    """The layer then makes what Keras makes, from weights that have moved apart."""
+    stepper = Stepper.open(*strided(folder), steps=2)
+    stepper.goto(next(s.index for s in stepper.stops if (s.layer, s.phase, s.step) == ("conv1", "forward", 2)))
+    assert stepper.experiments.set("stride=1").reproduces
+    assert stepper.here.state.status == "inherited"
 
 
 def test_what_cannot_run_after_an_experiment_is_said(folder):
