@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from parity.testing import NotInParity, assert_parity, failure_of
+from parity.testing import NotInParity, assert_parity, compared, failure_of
 
 if TYPE_CHECKING:
     from parity.report import Report
@@ -79,7 +79,6 @@ class ParityFixture:
         from parity.gate.judgement import judge
         from parity.gate.lock import Entry, merge, read_lock
         from parity.options import allowance
-        from parity.session import check
 
         whole = f"{self._node}[{name}]" if name else self._node
         if whole in self._names:
@@ -88,11 +87,11 @@ class ParityFixture:
         granted = [allowance(item) for item in allow]
         exemptions = tuple(Exemption("allow=", layer=glob, status=status) for status, glob in granted)
         pair = Pair(whole, options, allow=exemptions)
-        report = check(ref=expected, keras=actual, batch=batch, **options)
+        report = compared(ref=expected, keras=actual, batch=batch, **options)
         judgement = judge(pair, report, datetime.datetime.now(datetime.timezone.utc).date())
+        command = f"pytest --parity-update '{self._node}'"
         if not self.update:
-            command = f"pytest --parity-update '{self._node}'"
-            judgement = against(judgement, read_lock(self.lock).get(whole), self.lock, command)
+            judgement = against(judgement, read_lock(self.lock, command).get(whole), self.lock, command)
         if judgement.problems:
             lines = [
                 line
@@ -106,7 +105,7 @@ class ParityFixture:
             entry = Entry.of(
                 [report], asked(pair, report), [e.words for e in judgement.allowed], judged_phases(pair, report)
             )
-            merge(self.lock, {whole: entry})
+            merge(self.lock, {whole: entry}, command=command)
         return report
 
 

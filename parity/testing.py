@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from parity.errors import BadUsage
+from parity.errors import BadUsage, ParityError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from parity.report import Report
 
-__all__ = ["NotInParity", "assert_parity", "failure_of"]
+__all__ = ["NotInParity", "assert_parity", "compared", "failure_of"]
 
 _CAUSES = 5
 """Causes that a failure tells in full."""
@@ -77,12 +78,21 @@ def assert_parity(
         if message:
             raise NotInParity(message)
         return None
-    from parity.session import check
-
-    report = check(ref=expected, keras=actual, batch=batch, rtol=rtol, atol=atol, **options)
+    report = compared(ref=expected, keras=actual, batch=batch, rtol=rtol, atol=atol, **options)
     if report.verdict != "match":
         raise NotInParity(failure_of(report), report)
     return report
+
+
+def compared(**options: Any) -> Report:
+    """What `parity.compare` says; its errors without the way by which they came, unless PARITY_DEBUG is set."""
+    __tracebackhide__ = True
+    from parity.session import check
+
+    try:
+        return check(**options)
+    except ParityError as error:
+        raise (error if os.environ.get("PARITY_DEBUG", "") not in ("", "0") else error.with_traceback(None)) from None
 
 
 def failure_of(report: Report) -> str:
@@ -164,6 +174,8 @@ def _arrays_differ(expected: Any, actual: Any, rtol: float | None, atol: float |
 
     limits = tolerances(rtol, atol)
     wanted, found = dict(_leaves(expected)), dict(_leaves(actual))
+    if not wanted and not found:
+        raise BadUsage("there is no array on either side, so nothing was compared")
     problems = [f"{name or 'the array'}: is missing" for name in wanted if name not in found]
     problems += [f"{name or 'the array'}: is not expected" for name in found if name not in wanted]
     for name in wanted:
@@ -188,7 +200,9 @@ def _differs(expected: np.ndarray, actual: np.ndarray, limits: tuple[float, floa
         return f"its shape is {actual.shape}, not {expected.shape}"
     inexact = [np.issubdtype(a.dtype, np.inexact) for a in (expected, actual)]
     if not all(inexact) and limits is None:
-        wrong = expected != actual
+        wrong = np.atleast_1d(expected != actual).reshape(expected.shape)
+        if expected.dtype.kind not in "biuf" or actual.dtype.kind not in "biuf":
+            return f"{expected.dtype} against {actual.dtype}: not the same" if bool(np.any(wrong)) else ""
         return _worst(expected, actual, wrong, np.asarray(0.0)) if bool(np.any(wrong)) else ""
     if np.iscomplexobj(expected) or np.iscomplexobj(actual):
         parts = [(np.real(expected), np.real(actual)), (np.imag(expected), np.imag(actual))]

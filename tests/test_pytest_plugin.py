@@ -110,6 +110,18 @@ def test_what_got_worse_than_its_baseline_fails(folder):
     result.stdout.fnmatch_lines(["E*unverified: output of c9 in forward was compared for the baseline, and not now"])
 
 
+def test_a_file_that_cannot_be_read_is_one_line_and_a_lost_baseline_is_not_written_over(folder):
+    (folder.path / "parity-tests.lock").write_text("{")
+    folder.makepyfile(test_port=f"{LOCKED}\ndef test_lost(parity):\n    parity.assert_parity('no.mat', TRACE)\n")
+    result = folder.runpytest_subprocess("--parity-update", "-k", "test_locked or test_lost")
+    result.assert_outcomes(failed=2)
+    remedy = "delete it, and make it anew: pytest --parity-update 'test_port.py::test_locked'"
+    result.stdout.fnmatch_lines([f"E*cannot be read as a baseline (it is not JSON); {remedy}"])
+    result.stdout.fnmatch_lines(["E*no.mat: there is no such file; check the path"])
+    result.stdout.no_fnmatch_line("*opening.py*")
+    assert (folder.path / "parity-tests.lock").read_text() == "{"
+
+
 def test_a_diverged_pair_makes_no_baseline(folder):
     keras = ROOT / "traces" / "gate" / "keras.h5"
     folder.makepyfile(test_port=f"def test_port(parity):\n    parity.assert_locked({str(TRACE)!r}, {str(keras)!r})\n")

@@ -37,7 +37,6 @@ def fails(expected, actual, **options) -> str:
         (X + 1j, X + 1j),
         (np.zeros((0, 3)), np.zeros((0, 3))),
         (1.0, 1.0 + 1e-15),
-        ({}, {}),
     ],
 )
 def test_equal_up_to_rounding(expected, actual):
@@ -79,6 +78,7 @@ def test_a_small_shift_of_every_element_is_seen():
         (X + 1j, X + 1.1j, "differ"),
         (1.0, 1.1, "the array: 1 of 1 elements differ; the worst: expected 1.0, actual 1.1"),
         (np.zeros(3), np.array([0, 1e-30, 0]), "the worst at 1"),
+        (np.array(["a"]), np.array(["b"]), "<U1 against <U1: not the same"),
     ],
 )
 def test_what_differs_is_said(expected, actual, words):
@@ -97,6 +97,12 @@ def test_many_arrays_are_not_all_listed():
     message = fails([X] * 20, [-X] * 20)
     assert message.startswith("20 of 20 arrays differ")
     assert message.endswith("and 12 more")
+
+
+@pytest.mark.parametrize("nothing", [{}, (), {"a": ()}])
+def test_nothing_agrees_with_nothing_is_no_assertion(nothing):
+    with pytest.raises(BadUsage, match="nothing was compared"):
+        assert_parity(nothing, nothing)
 
 
 def test_options_of_models_are_none_of_arrays():

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CLIMATES", "SCHEMA", "Budget", "Entry", "guarded", "merge", "read_lock", "to_text"]
 
+UPDATE = "parity gate --update"
+"""The command that makes a gate's baselines."""
+
 SCHEMA = "parity-lock/1"
 
 CLIMATES: tuple[Mapping[str, str], ...] = (
@@ -142,13 +145,18 @@ def _with_headroom(measured: float | None, headroom: float, least: float) -> flo
 # ------------------------------------------------------------------------------------------------------------- the file
 
 
-def read_lock(path: Path) -> dict[str, Entry]:
+def read_lock(path: Path, command: str = UPDATE) -> dict[str, Entry]:
     """Pair → its baseline; {} where there is no file.
+
+    Args:
+        path: the file.
+        command: what makes it, for messages.
 
     Raises:
         BadFile: it is no baseline, or one of a version that this parity does not read.
     """
-    remedy = "make it anew: parity gate --update"
+    # It is not overwritten: what stands there may be a newer parity's, or somebody's other file.
+    remedy = f"delete it, and make it anew: {command}"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -207,13 +215,14 @@ def guarded(path: Path) -> AbstractContextManager[Any]:
     return FileLock(Path(tempfile.gettempdir()) / f"parity-{name}.guard")
 
 
-def merge(path: Path, made: Mapping[str, Entry], keep: Iterable[str] | None = None) -> None:
+def merge(path: Path, made: Mapping[str, Entry], keep: Iterable[str] | None = None, command: str = UPDATE) -> None:
     """Put new baselines into the file beside what it holds; it is written whole or not at all.
 
     Args:
         path: the file.
         made: pair → its new baseline.
         keep: the other pairs that stay; None for all.
+        command: what makes it, for messages.
 
     Raises:
         BadFile: what stands there is no baseline.
@@ -222,6 +231,6 @@ def merge(path: Path, made: Mapping[str, Entry], keep: Iterable[str] | None = No
     from parity.reports.output import write
 
     with guarded(path):
-        held = read_lock(path)
+        held = read_lock(path, command)
         wanted = set(held) if keep is None else set(keep)
         write(path, to_text({**{n: e for n, e in held.items() if n in wanted}, **made}), "--update")
