@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,9 @@ _BLOCK = 1 << 20
 def identity(given: Any) -> dict[str, Any]:
     """Path and SHA-256 of a file, a folder or the user's own code; type and name of a live object; {} for None.
 
-    A trace is known by the digest that seals it: of all but its first line, which holds that digest. Arrays in memory
-    (a batch) have one of their names, types, shapes and values.
+    Code is told by what it imports from beside itself as well. A trace is known by the digest that seals it: of all but
+    its first line, which holds that digest. Arrays in memory (a batch) have one of their names, types, shapes and
+    values.
 
     Args:
         given: a path, `module.py:build`, or anything in memory.
@@ -46,9 +49,13 @@ def identity(given: Any) -> dict[str, Any]:
     if not path.exists():
         head, _, name = text.rpartition(":")
         if name.isidentifier() and head.endswith(".py"):
-            return {"path": text, "sha256": digest(Path(head))}
+            return {"path": text, "sha256": _of_code(Path(head), Path(head).parent)}
         if name.isidentifier() and head and all(part.isidentifier() for part in head.split(".")):
-            return {"path": text}  # a module of the import path: no one file holds it
+            file = getattr(sys.modules.get(head), "__file__", None)  # where it has been imported
+            if file is None:
+                return {"path": text}
+            up = head.count(".") + (Path(file).name == "__init__.py")
+            return {"path": text, "sha256": _of_code(Path(file), Path(file).parents[up])}
     if is_trace(path):  # whoever reads it holds it against this digest
         return {"path": str(path), "sha256": header(path).digest}
     return {"path": str(path), "sha256": digest(path)}
@@ -71,6 +78,46 @@ def digest(path: Path) -> str:
     except OSError as error:
         raise BadFile(path, f"cannot be read ({error.strerror or error})") from None
     return found.hexdigest()
+
+
+def _of_code(path: Path, root: Path) -> str:
+    """SHA-256 of a module and of all that it imports, directly or not, from the folder that it is imported from.
+
+    Installed packages are no part of it, nor is what code imports by a name that it makes up.
+    """
+    files, waiting = [path], [path]
+    while waiting:
+        for file in _imported(waiting.pop(), root):
+            if file.resolve() not in {known.resolve() for known in files}:
+                files.append(file)
+                waiting.append(file)
+    if len(files) == 1:
+        return digest(path)
+    found = hashlib.sha256()
+    for file in sorted(files):
+        found.update(f"{Path(os.path.relpath(file, root)).as_posix()} {digest(file)}\n".encode("utf-8", "replace"))
+    return found.hexdigest()
+
+
+def _imported(path: Path, root: Path) -> Iterator[Path]:
+    """The files below `root` that a module's import statements name."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return  # whoever runs it says what is wrong with it
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named = [(root, alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = root if not node.level else path.parents[min(node.level, len(path.parents)) - 1]
+            parts = node.module.split(".") if node.module else []
+            named = [(base, [*parts, alias.name]) for alias in node.names]
+        else:
+            continue
+        for folder, parts in named:
+            for count in range(1, len(parts) + 1):
+                place = folder.joinpath(*parts[:count])
+                yield from (f for f in (place.with_name(f"{place.name}.py"), place / "__init__.py") if f.is_file())
 
 
 def _of_arrays(arrays: Mapping[str, Any]) -> str:

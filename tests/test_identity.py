@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,36 @@ def test_code_that_builds_a_model_has_the_digest_of_its_file(tmp_path):
     spec = f"{tmp_path / 'net.py'}:build"
     assert identity(spec) == {"path": spec, "sha256": digest(tmp_path / "net.py")}
     assert identity("package.net:build") == {"path": "package.net:build"}
+
+
+def test_code_is_told_by_what_it_imports_from_beside_it_too(tmp_path, monkeypatch):
+    def write(name, text):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        return identity(spec)["sha256"] if (tmp_path / "net.py").exists() else ""
+
+    spec = f"{tmp_path / 'net.py'}:build"
+    write("parts/__init__.py", "")
+    write("parts/blocks.py", "from .deep import leak\nimport numpy\n")
+    write("parts/deep.py", "leak = 0.1\n")
+    write("other.py", "x = 1\n")
+    before = write("net.py", "from parts.blocks import leak\nimport parts.nothing, sys\ndef build(): ...\n")
+    assert write("other.py", "x = 2\n") == before  # nobody imports it
+    assert write("parts/deep.py", "leak = 0.2\n") != before
+    assert write("parts/deep.py", "leak = 0.1\n") == before
+    assert write("parts/deep.py", "from . import blocks\nleak = 0.1\n") != before  # a circle ends
+    assert identity(spec)["sha256"] == identity(spec)["sha256"]
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("parts.blocks")
+    try:
+        told = identity("parts.blocks:leak")["sha256"]
+        write("parts/deep.py", "leak = 0.3\n")
+        assert identity("parts.blocks:leak")["sha256"] != told
+    finally:
+        for name in ("parts", "parts.blocks", "parts.deep"):
+            sys.modules.pop(name, None)
+    write("net.py", "def build(:\n")
+    assert identity(spec)["sha256"] == hashlib.sha256((tmp_path / "net.py").read_bytes()).hexdigest()
 
 
 def test_a_folder_has_one_that_tells_renamed_and_changed_files(tmp_path):
