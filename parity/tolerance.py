@@ -158,6 +158,10 @@ def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(_PARTS, os.cpu_count() or 1), thread_name_prefix="distance")
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_workers.cache_clear)  # a process that forks does not hand its threads on
+
+
 def _rows(value: Array) -> Array:
     """The tensor as (elements, channels); scalars as (1, 1)."""
     value = np.asarray(value)

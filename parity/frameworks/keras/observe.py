@@ -208,6 +208,8 @@ class Recorder:
         with contextlib.ExitStack() as stack:
             for place in self.leaves:
                 stack.enter_context(shadowed(place.item, "call", self._watched(place)))
+                for name, method in self.backend.quicker(place.item).items() if place.own else ():
+                    stack.enter_context(shadowed(place.item, name, method))
             self._shadows = stack.pop_all()
         return self
 

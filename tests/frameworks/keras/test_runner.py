@@ -470,3 +470,33 @@ def test_another_backend_is_one_line(monkeypatch):
     monkeypatch.setattr(keras.config, "backend", lambda: "openvino")
     with pytest.raises(CannotCompare, match=r"Keras runs on openvino here.*tensorflow, torch or jax.*KERAS_BACKEND"):
         Engine("keras")
+
+
+def test_a_grouped_convolution_is_compiled_once_and_computes_what_keras_does():
+    """Keras 3 compiles it anew at each call; the same operation is called again here, bit for bit."""
+    import keras
+    import tensorflow as tf
+
+    from parity.frameworks.keras.backends.tensorflow import _compiled
+
+    conv = keras.layers.Conv2D(6, 3, strides=2, padding="same", groups=2, activation="tanh", name="conv")
+    model = keras.Sequential(
+        [keras.Input((9, 9, 4), name="x"), conv, keras.layers.Flatten(), keras.layers.Dense(3, name="fc")]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((4, 9, 9, 4)).astype(np.float32), np.asarray([0, 2, 1, 0])
+    runner = KerasRunner(model, x)
+    seen = runner.run({"x": x}, y)
+    with tf.GradientTape() as tape:
+        loss = model.loss(y, model(x))
+    kernel, bias = tape.gradient(loss, [v.value for v in conv.trainable_variables])
+    np.testing.assert_array_equal(seen.outputs["conv:activation"], conv(x))
+    np.testing.assert_allclose(seen.param_grads[runner.network["conv"].params["kernel"]], kernel, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(seen.param_grads[runner.network["conv"].params["bias"]], bias, rtol=1e-6, atol=1e-8)
+    compiled = _compiled.cache_info().misses
+    copy = keras.models.clone_model(model)
+    copy.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    KerasRunner(copy, x).run({"x": x}, y)
+    assert _compiled.cache_info().misses == compiled > 0
+    assert "convolution_op" not in vars(conv)
