@@ -15,14 +15,14 @@ from parity.frameworks.keras.batches import Feeder
 from parity.frameworks.keras.edits.code import optimizer_code
 from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.excerpt import KerasCode, keras_code
-from parity.frameworks.keras.graph import Graph, graph_of
-from parity.frameworks.keras.incode import Written, graph_made_by, is_written
+from parity.frameworks.keras.graph import Graph
 from parity.frameworks.keras.layout import with_channels_last
 from parity.frameworks.keras.live import as_saved, live_recipe, loss_from_kind
 from parity.frameworks.keras.load import open_keras
-from parity.frameworks.keras.observe import Recorder, places
+from parity.frameworks.keras.observe import Recorder
 from parity.frameworks.keras.replay import Replay, Replayed
 from parity.frameworks.keras.stepper import Stepper
+from parity.frameworks.keras.watched import Watched
 from parity.layers import Loss
 from parity.layers.endings import softmax_behind
 from parity.network import Network
@@ -62,9 +62,8 @@ class KerasRunner:
         given = dict(example) if isinstance(example, Mapping) else {"input": np.asarray(example)}
         self._feeder = Feeder(self._engine, model, given)
         self._example = {name: array[:2] for name, array in self._feeder.arrays(given).items()}
-        self._leaves: list[Any] = []
-        self._written: Written | None = None
-        self._graph: Graph = self._lift(self._example)
+        self._watched = Watched(self._engine, model, self._feeder)
+        self._graph: Graph = self._watched.lift(self._example)
         self.network = self._graph.network
         self.recipe = live_recipe(self._engine, model, [t.kind for t in self._graph.terms])
         self._stepper = Stepper(self._engine, model, self._graph)
@@ -97,59 +96,7 @@ class KerasRunner:
     @property
     def graph_model(self) -> Any:
         """What is run, and changed on trial: of a model in code the graph that the code makes, where it makes one."""
-        return self._written.model if self._written else self.model
-
-    # The graph ------------------------------------------------------------------------------------------------------
-
-    def _lift(self, arrays: Mapping[str, np.ndarray], loss: Any = None) -> Graph:
-        engine, model, feeder = self._engine, self.model, self._feeder
-        tensors = feeder.tensors(arrays)
-        with engine.backend.no_gradients(), engine.backend.untouched(engine.state(model) if model.built else ()):
-            try:
-                if not model.built or not engine.parts(model):
-                    model(feeder.structure(tensors), training=False)
-                if not self._leaves and is_written(engine, model):
-                    self._written = graph_made_by(engine, model, feeder.structure(tensors))
-                homes = self._written.homes if self._written else {}
-                self._leaves = places(engine, self.graph_model, homes)
-                recorder, predictions = self._recorded(tensors, "train")
-                self._note_eval(tensors, recorder)
-            except CannotCompare:
-                raise
-            except Exception as error:
-                text = " ".join(str(error).split())[:200]
-                problem = f"the Keras model does not run on this batch ({type(error).__name__}: {text})"
-                raise CannotCompare(problem) from error
-        terms: list[tuple[int, Any, float]] = []
-        if loss is not None:
-            terms = [(0, loss, 1.0)]
-        elif engine.has_loss(model):
-            flat = engine.flatten(predictions)
-            terms = engine.loss_terms(model, [np.zeros(tuple(p.shape), np.float32) for p in flat], predictions)
-        remarks: list[str] = []
-        if not _is_kerases(model):
-            remarks.append(f"{type(model).__name__} is a class of the user's")
-        if recorder.sources:
-            remarks.append("computes outside of layers, which can be observed but not run alone")
-        return graph_of(engine, model, self._leaves, recorder, tensors, predictions, terms, tuple(remarks))
-
-    def _recorded(self, tensors: Mapping[str, Any], mode: str) -> tuple[Recorder, Any]:
-        with Recorder(self._engine, self._leaves, tensors, mode=mode) as recorder:
-            return recorder, self.graph_model(self._feeder.structure(tensors), training=mode == "train")
-
-    def _note_eval(self, tensors: Mapping[str, Any], recorder: Recorder) -> None:
-        """Notes which `training` each call is given when the model runs in eval mode.
-
-        It is False, unless the model says otherwise (Monte-Carlo dropout): a run shows it where that is possible.
-        """
-        engine = self._engine
-        items = [place.item for place in self._leaves] + engine.submodels(self.graph_model)
-        seen: dict[str, dict[str, bool]] = {}
-        if not all(map(_is_kerases, [self.model, *items])) or any(map(engine.fixes_training, items)):
-            seen = {record.name: record.training for record in self._recorded(tensors, "eval")[0].records}
-        for record in recorder.records:
-            if record.training:
-                record.training |= seen.get(record.name) or {"eval": False}
+        return self._watched.model
 
     def adopt(self, recipe: Recipe, loss: Loss | None = None) -> None:
         """Gives an uncompiled model the reference's loss and update rule; what the model has itself stays.
@@ -166,7 +113,7 @@ class KerasRunner:
         if not self._graph.terms and kind is not None:
             softmax = bool(softmax_behind(self.network, self.network.outputs[0]))
             live = loss_from_kind(self._engine, kind, softmax=softmax)
-            self._graph = self._lift(self._example, live)
+            self._graph = self._watched.lift(self._example, live)
             self.network = self._graph.network
             self._replay = Replay(self._engine, self._graph, self._feeder.labels)
             self._stepper = Stepper(self._engine, self.model, self._graph)
@@ -252,7 +199,7 @@ class KerasRunner:
         moving = {pid: v for pid, v in variables.items() if self._graph.differentiable(pid)}
 
         def forward(tensors: Mapping[str, Any], watch: Watch) -> Made:
-            with Recorder(engine, self._leaves, tensors, observe, watch, mode, masks) as recorder:
+            with Recorder(engine, self._watched.leaves, tensors, observe, watch, mode, masks) as recorder:
                 engine.clear_losses(model)
                 predictions = self.graph_model(self._feeder.structure(tensors), training=mode == "train")
                 terms = self._terms(predictions, targets)
@@ -437,8 +384,3 @@ class KerasRunner:
     def resume(self, halted: Any) -> None:
         """Put the optimizer back to there."""
         self._stepper.resume(halted)
-
-
-def _is_kerases(item: Any) -> bool:
-    """Whether Keras itself defines its class."""
-    return type(item).__module__.split(".")[0] in ("keras", "tf_keras")
