@@ -264,7 +264,11 @@ class Trial:
             return None
         if not isinstance(unit.kind, Conv | Dense) or list(unit.params.get("bias", ())) != list(link.ref):
             return None
-        return pulled.reshape(-1, pulled.shape[-1]).sum(axis=0, dtype=np.float64)
+        if len(link.ref) != 1:
+            return None
+        total = pulled.reshape(-1, pulled.shape[-1]).sum(axis=0, dtype=np.float64)
+        # As the Keras parameter has it, which may be a part of it: of a filter bank that Keras keeps in groups.
+        return self.tensor(Local(param_grads={link.ref[0]: total}), "ref", name)
 
     def _behind(self, name: str) -> tuple[str, ...]:
         """The reference's tensors or parameters whose gradients make up one tensor of its pair."""

@@ -51,6 +51,13 @@ def test_split_and_concatenated_is_grouped(plain):
     assert report.verdict == "match", explain(report)
 
 
+def test_groups_that_are_put_together_the_wrong_way_round_are_told(plain):
+    """The gradient of each branch's bias is held against its own part of the reference's."""
+    report = parity.compare(ref=plain, keras=split_convolution((1, 0)), batch=twins.batch(), steps=1, verify=False)
+    assert report.verdict == "diverged", explain(report)
+    assert report.findings[0].cause == "channel-order", explain(report)
+
+
 def ending(layers, *, compiled):
     """A small model whose classes come out of a map of one cell, put through `layers`."""
     import keras
