@@ -11,7 +11,7 @@ from parity.frameworks.keras.configs import walk
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.files import KerasFile
 from parity.frameworks.keras.leaves import leaves_of
-from parity.frameworks.keras.observe import places
+from parity.frameworks.keras.records import places
 
 __all__ = ["assembled", "built"]
 

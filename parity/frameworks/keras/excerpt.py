@@ -10,7 +10,8 @@ import numpy as np
 
 from parity.frameworks.keras.batches import labels_for
 from parity.frameworks.keras.edits.code import text, value
-from parity.frameworks.keras.observe import DROPOUTS, Ref
+from parity.frameworks.keras.observe import DROPOUTS
+from parity.frameworks.keras.records import Ref
 from parity.runner import Targets
 
 if TYPE_CHECKING:

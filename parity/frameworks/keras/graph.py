@@ -21,7 +21,8 @@ from parity.frameworks.keras.kinds import (
     penalty_coefficients,
     role_of,
 )
-from parity.frameworks.keras.observe import Mask, Place, Record, Recorder
+from parity.frameworks.keras.observe import Recorder
+from parity.frameworks.keras.records import Mask, Place, Record
 from parity.layers import Kind, Loss, Opaque, lookup
 from parity.network import Layer, Network, Param
 

@@ -12,7 +12,7 @@ from parity.frameworks.keras.calls import shapes_of
 from parity.frameworks.keras.channels_first import rewritten
 from parity.frameworks.keras.engine import engine_of
 from parity.frameworks.keras.live import compile_alike
-from parity.frameworks.keras.observe import places
+from parity.frameworks.keras.records import places
 from parity.frameworks.keras.stored import Stored
 
 __all__ = ["with_channels_last"]

@@ -12,7 +12,8 @@ import numpy as np
 from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.graph import Graph, Node
-from parity.frameworks.keras.observe import DROPOUTS, Place, Record, Recorder, fill, shadowed
+from parity.frameworks.keras.observe import DROPOUTS, Recorder, shadowed
+from parity.frameworks.keras.records import Place, Record, fill
 from parity.runner import Targets
 
 __all__ = ["Replay", "Replayed"]

@@ -12,7 +12,8 @@ from parity.frameworks.keras.batches import Feeder
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.graph import Graph, graph_of
 from parity.frameworks.keras.incode import Written, graph_made_by, is_written
-from parity.frameworks.keras.observe import Place, Recorder, places
+from parity.frameworks.keras.observe import Recorder
+from parity.frameworks.keras.records import Place, places
 
 __all__ = ["Watched"]
 
