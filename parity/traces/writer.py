@@ -252,8 +252,11 @@ class TraceWriter:
         return made
 
     def _out(self, dataset: Any, corner: tuple[int, ...], packed: Future[_Packed]) -> None:
+        from h5py._objects import phil
+
         made = packed.result()
-        dataset.id.write_direct_chunk(corner, made.bytes)
+        with phil:  # h5py's lock around HDF5, which this call alone does not take: another thread may be reading
+            dataset.id.write_direct_chunk(corner, made.bytes)
         self._spare.append(made)
 
 

@@ -407,3 +407,20 @@ def test_every_kind_of_number_comes_back_bit_by_bit(tmp_path):
 def test_a_file_is_read_by_plain_hdf5(trace):
     with h5py.File(trace) as file, Trace(trace) as held:
         assert np.array_equal(file["step1/outputs/c1"][...], held.held("step1/outputs", "c1").value())
+
+
+def test_a_trace_is_written_while_another_file_is_read(tmp_path):
+    """Two threads in HDF5 at once damage what it holds in memory, or end the process."""
+    with h5py.File(tmp_path / "read.h5", "w") as file:
+        for n in range(50):
+            file[f"g/{n}"] = np.ones(1000, np.float32)
+    values = np.random.default_rng(0).normal(size=(8, 640)).astype(np.float32)  # a small chunk is soon packed
+    with writing(tmp_path / "run.h5", "--output", "0.1.0") as writer:
+        for n in range(600):
+            writer.put("step1/outputs", f"t{n}", values)
+            if n % 10 == 0:
+                with h5py.File(tmp_path / "read.h5") as file:
+                    assert all(file[f"g/{k}"][0] == 1 for k in range(50))
+        writer.settle()
+    with h5py.File(tmp_path / "run.h5") as file:
+        assert all(np.array_equal(file[f"step1/outputs/t{n}"][0], values[0]) for n in range(600))
