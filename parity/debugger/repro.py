@@ -247,20 +247,31 @@ class _Script:
     def _compared(self, names: Sequence[str], keras: KerasCode) -> list[_Compared]:
         trial = self.trial
         states = [self.stepper.state(s.index) for s in self.stepper.stops if s.pair is trial.pair]
-        floors = {
-            p.tensor: p.floor or 0.0 for state in states if state for p in state.probes if p.step == self.stop.step
-        }
+        seen = [p for state in states if state for p in state.probes if p.step == self.stop.step]
+        floors = {p.tensor: p.floor or 0.0 for p in seen}
+        born = {p.tensor for p in seen if p.status == "born"}
         first = "loss" if trial.is_loss else "output"
-        made = [_Compared(first, (first,), first, "", floors.get(first, 0.0))]
+        local = trial.run_ref()
+
+        def limit(name: str) -> float:
+            """What rounding may do; of what differs by less than would be plenty for that, half of what it does."""
+            expected, actual = trial.tensor(local, "ref", name), trial.tensor(trial.keras_local, "keras", name)
+            same = None if expected is None or actual is None else shaped(actual, expected.shape)
+            plenty = _ROUNDING * floors.get(name, 0.0)
+            if name not in born or same is None or expected is None:
+                return plenty
+            return min(plenty, distance(same, expected).rms / 2)
+
+        made = [_Compared(first, (first,), first, "", limit(first))]
         for name, (source, *theirs) in trial.named.sources.items() if self.backward else ():
             if f"input:{source}" in names and len(theirs) == 1:
-                made.append(_Compared(name, (f"input:{source}",), f"input:{theirs[0]}", "", floors.get(name, 0.0)))
+                made.append(_Compared(name, (f"input:{source}",), f"input:{theirs[0]}", "", limit(name)))
         for name, link in trial.named.gradients.items() if self.backward else ():
             keys = tuple(f"param:{key}" for key in link.ref)
             if name in floors and link.keras in keras.variables and all(key in names for key in keys):  # if judged
                 index = f"layout {name}"
                 self.arrays[index] = places(link, trial.bench.ref.network.params)
-                made.append(_Compared(name, keys, f"param:{link.keras}", index, floors.get(name, 0.0)))
+                made.append(_Compared(name, keys, f"param:{link.keras}", index, limit(name)))
         return made
 
     # ---- lines
@@ -316,7 +327,7 @@ class _Script:
         ]  # fmt: skip
 
     def _tail(self, compared: list[_Compared]) -> list[str]:
-        rows = [f"    ({text(c.name)}, {list(c.ref)!r}, {text(c.keras)}, {text(c.index)}, {_ROUNDING * c.limit:.3g}),"
+        rows = [f"    ({text(c.name)}, {list(c.ref)!r}, {text(c.keras)}, {text(c.index)}, {c.limit:.3g}),"
                 for c in compared]  # fmt: skip
         return [
             "# What is compared: name, the reference's tensors, Keras', their layout in Keras, what rounding may do.",

@@ -50,6 +50,7 @@ class Context:
         weights: instance weights of the labels, or None.
         ties: which of several equal maxima of a pooling window gets the gradient: `"column"` the first in MatConvNet's
             column-major order, `"row"` the first in row-major order (torch, tensorflow).
+        finite: whether nothing that is read holds a NaN, so that no layer need look for one.
         statistics: filled by layers that compute batch statistics: role → tensor (c).
     """
 
@@ -58,6 +59,7 @@ class Context:
     labels: torch.Tensor | None = None
     weights: torch.Tensor | None = None
     ties: str = "column"
+    finite: bool = False
     statistics: dict[str, torch.Tensor] = field(default_factory=dict)
 
 

@@ -85,7 +85,7 @@ class Pool(Kind):
         stride = (1, 1) if self.size is None else self.stride
         pad = (0, 0, 0, 0) if self.size is None else pads_of(self.pad, extents, size, stride, (1, 1))
         if self.method == "max":
-            y = _maximum(x, size, stride, pad, context.ties)
+            y = _maximum(x, size, stride, pad, context.ties, finite=context.finite)
         else:
             y = window_mean(x, size, stride, pad, count_pad=self.count_pad)
         return y.flatten(1) if self.squeeze else y
@@ -155,7 +155,7 @@ def window_mean(
 
 
 def _maximum(
-    x: torch.Tensor, size: Sequence[int], stride: Sequence[int], pad: Sequence[int], ties: str
+    x: torch.Tensor, size: Sequence[int], stride: Sequence[int], pad: Sequence[int], ties: str, *, finite: bool
 ) -> torch.Tensor:
     """Max pooling whose gradient goes to the first maximum in column-major (`ties="column"`) or row-major order.
 
@@ -184,7 +184,7 @@ def _maximum(
             )
 
     y = MaxPool.apply(padded)
-    if torch.isnan(y).any():  # in torch a NaN wins every comparison, in MatConvNet none
+    if not finite and torch.isnan(y).any():  # in torch a NaN wins every comparison, in MatConvNet none
         y = MaxPool.apply(torch.where(torch.isnan(padded), torch.full((), lowest, dtype=x.dtype), padded))
     return y
 

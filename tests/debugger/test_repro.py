@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,50 @@ def test_a_keras_reference(fault, where, tmp_path):
     code, differing = shown(tmp_path)
     assert code == 1
     assert found <= differing
+
+
+def test_another_pooling_of_matconvnet(tmp_path):
+    """A maximum looks for NaN, which no trace of it can."""
+    import keras
+
+    layers = twins.plain()
+    path = twins.save(tmp_path / "net.mat", layers)
+    mean = {"pool1": lambda *_, **named: keras.layers.AveragePooling2D(2, 2, name="pool1")}
+    stepper = Stepper.open(path, twins.twin(layers, swap=mean), twins.batch(), steps=1)
+    stepper.run_to("pool1 backward")
+    assert born(stepper) == {"dx"}
+    write_repro(stepper, tmp_path)
+    assert shown(tmp_path) == (1, {"output", "dx"})
+
+
+def test_what_differs_by_little_is_told_from_rounding(tmp_path):
+    """Some tens of noise floors, which the script would else take for rounding on another machine."""
+    layers = twins.normalised()
+    path = twins.save(tmp_path / "net.mat", layers)
+    port = twins.twin(layers, edits={"bn2": {"epsilon": 5e-5}})
+    stepper = Stepper.open(path, port, twins.batch(), steps=1)
+    stepper.run_to("bn2 forward")
+    (probe,) = stepper.here.state.probes
+    assert probe.status == "born"
+    assert probe.isolated_x_floor < 100
+    write_repro(stepper, tmp_path)
+    (row,) = re.findall(r'\("output", .*, ([\d.e-]+)\),', (tmp_path / "repro.py").read_text(encoding="utf-8"))
+    look = stepper.look()
+    gap = look.tensor("output", "keras") - look.tensor("output", "ref")
+    assert probe.floor < float(row) < np.sqrt(np.mean(gap.astype(float) ** 2))
+
+
+def test_an_optimizer_of_ones_own_is_refused(tmp_path):
+    import keras
+
+    class Own(keras.optimizers.SGD):
+        pass
+
+    ref, port = two_models(optimizer=Own(0.02))
+    stepper = Stepper.open(ref, port, twins.batch(), steps=1)
+    stepper.run_to("conv2 update")
+    with pytest.raises(BadUsage, match="its optimizer is Own, a class that is not Keras' own"):
+        write_repro(stepper, tmp_path)
 
 
 def test_two_optimizers_of_keras(tmp_path):

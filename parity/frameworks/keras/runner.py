@@ -327,6 +327,9 @@ class KerasRunner:
             raise NotImplementedError("the model is not compiled: it has no optimizer of its own")
         if getattr(optimizer, "global_clipnorm", None) or any(f != 1 for f in self._stepper.rates.values()):
             raise NotImplementedError("its optimizer looks at all parameters together, or at each otherwise")
+        maker = type(optimizer)
+        if maker.__module__.partition(".")[0] not in ("keras", "tf_keras"):
+            raise NotImplementedError(f"its optimizer is {maker.__name__}, a class that is not Keras' own")
         backend = self._engine.keras.backend.backend() if modern else "tensorflow"
         imports = "import keras" if modern else "import tf_keras as keras"
         return imports, optimizer_code(self._engine, optimizer), backend

@@ -83,6 +83,7 @@ def torch_code(
         extra["upstream"] = torch.from_numpy(np.ascontiguousarray(upstream[made], np.float32))
     backward = upstream is not None
     names: list[str] = []
+    finite = all(bool(np.isfinite(array).all()) for array in arrays)
 
     def run(*given: torch.Tensor) -> list[torch.Tensor]:
         names.clear()
@@ -92,7 +93,7 @@ def torch_code(
             tensors = {n: _in(t) for n, t in zip(inputs, leaves, strict=False)}
             held = dict(zip(params, leaves[len(inputs) :], strict=True))
             for layer in chosen:
-                context = Context(mode=mode, ties="column")
+                context = Context(mode=mode, ties="column", finite=finite)
                 context.labels, context.weights = others.get("labels"), others.get("weights")
                 context.mask = others.get(f"mask:{layer.name}")
                 found = layer.kind.forward(
