@@ -184,6 +184,7 @@ class TraceRunner:
             raise NotImplementedError("a recorded layer cannot be run on other inputs")
         made = [tensor for name in layers for tensor in self.network[name].outputs]
         local = Local(outputs={t: seen.outputs[t] for t in made if t in seen.outputs})
+        local.statistics = {name: seen.statistics[name] for name in layers if name in seen.statistics}
         local.losses = {name: seen.losses[name] for name in layers if name in seen.losses}
         local.loss = sum(local.losses.values()) if local.losses else None
         if upstream is None:

@@ -15,6 +15,7 @@ import parity
 from parity import stretches
 from parity.cli import main
 from parity.traces import held, pictures, recorded, two
+from parity.traces.playback import TraceRunner
 from parity.traces.reader import Trace
 from parity.traces.two import OPEN, compare_traces
 from tests import twins
@@ -238,6 +239,17 @@ def test_a_model_drops_what_its_recording_dropped(pairs, rate):
         ("match", []) if rate == 0.3 else ("diverged", [("dropout-rate", report.first_divergence.layer, True)])
     )
     assert not [p for p in report.probes if p.status == "unverified"]
+
+
+def test_a_recorded_layer_alone_shows_its_batch_statistics_too(pairs):
+    with Trace(pairs("normalised")[1]) as trace:
+        runner, seen = TraceRunner(trace), trace.seen(1)
+        layers = [layer for layer in runner.network if layer.kind.name == "BatchNorm"]
+        assert layers
+        for layer in layers:
+            local = runner.isolate([layer.name], {layer.inputs[0]: seen.outputs[layer.inputs[0]]})
+            for role in ("mean", "variance"):
+                np.testing.assert_array_equal(local.statistics[layer.name][role], seen.statistics[layer.name][role])
 
 
 def test_other_labels_than_were_recorded_are_refused_in_any_way_of_comparing(pairs):
