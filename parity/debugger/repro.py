@@ -32,6 +32,9 @@ __all__ = ["write_repro"]
 Array = np.ndarray
 
 _RUNS = ("forward", "loss", "backward", "update")
+_CUSTOM = "custom_objects.py"
+"""The name that a copy of the user's own classes has beside the script."""
+
 _ROUNDING = 100.0
 """Floors above which the script calls a difference more than rounding."""
 
@@ -49,12 +52,16 @@ def write_repro(stepper: Stepper, folder: Path) -> str:
     stepper.training.refuse("repro")
     stop = _chosen(stepper)
     try:
-        code = update_script(stepper, stop) if stop.phase == "update" else _layer_script(stepper, stop)
+        code, arrays = update_script(stepper, stop) if stop.phase == "update" else _layer_script(stepper, stop)
     except (NotImplementedError, ParityError, Unfit, KeyError, ValueError) as problem:
         what = " ".join(str(problem).split())
         raise BadUsage(f"repro: {stop.layer} cannot be written as a script: {what}") from None
-    _write(folder, *code)
-    return f"wrote {folder / 'repro.py'} and tensors.npz: {stop.words}; it runs with `python {folder / 'repro.py'}`"
+    custom = stepper.options.get("custom_objects") if _CUSTOM in code else None
+    if _CUSTOM in code and custom is None:
+        raise BadUsage(f"repro: {stop.layer} is of a class that no file of --custom-objects holds")
+    _write(folder, code, arrays, custom)
+    beside = "tensors.npz" if custom is None else f"tensors.npz and {_CUSTOM}"
+    return f"wrote {folder / 'repro.py'} and {beside}: {stop.words}; it runs with `python {folder / 'repro.py'}`"
 
 
 def _layer_script(stepper: Stepper, stop: Stop) -> tuple[str, dict[str, Array]]:
@@ -186,10 +193,11 @@ class _Script:
                 raise NotImplementedError("the two sides are models of two Kerases")
             reference = self._run_keras(other, "ref")
             names = [*(f"input:{tensor}" for tensor in self.trial.ref_feeds), *(f"param:{p}" for p in other.variables)]
+            custom = keras.custom or other.custom
         else:
             code = self._torch_code()
-            reference, names = self._torch(code), code.names
-        lines = [*self._head(keras, by_keras), *reference, *self._run_keras(keras, "keras")]
+            reference, names, custom = self._torch(code), code.names, keras.custom
+        lines = [*self._head(keras, by_keras, custom=custom), *reference, *self._run_keras(keras, "keras")]
         return "\n".join([*lines, *self._tail(self._compared(names, keras))]) + "\n", self.arrays
 
     def _torch_code(self) -> TorchCode:
@@ -276,7 +284,7 @@ class _Script:
 
     # ---- lines
 
-    def _head(self, keras: KerasCode, by_keras: bool) -> list[str]:
+    def _head(self, keras: KerasCode, by_keras: bool, *, custom: bool) -> list[str]:
         stop, pair = self.stop, self.trial.pair
         versions = {**self.trial.bench.keras.engine}
         made_with = ", ".join(f"{k} {v}" for k, v in versions.items() if isinstance(v, str | int))
@@ -291,7 +299,15 @@ class _Script:
             f"It needs numpy{'' if by_keras else ', torch'} and Keras alone: python repro.py",
             f"Written with {made_with}.",
         ]
-        lines += ['"""', "", "import os", "import sys", "from pathlib import Path", ""]
+        lines += [
+            '"""',
+            "",
+            "import os",
+            *(["import runpy"] if custom else []),
+            "import sys",
+            "from pathlib import Path",
+            "",
+        ]
         lines += ['os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")']
         if "import keras" in keras.imports:
             lines.append(f'os.environ["KERAS_BACKEND"] = {text(keras.backend)}')
@@ -301,7 +317,9 @@ class _Script:
         lines += ["import tensorflow as tf"] if keras.backend == "tensorflow" else []
         if not by_keras:
             lines += ["from torch import device, inf, nan  # noqa: F401", "", "aten = torch.ops.aten"]
-        lines += ['ARRAYS = dict(np.load(Path(__file__).with_name("tensors.npz")))', "", ""]
+        lines += ['ARRAYS = dict(np.load(Path(__file__).with_name("tensors.npz")))']
+        lines += [f'CUSTOM = runpy.run_path(str(Path(__file__).with_name("{_CUSTOM}")))'] if custom else []
+        lines += ["", ""]
         kinds = f"{type(pair.ref.kind).__name__} {_fields(pair.ref.kind)}", f"{_fields(pair.keras.kind)}"
         lines += comment(f"The reference: {kinds[0]}{'' if by_keras else ', in operators of torch'}.")
         lines += comment(f"Keras: {kinds[1]}.") if type(pair.ref.kind) is type(pair.keras.kind) else []
@@ -352,7 +370,8 @@ def _fields(kind: Any) -> str:
     return ", ".join(f"{k}={v!r}" for k, v in kind.describe().items())
 
 
-def _write(folder: Path, code: str, arrays: Mapping[str, Array]) -> None:
+def _write(folder: Path, code: str, arrays: Mapping[str, Array], custom: Any) -> None:
+    """The files; `custom` is the path of the classes that the script needs, or None."""
     from parity.reports.output import replacing, write
 
     try:
@@ -363,4 +382,6 @@ def _write(folder: Path, code: str, arrays: Mapping[str, Array]) -> None:
     np.savez_compressed(held, **arrays)  # pyright: ignore[reportArgumentType]
     with replacing(folder / "tensors.npz", "--repro") as name:
         Path(name).write_bytes(held.getvalue())
+    if custom is not None:
+        write(folder / _CUSTOM, Path(custom).read_text(encoding="utf-8"), "--repro")
     write(folder / "repro.py", code, "--repro")

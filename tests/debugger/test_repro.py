@@ -100,6 +100,46 @@ def test_what_differs_by_little_is_told_from_rounding(tmp_path):
     assert probe.floor < float(row) < np.sqrt(np.mean(gap.astype(float) ** 2))
 
 
+CLASSES = """
+import keras
+
+
+@keras.saving.register_keras_serializable("own")
+class Halved(keras.layers.Layer):
+    def __init__(self, factor=0.5, **named):
+        super().__init__(**named)
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+"""
+
+
+def test_a_class_of_the_users_own_file_is_copied_beside_the_script(tmp_path):
+    import runpy
+
+    import keras
+
+    own = tmp_path / "classes.py"
+    own.write_text(CLASSES, encoding="utf-8")
+    made = runpy.run_path(str(own))["Halved"]
+    layers = twins.plain()
+    half = {"relu2": lambda *_, **named: made(0.25, name="relu2")}
+    twins.twin(layers, swap=half).save(tmp_path / "model.keras")
+    keras.saving.get_custom_objects().clear()
+    path = twins.save(tmp_path / "net.mat", layers)
+    stepper = Stepper.open(path, tmp_path / "model.keras", twins.batch(), steps=1, custom_objects=str(own))
+    stepper.run_to("relu2 forward")
+    assert born(stepper) == {"output"}
+    said = write_repro(stepper, tmp_path / "repro")
+    assert "custom_objects.py" in said
+    own.unlink()
+    assert shown(tmp_path / "repro") == (1, {"output"})
+
+
 def test_an_optimizer_of_ones_own_is_refused(tmp_path):
     import keras
 

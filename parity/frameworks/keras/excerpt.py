@@ -12,6 +12,7 @@ from parity.frameworks.keras.batches import labels_for
 from parity.frameworks.keras.edits.code import text, value
 from parity.frameworks.keras.observe import DROPOUTS
 from parity.frameworks.keras.records import Ref
+from parity.frameworks.keras.safety import GIVEN
 from parity.runner import Targets
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = ["KerasCode", "keras_code"]
 
 Array = np.ndarray
 
+_CUSTOM = "CUSTOM"
 _DEFAULTED = ("_initializer", "_regularizer", "_constraint")
 _MEANS = ("mean", "sum_over_batch_size", "auto", "mean_with_sample_weight")
 _NAMELESS = ("name", "trainable", "batch_input_shape", "batch_shape", "activity_regularizer", "dtype", "input_dim")
@@ -39,6 +41,7 @@ class KerasCode:
         arrays: name → array.
         variables: param id → (layer, index of its weight).
         backend: what it runs on.
+        custom: whether the layers are made from CUSTOM: name → class, of the file that was given with the model.
     """
 
     imports: tuple[str, ...]
@@ -48,6 +51,7 @@ class KerasCode:
     arrays: Mapping[str, Array]
     variables: Mapping[str, tuple[str, int]]
     backend: str
+    custom: bool = False
 
 
 def keras_code(
@@ -121,6 +125,7 @@ def keras_code(
         arrays,
         variables,
         engine.keras.backend.backend() if engine.modern else "tensorflow",
+        any(maker.startswith(_CUSTOM) for maker in makers.values()),
     )
 
 
@@ -135,8 +140,11 @@ def _maker(engine: Engine, node: Node) -> str:
     """The layer's constructor with what is not its default."""
     assert node.record is not None
     item, kind = node.record.place.item, node.record.place.type
-    if not node.record.place.own or getattr(engine.keras.layers, kind, None) is not type(item):
-        raise NotImplementedError(f"{node.record.place.path} is a {kind}, which is no public layer of Keras")
+    given = type(item).__module__ == GIVEN
+    if not given and (not node.record.place.own or getattr(engine.keras.layers, kind, None) is not type(item)):
+        raise NotImplementedError(
+            f"{node.record.place.path} is a {kind}, which is neither Keras' own nor of a file of --custom-objects"
+        )
     config = dict(item.get_config())
     if node.fused and "activation" in config:
         config["activation"] = "linear"
@@ -149,7 +157,7 @@ def _maker(engine: Engine, node: Node) -> str:
         arguments = ", ".join(f"{key}={value(part)}" for key, part in kept.items())
     except (TypeError, ValueError):
         raise NotImplementedError(f"{node.record.place.path} has settings that are no plain values") from None
-    return f"keras.layers.{kind}({arguments})"
+    return f"{_CUSTOM}[{text(type(item).__name__)}]({arguments})" if given else f"keras.layers.{kind}({arguments})"
 
 
 def _call(node: Node, path: str, training: bool | None) -> str:

@@ -14,7 +14,7 @@ from parity.errors import Refused
 from parity.frameworks.keras.builtins import ACTIVATIONS, CLASSES, OPERATIONS
 from parity.frameworks.keras.operations import is_operation
 
-__all__ = ["code_in", "custom_objects", "refuse_code", "runs_code"]
+__all__ = ["GIVEN", "code_in", "custom_objects", "refuse_code", "runs_code"]
 
 _TRUSTED = ("keras.", "tf_keras.", "tensorflow.keras.", "tensorflow.python.keras.")
 _FUNCTION_HOMES = ("activations", "losses", "metrics", "initializers", "regularizers", "ops", "nn")
@@ -110,6 +110,10 @@ def _function(item: Mapping[str, Any], holder: str) -> Iterator[tuple[str, str, 
 def _is_loss(name: str) -> bool:
     """Names of losses and metrics are looked up in Keras itself, which refuses what it does not know."""
     return name.isidentifier() and name.islower()
+
+
+GIVEN = "<run_path>"
+"""The module that a class of `custom_objects` says it is of."""
 
 
 def custom_objects(path: str | None) -> dict[str, Callable[..., Any]]:
