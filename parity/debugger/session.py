@@ -145,14 +145,8 @@ def script(stepper: Stepper) -> str:
         given.append(f"{name}={(fspath(value) if isinstance(value, PathLike) else value)!r}")
     lines.append(f"stepper = parity.Stepper.open({', '.join(given)})")
     for item in stepper.experiments:
-        index = next(
-            (s.index for s in stepper.stops if f"{s.layer} {s.phase}".strip() == item.where[0]
-             and s.step == item.where[1]), 0,
-        )  # fmt: skip
-        word, _, rest = item.command.partition(" ")
-        lines += ["", f"stepper.goto({index})  # {stepper.stops[index].words}"]
-        lines.append(f"made = stepper.experiments.{word}({rest!r})")
-        lines.append("print(made.words)")
+        lines += ["", f"stepper.experiments.repeat({item.command!r}, {item.where!r})"]
+        lines.append("print(tuple(stepper.experiments)[-1].words)")
     lines += ["", "arrival = stepper.resume()", 'print(arrival.reason, "at", arrival.stop.words, arrival.state.status)']
     lines.append("print(stepper.verdict, stepper.first_divergence)")
     return "\n".join(lines) + "\n"

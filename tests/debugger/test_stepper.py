@@ -195,6 +195,26 @@ def test_a_session_of_another_network_is_refused(stepper, tmp_path):
         Commands(stepper, path)
 
 
+def test_experiments_are_saved_as_a_script_that_makes_them_again(stepper, tmp_path, capsys):
+    """By names: a fix takes a stop away, so that the numbers of those behind it are others then."""
+    import runpy
+
+    commands = Commands(stepper)
+    for line in ("run conv2 forward", "put ref", "run ip1 backward", "fix conv-groups", "run conv1 update", "put ref"):
+        commands.run(line)
+    made = [(item.command, item.where) for item in stepper.experiments]
+    assert [command for command, _ in made] == ["put ref", "fix conv-groups", "put ref"]
+    commands.run(f"experiments {tmp_path / 'again.py'}")
+    again = runpy.run_path(str(tmp_path / "again.py"))["stepper"]
+    assert [(item.command, item.where) for item in again.experiments] == made
+    stepper.goto(len(stepper.stops) - 1)
+    again.goto(len(again.stops) - 1)
+    assert {(p.layer, p.phase, p.tensor, p.step): p.status for p in again.probes} == {
+        (p.layer, p.phase, p.tensor, p.step): p.status for p in stepper.probes
+    }
+    assert "the reference's output of conv2 put in the Keras run" in capsys.readouterr().out
+
+
 def test_terms_of_a_convolution_add_up(stepper):
     stepper.run_to("conv2 forward")
     look = stepper.look()
