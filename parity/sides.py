@@ -346,7 +346,10 @@ class _Unopened:
         tensors = getattr(self.given, "inputs", None)
         if not tensors:
             return {"input": ()}
-        names = getattr(self.given, "input_names", None) or [f"input{i or ''}" for i in range(len(tensors))]
+        # Keras 3 keeps no list of their names: each tensor's own is that of its input layer.
+        own = [str(getattr(tensor, "name", "")) for tensor in tensors]
+        plain = own if all(own) and len(set(own)) == len(own) else [f"input{i or ''}" for i in range(len(tensors))]
+        names = getattr(self.given, "input_names", None) or plain
         return {str(name): tuple(t.shape[1:]) for name, t in zip(names, tensors, strict=True)}
 
     def take_inputs_of(self, other: _Unopened) -> None:

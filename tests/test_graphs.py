@@ -163,3 +163,33 @@ def test_a_branch_that_is_wired_wrongly_is_one_finding_with_a_fix(wrong, layer):
     assert first is not None
     assert (first.phase, first.layer) == ("structure", layer)
     assert [(f.cause, f.layer, f.confirmed, f.fix_verified) for f in findings] == [("layer-order", layer, True, True)]
+
+
+def pair_of_towers(order=(0, 1), *, same: bool = False):
+    """Two images through one dense layer, concatenated; with `same` the second image is read by nothing."""
+    import keras
+
+    keras.utils.set_random_seed(2)
+    given = [keras.Input((6,), name=name) for name in "ab"]
+    tower = keras.layers.Dense(5, activation="tanh", name="tower")
+    ends = [tower(given[0]), tower(given[1])]
+    read = [ends[0], ends[0]] if same else [ends[k] for k in order]
+    x = keras.layers.Dense(4, name="classifier")(keras.layers.Concatenate(name="joined")(read))
+    model = keras.Model(given, x)
+    model.compile(keras.optimizers.SGD(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def test_a_layer_that_is_called_twice_is_concatenated_the_right_way_round_by_the_fix():
+    rng = np.random.default_rng(0)
+    batch = {f"x_{name}": rng.standard_normal((6, 6)).astype(np.float32) for name in "ab"}
+    batch["y"] = rng.integers(0, 4, 6)
+    report = compare(pair_of_towers(), pair_of_towers((1, 0)), batch, steps=1)
+    (first,) = [f for f in report.findings if f.severity == "divergence"]
+    assert (first.cause, first.layer, first.confirmed, first.fix_verified) == ("channel-order", "joined", True, True)
+
+
+def test_a_second_tower_that_nothing_reads_is_missing():
+    report = compare(pair_of_towers(), pair_of_towers(same=True), steps=1)
+    assert report.first_divergence is not None
+    assert (report.first_divergence.phase, report.first_divergence.status) == ("structure", "unpaired")

@@ -109,7 +109,13 @@ class Loss(Kind):
         smoothing = config.get("label_smoothing")
         share = float(smoothing) if isinstance(smoothing, int | float) else 0.0
         sparse = name.startswith("sparse") or name in ("categorical_generalized_cross_entropy", *INTEGERS)
-        return cls(function, reduction, share, sparse, settings=settings_of(name, config))
+        settings = settings_of(name, config)
+        if reduction == "sum":
+            # Labels below zero cost nothing on either side; a mean would also count fewer pixels.
+            settings = tuple(
+                (key, v) for key, v in settings if key != "ignore_class" or not isinstance(v, int) or v >= 0
+            )
+        return cls(function, reduction, share, sparse, settings=settings)
 
     def keras_line(self, field_name: str) -> str:
         """The loss, or its constructor argument."""

@@ -223,7 +223,15 @@ def reordered(run: Comparison, pair: Pair) -> tuple[Change, ...]:
     """Lets a layer read the partners of what its own partner reads, in that order."""
     inputs = [_feeder(run, tensor) for tensor in run.ref.network.data(pair.ref.inputs)]
     where = path(run, pair.keras)
-    return (Change("rewire", where, {"inputs": inputs}),) if all(inputs) and ":" not in where else ()
+    if not all(inputs) or ":" in where:
+        return ()
+    if len(set(inputs)) < len(inputs):  # a layer that is called several times has one name for all that it makes
+        present = [run.alignment.counterpart(tensor) for tensor in run.keras.network.data(pair.keras.inputs)]
+        wanted = [run.alignment.source(tensor, "ref") for tensor in run.ref.network.data(pair.ref.inputs)]
+        if len(set(wanted)) < len(wanted) or set(present) != set(wanted) or len(present) != len(wanted):
+            return ()
+        return (Change("rewire", where, {"order": [present.index(tensor) for tensor in wanted]}),)
+    return (Change("rewire", where, {"inputs": inputs}),)
 
 
 def instead(run: Comparison, pair: Pair) -> tuple[Change, ...]:

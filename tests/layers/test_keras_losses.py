@@ -153,6 +153,15 @@ def test_settings_are_those_that_are_not_the_defaults():
     assert line == "loss=keras.losses.Huber(delta=2.0)"
 
 
+def test_labels_below_zero_cost_nothing_in_a_sum_whoever_ignores_them():
+    def settings(**config):
+        return Loss.from_keras("SparseCategoricalCrossentropy", config, ()).settings
+
+    assert settings(ignore_class=-1, reduction="sum") == ()
+    assert settings(ignore_class=2, reduction="sum") == (("ignore_class", 2),)
+    assert settings(ignore_class=-1) == (("ignore_class", -1),)  # it counts fewer pixels
+
+
 def test_what_torch_cannot_run_is_said():
     x, hot = np.full((2, 3, 3, 2), 0.4), np.ones((2, 3, 3, 2))
     for name, config in (("CosineSimilarity", {"axis": 1}), ("Dice", {"axis": [0, 1]}), ("Circle", {})):

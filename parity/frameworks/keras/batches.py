@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.errors import BadUsage, CannotCompare
+from parity.layers.keras_losses import class_of
 from parity.layers.loss_words import INTEGERS
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Feeder:
         self._names = engine.input_names(model) or list(example)
         self._shapes = engine.input_shapes(model) or [() for _ in self._names]
         self._types = engine.input_types(model)
+        self._tried: set[str] = set()
+        self._of_ids: set[str] = set()  # losses of the user's own that take class ids
 
     def arrays(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The batch's arrays by input (see `match_inputs`): float32, and whole numbers where an input takes those."""
@@ -64,10 +67,25 @@ class Feeder:
         """
         kind, backend = term.kind, self._engine.backend
         dtype = backend.dtype(prediction)
-        array = labels_for(kind.function, kind.sparse, targets.values[term.label], prediction.shape)
-        arguments = (backend.constant(array, None if kind.sparse else dtype), prediction)
+        given, sparse = targets.values[term.label], kind.sparse or term.name in self._of_ids
+        array = labels_for(kind.function, sparse, given, prediction.shape)
+        arguments = (backend.constant(array, None if sparse else dtype), prediction)
+        if not sparse and not class_of(kind.function) and term.name not in self._tried:
+            self._tried.add(term.name)
+            if np.shape(given) != np.shape(array) and not _taken(term.loss, arguments):
+                self._of_ids.add(term.name)
+                return self.labels(term, targets, prediction)
         weights = targets.weights.get(term.label)
         return arguments if weights is None else (*arguments, backend.constant(np.asarray(weights), dtype))
+
+
+def _taken(loss: Any, arguments: Sequence[Any]) -> bool:
+    """Whether a loss in the user's own code takes these labels: only running it shows that."""
+    try:
+        loss(*arguments)
+    except Exception:  # whatever the user's code raises
+        return False
+    return True
 
 
 def _natural(array: np.ndarray) -> str:

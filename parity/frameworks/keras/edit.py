@@ -173,5 +173,6 @@ class EditedRunner(KerasRunner):
         With identical weights these are the reference's, in the copy's layout.
         """
         ids = {id(variable): pid for pid, variable in self._graph.variables.items()}
-        fresh = {ids[id(variable)] for _, _, variable in self.edited.fresh}
+        # A layer that nothing reads any more is no part of the network.
+        fresh = {ids[id(variable)] for _, _, variable in self.edited.fresh if id(variable) in ids}
         super().load(self._own | {pid: value for pid, value in self._loaded.items() if pid in fresh})

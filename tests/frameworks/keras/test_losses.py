@@ -205,3 +205,26 @@ def test_labels_that_a_sequence_loss_does_not_take_are_one_line(tmp_path):
         with pytest.raises(BadFile, match="is no sequence of classes") as caught:
             parity.compare(ref=path, keras=path, batch={"x": np.ones((8, 6, 3), np.float32), "y": y})
         assert "\n" not in str(caught.value)
+
+
+def test_a_loss_of_ones_own_may_take_class_ids():
+    import keras
+
+    class SumOfPixels(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.sum(keras.losses.sparse_categorical_crossentropy(y_true, y_pred), axis=(1, 2))
+
+    def model(loss):
+        keras.utils.set_random_seed(0)
+        given = keras.Input((4, 4, 2))
+        made = keras.Model(given, keras.layers.Conv2D(3, 1, activation="softmax", name="scores")(given))
+        made.compile(keras.optimizers.SGD(0.1), loss)
+        return made
+
+    rng = np.random.default_rng(0)
+    batch = {"x": rng.standard_normal((2, 4, 4, 2)).astype(np.float32), "y": rng.integers(0, 3, (2, 4, 4))}
+    summed = keras.losses.SparseCategoricalCrossentropy(reduction="sum")
+    assert parity.compare(model(summed), model(SumOfPixels(reduction="sum")), batch, steps=1).verdict == "match"
+    report = parity.compare(model(summed), model(SumOfPixels()), batch, steps=1)
+    assert report.first_divergence is not None
+    assert (report.first_divergence.phase, report.findings[0].cause) == ("loss", "loss-reduction")
