@@ -109,6 +109,8 @@ def parse_break(words: str) -> Breakpoint:
     late = re.search(r"\s(?:after|hits)=\S*\s*$", condition)  # it may stand at the end as well
     if late is not None:
         before, condition = before + late.group(), condition[: late.start()]
+    if found and not condition.strip():
+        raise BadUsage("break: if what? write a condition, e.g. if max_abs > 1e-3, if x_floor > 50 or if nan")
     values: dict[str, Any] = {"condition": condition.strip()}
     for word in before.split():
         name, equals, value = word.partition("=")

@@ -212,7 +212,7 @@ class Commands:
 
     def _show(self, rest: str) -> Any:
         look = self.stepper.look()
-        words = shlex.split(rest)
+        words = _words(rest)
         view = next((word for word in words if word in _VIEWS), "")
         side = next((word for word in words if word in SIDES), "difference")
         left = [word for word in words if word not in (view, side)]
@@ -247,7 +247,7 @@ class Commands:
                 return shown.worst(look, name)
 
     def _export(self, rest: str) -> Any:
-        words = shlex.split(rest)
+        words = _words(rest)
         if not words:
             raise BadUsage("export: to which file? e.g. export conv1.npy output keras")
         side = next((word for word in words[1:] if word in SIDES), "ref")
@@ -290,12 +290,12 @@ class Commands:
     # ---- the session
 
     def _save(self, rest: str) -> Any:
-        if rest:
-            self.session = Path(rest)
-        if self.session is None:
+        path = Path(rest) if rest else self.session
+        if path is None:
             raise BadUsage("save: to which file? e.g. save session.json")
-        save(self.stepper, self.session)
-        return Text(f"saved {self.session}")
+        save(self.stepper, path)
+        self.session = path  # from now on, since it can be written
+        return Text(f"saved {path}")
 
     def _help(self, rest: str) -> Any:
         rows = self.help_rows()
@@ -346,6 +346,14 @@ def run_script(
             break
     commands.save()
     return {"match": 0, "diverged": 1}.get(commands.stepper.verdict, 2)
+
+
+def _words(rest: str) -> list[str]:
+    """What follows a command, word by word; quotation marks hold a name with spaces together."""
+    try:
+        return shlex.split(rest)
+    except ValueError:
+        raise BadUsage(f"a quotation mark is left open in {rest}") from None
 
 
 def _index(text: str) -> tuple[int | None, ...]:

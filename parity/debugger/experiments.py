@@ -294,7 +294,7 @@ class Experiments:
             stepper.batch = batch
             self._begin(*before, where)
 
-        words = f"{words}: {where[0]} was {was}, and is {stepper.here.state.status} now"
+        words = f"{words}: {where[0] or 'the start'} was {was}, and is {stepper.here.state.status} now"
         made = Applied(f"fix {finding.cause}", where, words, 0, undo, changes=edited.done)
         self._made.append(made)
         return made

@@ -127,6 +127,28 @@ def test_a_mistake_ends_a_script_and_not_somebody_who_types(stepper):
     assert stepper.stop.layer == "conv1"
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('show "output', "a quotation mark is left open"),
+        ('export "a.npy', "a quotation mark is left open"),
+        ("save /nonexistent/s.json", "cannot be written"),
+        ("break conv1 if", "if what"),
+        ("goto 0", "the stops are 1 to"),
+        ("show terms 99,0,0,0", "there is no output"),
+        ("put sideways", "whose tensor, ref or keras"),
+    ],
+)
+def test_a_mistake_in_writing_is_told_in_a_line_and_changes_nothing(stepper, line, said):
+    commands = Commands(stepper)
+    with pytest.raises(BadUsage, match=said) as refusal:
+        commands.run(line)
+    assert "\n" not in str(refusal.value)
+    assert commands.session is None
+    assert not stepper.breakpoints
+    commands.run("next")
+
+
 @pytest.mark.parametrize("words", ["conv1 if size > 3", "if max_abs > a", "phase=sideways", "colour=red"])
 def test_a_breakpoint_that_is_none_is_refused(words):
     with pytest.raises(BadUsage):
