@@ -6,6 +6,7 @@ for it there is none, and the finding's text says what to write.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,7 +126,15 @@ def _loss(run: Comparison, pair: Pair, name: str) -> tuple[Change, ...]:
     if name == "reduction":
         known = {"mean": "sum_over_batch_size", "pixel-mean": "sum_over_batch_size", "sum": "sum"}
         word = known.get(kind.reduction)
-        return (Change("loss", "", {**output, "config": {"reduction": word}}),) if word else ()
+        made = [Change("loss", "", {**output, "config": {"reduction": word}})] if word else []
+        fed = pair.ref.fed or ()
+        if kind.reduction == "mean" and len(fed) > 1 and None not in fed:
+            # Keras' mean of a map is over its pixels too: the reference adds those up.
+            pixels = math.prod(int(n or 1) for n in fed[:-1])
+            made = made if getattr(pair.keras.kind, "reduction", "") != "pixel-mean" else []
+            factor = pixels * pair.ref.weight / (pair.keras.weight or 1.0)  # the same finding tells of both
+            made += [Change("loss", "", {**output, "weight": factor})] if factor != 1 else []
+        return tuple(made)
     if name == "label_smoothing":
         return (Change("loss", "", {**output, "config": {"label_smoothing": kind.label_smoothing}}),)
     return _as_reference(run, pair, kind)

@@ -228,3 +228,24 @@ def test_a_loss_of_ones_own_may_take_class_ids():
     report = parity.compare(model(summed), model(SumOfPixels()), batch, steps=1)
     assert report.first_divergence is not None
     assert (report.first_divergence.phase, report.findings[0].cause) == ("loss", "loss-reduction")
+
+
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])
+def test_the_mean_of_images_whose_pixels_add_up_is_told_in_words_of_keras(tmp_path, reduction):
+    import keras
+
+    from tests import twins
+
+    filters = twins.conv("scores", np.random.default_rng(0), (1, 1, 2, 3))
+    path = twins.save(
+        tmp_path / "net.mat", [filters, {"type": "softmaxloss", "name": "loss"}], (4, 4, 2), weightDecay=0
+    )
+    given = keras.Input((4, 4, 2))
+    model = keras.Model(given, keras.layers.Conv2D(3, 1, activation="softmax", name="scores")(given))
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction=reduction)
+    model.compile(keras.optimizers.SGD(twins.RATE, momentum=twins.MOMENTUM), loss)
+    batch = {"x": twins.batch(size=(4, 4, 2))["x"], "y": np.random.default_rng(1).integers(0, 3, (8, 4, 4))}
+    report = parity.compare(path, model, batch, steps=1)
+    (found,) = [f for f in report.findings if f.severity == "divergence"]
+    assert (found.cause, found.confirmed, found.fix_verified) == ("loss-reduction", True, True)
+    assert "loss_weights: 16 times as much" in found.fix
