@@ -109,6 +109,7 @@ def run_recorded(options: argparse.Namespace) -> dict[str, Any]:
 
     def timed(keep: bool) -> tuple[float, float]:
         runner.load(weights)
+        target.unlink(missing_ok=True)  # to free the space of another trace is no part of it
         start, used = time.perf_counter(), time.process_time()
         if keep:
             with writing(target, "-o", "bench") as sink:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from os import fspath
 from pathlib import Path
 from typing import cast
@@ -68,8 +69,8 @@ def traces_of(
         ParityError: a file cannot be read or run.
     """
     ref, keras = setup.ref, setup.keras
-    mine = Trace(fspath(ref)) if is_trace(ref) else None
-    theirs = Trace(fspath(keras)) if is_trace(keras) else None
+    with ThreadPoolExecutor(2) as both:  # to hold a file against its digest takes as long as to read it
+        mine, theirs = both.map(lambda side: Trace(fspath(side)) if is_trace(side) else None, (ref, keras))
     other = mine or theirs
     if other is None:
         return None

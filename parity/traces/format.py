@@ -10,6 +10,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -132,11 +133,16 @@ def seal(path: Path, parity: str) -> None:
 
 
 def _digest(file: BinaryIO) -> str:
+    """Of all behind the user block; what comes next is read while a block is digested."""
     file.seek(BLOCK)
     digest = hashlib.sha256()
-    block = memoryview(bytearray(1 << 20))
-    while count := file.readinto(block):  # type: ignore[attr-defined]
-        digest.update(block[:count])
+    block, other = (memoryview(bytearray(1 << 21)) for _ in range(2))
+    with ThreadPoolExecutor(1) as ahead:
+        read = ahead.submit(file.readinto, block)  # type: ignore[attr-defined]
+        while count := read.result():
+            read = ahead.submit(file.readinto, other)  # type: ignore[attr-defined]
+            digest.update(block[:count])
+            block, other = other, block
     return digest.hexdigest()
 
 

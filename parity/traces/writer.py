@@ -122,7 +122,7 @@ class TraceWriter:
     """The open file of a trace that is being written.
 
     Every array goes out in chunks of a mebibyte: bytes shuffled, then deflated without a search for repetitions other
-    than runs, which weights and activations hardly have, and without coding bytes that would not get much shorter; any
+    than runs, which weights and activations hardly have, and without coding bytes that would not get much shorter. Any
     reader of HDF5 reads them. No more than a few chunks are copied at a time.
 
     What is given is written in its order while whoever gave it goes on: nobody may write to it before `settle`, or
@@ -288,27 +288,23 @@ class _Packed:
         self.at, self.sum = 0, 1
         self._add(b"\x78\x01")
         for n in range(size):
-            self._deflate(octets[:, n], last=n == size - 1)
+            (self._code if _worthwhile(octets[:, n]) else self._store)(octets[:, n], last=n == size - 1)
         self._add(self.sum.to_bytes(4, "big"))
 
-    def _deflate(self, plane: Array, *, last: bool) -> None:
-        """One byte of every number, as a part of a deflate stream: coded, or stored where that saves little.
+    def _code(self, plane: Array, *, last: bool) -> None:
+        """One byte of every number, coded as a part of a deflate stream."""
+        held = self.plane[: plane.size]
+        np.copyto(held, plane)
+        self.sum = zlib.adler32(held.data, self.sum)
+        coder = zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
+        self._add(coder.compress(held.data))
+        self._add(coder.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH))
 
-        The lower bytes of floating-point numbers are all but random: to code them takes longer than to write them.
-        """
-        counts = np.bincount(plane[:: plane.size // _LOOK | 1])
-        shares = counts[counts > 0] / counts.sum()
-        if -float(np.sum(shares * np.log2(shares))) < _WORTH:
-            held = self.plane[: plane.size]
-            np.copyto(held, plane)
-            self.sum = zlib.adler32(held.data, self.sum)
-            coder = zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
-            self._add(coder.compress(held.data))
-            self._add(coder.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH))
-            return
-        for start in range(0, plane.size, _STORED):
-            block = plane[start : start + _STORED]
-            final = last and start + _STORED >= plane.size
+    def _store(self, octets: Array, *, last: bool) -> None:
+        """Bytes as they are, in blocks of a deflate stream."""
+        for start in range(0, octets.size, _STORED):
+            block = octets[start : start + _STORED]
+            final = last and start + _STORED >= octets.size
             # RFC 1951, 3.2.4: the last block's bit, then the length and its complement.
             self._add(bytes([final]) + len(block).to_bytes(2, "little") + (0xFFFF - len(block)).to_bytes(2, "little"))
             held = self.out[self.at : self.at + len(block)]
@@ -319,3 +315,13 @@ class _Packed:
     def _add(self, data: bytes) -> None:
         self.out[self.at : self.at + len(data)] = np.frombuffer(data, np.uint8)
         self.at += len(data)
+
+
+def _worthwhile(plane: Array) -> bool:
+    """Whether coding one byte of every number makes it much shorter: some of them are looked at.
+
+    The lower bytes of floating-point numbers are all but random: to code them takes longer than to write them.
+    """
+    counts = np.bincount(plane[:: plane.size // _LOOK | 1])
+    shares = counts[counts > 0] / counts.sum()
+    return -float(np.sum(shares * np.log2(shares))) < _WORTH
