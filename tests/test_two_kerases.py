@@ -9,11 +9,15 @@ import pytest
 import parity
 
 
-def model(loss: Any = "categorical_crossentropy", end: str = "softmax", rate: float | None = 0.4) -> Any:
+def model(
+    loss: Any = "categorical_crossentropy", end: str = "softmax", rate: float | None = 0.4, added: float = 0.0
+) -> Any:
     import keras
 
     keras.utils.set_random_seed(3)
-    made = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Conv2D(5, 3, activation="relu", name="conv")])
+    held = {"activity_regularizer": keras.regularizers.L2(added)} if added else {}
+    conv = keras.layers.Conv2D(5, 3, activation="relu", name="conv", **held)
+    made = keras.Sequential([keras.Input((6, 6, 2)), conv])
     made.add(keras.layers.Flatten(name="flat"))
     if rate is not None:
         made.add(keras.layers.Dropout(rate, name="drop"))
@@ -54,6 +58,15 @@ def test_another_loss_behind_the_same_softmax_is_the_only_cause(other: str) -> N
         assert report.first_divergence is not None
         assert report.first_divergence.phase == "loss"
         assert all(p.status == "match" for p in report.probes if p.phase == "forward")
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(0.0, 1e-2), (1e-2, 0.0), (1e-2, 2e-2)])
+def test_what_a_convolution_adds_to_the_loss_is_no_fault_of_what_it_makes(mine: float, theirs: float) -> None:
+    report = parity.compare(model(added=mine), model(added=theirs))
+    (found,) = [f for f in report.findings if f.severity == "divergence"]
+    assert (found.cause, found.phase, found.confirmed, found.fix_verified) == ("loss-kind", "loss", True, True)
+    assert found.keras_layer.startswith("conv")
+    assert parity.compare(model(added=mine), model(added=mine)).verdict == "match"
 
 
 def test_a_sigmoid_in_the_softmax_place_is_another_activation() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity.activity import TENSOR
 from parity.align import Pair
 from parity.case import Comparison
 from parity.differences import Difference, differences
@@ -38,9 +39,16 @@ def explanation(run: Comparison, pair: Pair) -> Explanation | None:
     """What explains a pair at which a fault was born, found once; None where nothing that was tried does."""
     name = pair.ref.name
     if name not in run.explanations:
-        born = run.diverged(pair, "forward", "loss", "backward") or _misshapen(run, pair)
+        born = _computes_otherwise(run, pair) or _misshapen(run, pair)
         run.explanations[name] = _sought(run, pair) if born and run.bench is not None else None
     return run.explanations[name]
+
+
+def _computes_otherwise(run: Comparison, pair: Pair) -> bool:
+    """Whether the layer itself makes other tensors; what it adds to the loss for them is none of them."""
+    phases = ("forward", "loss", "backward")
+    own = [p for p in run.probes if p.layer == pair.ref.name and p.phase in phases and p.tensor != TENSOR]
+    return any(p.status == "born" for p in own)
 
 
 def _misshapen(run: Comparison, pair: Pair) -> bool:
