@@ -116,14 +116,14 @@ def _permutation(wanted: Array, held: Array, axis: int) -> Array | None:
 
 
 def _factor(wanted: Array, held: Array) -> float | None:
-    """A constant factor fitted on every other element, if it holds on the rest."""
+    """A constant factor fitted on every other element, if it holds on all: a single other value is no factor."""
     a, b = held.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
     if a.size < 4 or not b[::2].any():
         return None
     factor = float(a[::2] @ b[::2] / (b[::2] @ b[::2]))
-    rest = np.abs(a[1::2] - factor * b[1::2]).max()
+    gap = np.abs(a - factor * b).max()
     held_size = np.abs(a).max()
-    return factor if held_size > 0 and rest <= 2e-6 * held_size and abs(factor - 1) > 1e-6 else None
+    return factor if held_size > 0 and gap <= 2e-6 * held_size and abs(factor - 1) > 1e-6 else None
 
 
 def _nearly(wanted: Array, held: Array, layouts: Sequence[Layout]) -> Reading | None:
