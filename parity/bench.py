@@ -155,10 +155,14 @@ class Trial:
         assert self.upstream_ref is not None
         if side == "ref":
             return {self.pair.ref.output: self.upstream_ref}
-        own = fitted(self.upstream_ref, self.bench.keras.network[self.pair.keras.layers[-1]].shape)
+        return {self.pair.keras.output: self.as_output(self.upstream_ref)}
+
+    def as_output(self, value: Array) -> Array:
+        """What the reference's unit makes, or its gradient, in the shape of what the Keras unit makes. Raises Unfit."""
+        own = fitted(value, self.bench.keras.network[self.pair.keras.layers[-1]].shape)
         if own is None:
             raise Unfit("its output has another shape than the reference's")
-        return {self.pair.keras.output: own}
+        return own
 
     # ---- runs
 
@@ -260,11 +264,9 @@ class Trial:
     def _summed(self, name: str) -> Array | None:
         """The gradient of a bias in float64, the sum of what comes from above: nothing has to be run for it."""
         link, unit, pulled = self.named.gradients.get(name), self.pair.ref, self.upstream_ref
-        if link is None or link.role != "bias" or len(unit.layers) > 1 or pulled is None:
+        if link is None or link.role != "bias" or len(link.ref) != 1 or len(unit.layers) > 1 or pulled is None:
             return None
-        if not isinstance(unit.kind, Conv | Dense) or list(unit.params.get("bias", ())) != list(link.ref):
-            return None
-        if len(link.ref) != 1:
+        if not isinstance(unit.kind, Conv | Dense) or tuple(unit.params.get("bias", ())) != link.ref:
             return None
         total = pulled.reshape(-1, pulled.shape[-1]).sum(axis=0, dtype=np.float64)
         # As the Keras parameter has it, which may be a part of it: of a filter bank that Keras keeps in groups.

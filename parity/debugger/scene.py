@@ -22,7 +22,7 @@ from parity.masks import masks_for_keras, masks_for_ref
 from parity.propagation import Propagation, seen_tensor
 from parity.report import Probe
 from parity.runner import Pass
-from parity.tensors import fitted, shaped
+from parity.tensors import shaped
 from parity.tolerance import CLEAN, Distance, distance
 
 __all__ = ["How", "Scene"]
@@ -215,7 +215,7 @@ class Scene:
         try:
             trial = bench.trial(pair)
             if self.backward and phase == "forward":
-                self._require_room(pair)
+                trial.as_output(self.ref.value(pair.ref.output))  # else its gradient would not fit: it is not run alone
             if not self._touched:
                 self._share(trial)
             sight, apart = (None, apart) if tainted or self._touched else self._at_first_sight(trial)
@@ -234,11 +234,6 @@ class Scene:
                 self._measure(pair, verdict.tensor)
         probes = [self._probe(pair, verdict, tainted) for verdict in here]
         return [probe if self.step == 1 else replace(probe, step=self.step) for probe in probes]
-
-    def _require_room(self, pair: Pair) -> None:
-        """Raises Unfit where the reference's gradient does not fit the Keras output: such a pair is not run alone."""
-        if fitted(self.ref.value(pair.ref.output), self.keras.network[pair.keras.layers[-1]].shape) is None:
-            raise Unfit("its output has another shape than the reference's")
 
     def _share(self, trial: Trial) -> None:
         """Give a trial what the reference's lane made of the same inputs and the same upstream gradient."""

@@ -7,6 +7,7 @@ other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def _images(ref: Array, keras: Array, probe: Probe) -> Iterator[Finding]:
         return
     a, b = ref.astype(np.float64), keras.reshape(ref.shape).astype(np.float64)
     turns = (False, True) if a.shape[-1] > 1 else (False,)
-    for laid in (None, *arrangements(a, b)):
+    for laid in chain((None,), arrangements(a, b)):  # made one after the other: mostly none is needed
         for turned in turns:
             fitted = _affine(a[..., ::-1] if turned else a, b if laid is None else laid.images)
             if fitted is None:
