@@ -85,16 +85,16 @@ def _of_code(path: Path, root: Path) -> str:
 
     Installed packages are no part of it, nor is what code imports by a name that it makes up.
     """
-    files, waiting = [path], [path]
+    files, waiting = {path.resolve(): path}, [path]
     while waiting:
         for file in _imported(waiting.pop(), root):
-            if file.resolve() not in {known.resolve() for known in files}:
-                files.append(file)
+            if file.resolve() not in files:
+                files[file.resolve()] = file
                 waiting.append(file)
     if len(files) == 1:
         return digest(path)
     found = hashlib.sha256()
-    for file in sorted(files):
+    for file in sorted(files.values()):
         found.update(f"{Path(os.path.relpath(file, root)).as_posix()} {digest(file)}\n".encode("utf-8", "replace"))
     return found.hexdigest()
 

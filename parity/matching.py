@@ -210,21 +210,22 @@ def yielding(left: Sequence[Unit], right: Sequence[Unit], score: np.ndarray) -> 
     made = {u.output: i for i, u in enumerate(left)}
     waiting = [{made[t] for t in u.inputs if t in made} for u in left]
     made = {u.output: j for j, u in enumerate(right)}
-    before: list[
-        set[int]
-    ] = []  # of each unit of the right, in its order: the left's units that stand for what it needs
+    # Of each unit of the right, in its order: the left's units that stand for what it needs.
+    before: list[set[int]] = []
     for j, unit in enumerate(right):
         needs = {made[t] for t in unit.inputs if t in made}
         before.append({i for k in needs for i in ({sure[k]} if k in sure else before[k])})
         if j in sure:
             waiting[sure[j]] |= before[j]
-    order: list[int] = []
-    while len(order) < len(left):
-        ready = next((i for i, needs in enumerate(waiting) if i not in order and needs <= set(order)), None)
+    order: dict[int, None] = {}
+    behind = list(range(len(left)))
+    while behind:
+        ready = next((i for i in behind if waiting[i] <= order.keys()), None)
         if ready is None:
             return tuple(left), score
-        order.append(ready)
-    return tuple(left[i] for i in order), score[order]
+        order[ready] = None
+        behind.remove(ready)
+    return tuple(left[i] for i in order), score[list(order)]
 
 
 def follow(left: Sequence[Unit], right: Sequence[Unit], score: np.ndarray) -> tuple[tuple[Unit, ...], np.ndarray]:
