@@ -1,23 +1,21 @@
 """What a trace file is made of: its first line, its chunks, its names, and the digest that seals it.
 
 A trace is an HDF5 file behind a user block of 512 bytes. The block's first line names the format, the parity that wrote
-it, and the SHA-256 of all that follows, so damage is found before any of it is believed.
+it, and the digest of all that follows, so damage is found before any of it is believed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 from parity.errors import BadFile
+from parity.traces.seal import BLOCK, of_pieces, of_stream
 
 __all__ = [
     "BLOCK",
@@ -33,11 +31,8 @@ __all__ = [
     "unescaped",
 ]
 
-FORMAT = 1
-"""The format that this parity writes, and the newest that it reads."""
-
-BLOCK = 512
-"""Bytes of the user block, which HDF5 leaves to whoever writes a file."""
+FORMAT = 2
+"""The format that this parity writes, and the newest that it reads. Format 1 has another seal (`seal.of_stream`)."""
 
 TENSORS = ("all", "sample", "stats")
 """How much of an activation or its gradient a trace may keep: all of it, some of its places, or statistics alone."""
@@ -58,7 +53,7 @@ class Header:
     Attributes:
         format: its format.
         parity: the version of the parity that wrote it.
-        digest: SHA-256 of everything behind the user block, as hexadecimal digits.
+        digest: of everything behind the user block, as hexadecimal digits.
         size: bytes behind the user block.
     """
 
@@ -66,6 +61,11 @@ class Header:
     parity: str
     digest: str
     size: int
+
+    @property
+    def said(self) -> bytes:
+        """The line without the digest, which vouches for it."""
+        return f"parity-trace/{self.format} parity/{self.parity} bytes:{self.size}\n".encode()
 
 
 def is_trace(given: object) -> bool:
@@ -100,6 +100,8 @@ def header(path: Path) -> Header:
     line = _LINE.match(head)
     if line is None or int(line[1]) < 1:
         raise BadFile(path, "its first line is damaged", _AGAIN)
+    if int(line[1]) > 1 and head != _block(line[0]):
+        raise BadFile(path, "is damaged behind its first line", _AGAIN)
     return Header(int(line[1]), line[2].decode("ascii", "replace"), line[3].decode(), int(line[4]))
 
 
@@ -114,8 +116,7 @@ def check(path: Path, head: Header) -> None:
         if size != head.size:
             what = "is cut off" if size < head.size else "has something behind its end"
             raise BadFile(path, f"{what} ({size + BLOCK:,} bytes, not {head.size + BLOCK:,})", _AGAIN)
-        with path.open("rb") as file:
-            digest = _digest(file)
+        digest = of_stream(path) if head.format == 1 else of_pieces(path, head.said)
     except OSError as error:
         raise BadFile(path, f"cannot be read ({error.strerror or error})") from None
     if digest != head.digest:
@@ -123,27 +124,17 @@ def check(path: Path, head: Header) -> None:
 
 
 def seal(path: Path, parity: str) -> None:
-    """Write the first line of a finished trace."""
+    """Write the first line of a finished trace; raises OSError."""
+    head = Header(FORMAT, parity, "", path.stat().st_size - BLOCK)
+    digest = of_pieces(path, head.said)
+    line = f"parity-trace/{FORMAT} parity/{parity} sha256:{digest} bytes:{head.size}\n".encode()
     with path.open("r+b") as file:
-        digest = _digest(file)
-        size = file.tell() - BLOCK
-        line = f"parity-trace/{FORMAT} parity/{parity} sha256:{digest} bytes:{size}\n".encode()
-        file.seek(0)
-        file.write((line + _WORDS).ljust(BLOCK, b"\0"))
+        file.write(_block(line))
 
 
-def _digest(file: BinaryIO) -> str:
-    """Of all behind the user block; what comes next is read while a block is digested."""
-    file.seek(BLOCK)
-    digest = hashlib.sha256()
-    block, other = (memoryview(bytearray(1 << 21)) for _ in range(2))
-    with ThreadPoolExecutor(1) as ahead:
-        read = ahead.submit(file.readinto, block)  # type: ignore[attr-defined]
-        while count := read.result():
-            read = ahead.submit(file.readinto, other)  # type: ignore[attr-defined]
-            digest.update(block[:count])
-            block, other = other, block
-    return digest.hexdigest()
+def _block(line: bytes) -> bytes:
+    """The user block."""
+    return (line + _WORDS).ljust(BLOCK, b"\0")
 
 
 def escaped(name: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -30,8 +32,9 @@ from parity.recipe import Recipe, Schedule
 from parity.reports.output import check_target
 from parity.tolerance import distance
 from parity.traces.codec import decoded, encoded
-from parity.traces.format import BLOCK, chunk_shape, escaped, seal, unescaped
+from parity.traces.format import BLOCK, check, chunk_shape, escaped, header, seal, unescaped
 from parity.traces.reader import Trace
+from parity.traces.seal import PIECE
 from parity.traces.sketch import Sketch
 from parity.traces.writer import writing
 
@@ -187,7 +190,16 @@ def test_statistics_are_distances():
 
 @pytest.fixture
 def trace(tmp_path):
+    """A real recording of MatConvNet, as it was written in format 1."""
     return Path(shutil.copy(GATE / "matconvnet.h5", tmp_path / "run.h5"))
+
+
+@pytest.fixture(params=["format 1", "format 2"])
+def either(trace, request):
+    """The recording, as it was written or sealed anew."""
+    if request.param == "format 2":
+        seal(trace, "0.1.0")
+    return trace
 
 
 RECORD = ["record", "--ref", str(ROOT / "traces" / "octave" / "simple_head.mat"), "-o"]
@@ -298,17 +310,18 @@ def compare(capsys, path):
     return complaint(capsys, "compare", "--ref", path, "--keras", GATE / "keras.h5")
 
 
-def test_a_newer_format_names_the_parity_that_reads_it(trace, capsys):
-    data = trace.read_bytes()
-    trace.write_bytes(data.replace(b"parity-trace/1 parity/0.1.0", b"parity-trace/7 parity/3.2.1", 1))
-    err = compare(capsys, trace)
-    assert "is a trace of format 7, written by parity 3.2.1; this parity reads up to format 1" in err
+def test_a_newer_format_names_the_parity_that_reads_it(either, capsys):
+    data = either.read_bytes()
+    either.write_bytes(data[:13] + b"7 parity/3.2.1" + data[27:])
+    err = compare(capsys, either)
+    assert "is a trace of format 7, written by parity 3.2.1; this parity reads up to format 2" in err
     assert "read it with parity 3.2.1" in err
 
 
 def test_an_older_file_still_reads():
     """The shipped traces are of format 1, and stay so."""
     for name in ("matconvnet.h5", "keras.h5"):
+        assert (GATE / name).read_bytes().startswith(b"parity-trace/1 ")
         with Trace(GATE / name) as held:
             assert held.header.format == 1
             assert held.steps == 3
@@ -316,20 +329,77 @@ def test_an_older_file_still_reads():
             assert held.truth("outputs", held.network.layers[0].output).sketch().count > 0
 
 
-@pytest.mark.parametrize("part", [0, 40, 511, 512, 600, 0.3, 0.9, -1])
-def test_every_byte_counts(trace, capsys, part):
-    data = bytearray(trace.read_bytes())
+@pytest.mark.parametrize("part", [0, 13, 22, 40, 130, 300, 511, 512, 600, 0.3, 0.9, -1])
+def test_every_byte_counts(either, capsys, part):
+    data = bytearray(either.read_bytes())
     at = int(part * len(data)) if isinstance(part, float) else part
+    # Of the first line, format 1 vouches for the size alone; its version and what fills the block are nobody's.
+    free = data[13:14] == b"1" and (at == 22 or 116 < at < 512)
     data[at] ^= 0x10
-    trace.write_bytes(data)
-    if at != 511:  # the block's filling is nobody's
-        assert str(trace) in compare(capsys, trace)
+    either.write_bytes(data)
+    if not free:
+        assert str(either) in compare(capsys, either)
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """A trace of four pieces, the last of them short."""
+    path = tmp_path_factory.mktemp("pieces") / "run.h5"
+    with writing(path, "-o", "0.1.0") as sink:
+        sink.put("inputs", "x", np.random.default_rng(0).standard_normal(900_000).astype(np.float32))
+    assert 3 < (path.stat().st_size - BLOCK) / PIECE < 4
+    return path.read_bytes()
+
+
+def test_the_seal_is_made_of_the_pieces(pieces):
+    """As the page on the format has it."""
+    line, body = pieces[: pieces.index(b"\n") + 1], pieces[512:]
+    said = re.sub(rb" sha256:\w+", b"", line)
+    assert said == b"parity-trace/2 parity/0.1.0 bytes:%d\n" % len(body)
+    parts = [hashlib.sha256(body[n : n + 2**20]).digest() for n in range(0, len(body), 2**20)]
+    assert b"sha256:" + hashlib.sha256(said + b"".join(parts)).hexdigest().encode() in line
+
+
+def _damages():
+    """Ways to damage a file of four pieces: each is a function of its bytes behind the user block."""
+    for n in range(4):
+        for at in (n * PIECE, n * PIECE + 77_777):
+            yield f"bit {at}", lambda b, at=at: b[:at] + bytes([b[at] ^ 1]) + b[at + 1 :]
+    yield "last bit", lambda b: b[:-1] + bytes([b[-1] ^ 128])
+    yield "pieces in another order", lambda b: b[PIECE : 2 * PIECE] + b[:PIECE] + b[2 * PIECE :]
+    yield "a piece in place of another", lambda b: b[:PIECE] + b[:PIECE] + b[2 * PIECE :]
+    yield "moved by a byte", lambda b: b[-1:] + b[:-1]
+    yield "one byte less", lambda b: b[:-1]
+    yield "one byte more", lambda b: b + b"\0"
+    yield "a piece less", lambda b: b[: 3 * PIECE]
+    yield "a piece more", lambda b: b[:PIECE] + b
+    yield "nothing", lambda b: b""
+
+
+@pytest.mark.parametrize("what", dict(_damages()))
+@pytest.mark.parametrize("size", ["old", "new"])
+def test_no_damage_to_a_piece_passes(pieces, tmp_path, what, size):
+    """Nor where the first line tells the new size."""
+    body = dict(_damages())[what](pieces[BLOCK:])
+    head = pieces[:BLOCK]
+    if size == "new":
+        head = re.sub(rb"bytes:\d+", b"bytes:%d" % len(body), head)
+    path = tmp_path / "run.h5"
+    path.write_bytes(head + body)
+    with pytest.raises(BadFile):
+        check(path, header(path))
+
+
+def test_a_sound_file_of_pieces_passes(pieces, tmp_path):
+    path = tmp_path / "run.h5"
+    path.write_bytes(pieces)
+    check(path, header(path))
 
 
 @pytest.mark.parametrize("size", [0, 13, 100, 512, 5_000, -1])
-def test_a_file_that_is_cut_off_is_refused(trace, capsys, size):
-    trace.write_bytes(trace.read_bytes()[:size])
-    assert str(trace) in compare(capsys, trace)
+def test_a_file_that_is_cut_off_is_refused(either, capsys, size):
+    either.write_bytes(either.read_bytes()[:size])
+    assert str(either) in compare(capsys, either)
 
 
 def test_what_is_sealed_and_makes_no_sense_is_refused(trace, capsys):
