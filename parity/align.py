@@ -19,7 +19,7 @@ from parity.anchors import anchored, portrait
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import data_inputs, matched_inputs
 from parity.layers import Loss, Merge, Softmax
-from parity.layers.endings import apart_on_both, is_softmax_loss
+from parity.layers.endings import apart_on_both, is_softmax_loss, looked_through
 from parity.matching import follow, given_names, is_linear, likeness, pairing, stands_in, with_neighbours, yielding
 from parity.network import Network
 from parity.units import Unit, units
@@ -219,9 +219,14 @@ def align(
         BadUsage: the map names a layer that does not exist.
     """
     both = labelled and bool(ref.losses) and bool(keras.losses)
-    apart = apart_on_both(ref, keras)
-    left = units(ref, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(keras), apart=apart[0])
-    right = units(keras, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(ref), apart=apart[1])
+    alone, through = apart_on_both(ref, keras), looked_through(ref, keras)
+    left, right = (
+        units(
+            own, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(other), apart=alone[i],
+            through=through[i],
+        )
+        for i, (own, other) in enumerate(((ref, keras), (keras, ref)))
+    )  # fmt: skip
     if not both:
         left, right = _ending_alike(left, right, keras), _ending_alike(right, left, ref)
     forced = _forced(left, right, mapping or Map())

@@ -109,6 +109,11 @@ def _word(kind: Kind) -> str:
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, float) and isinstance(b, float | int):
         return math.isclose(a, b, rel_tol=1e-6, abs_tol=0.0)
+    if all(isinstance(n, float) for value in (a, b) for n in (value if isinstance(value, tuple) else (value,))):
+        # One number, or one for each channel.
+        count = max(len(value) if isinstance(value, tuple) else 1 for value in (a, b))
+        rows = [value if isinstance(value, tuple) else (value,) * count for value in (a, b)]
+        return len(rows[0]) == len(rows[1]) and all(_same(x, y) for x, y in zip(*rows, strict=True))
     return a == b
 
 

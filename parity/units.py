@@ -37,7 +37,7 @@ from parity.layers import (
     Softmax,
     Split,
 )
-from parity.layers.endings import softmax_behind
+from parity.layers.endings import activation_behind, softmax_behind
 from parity.network import Layer, Network, Shape
 
 __all__ = ["Unit", "family", "same_shape", "units"]
@@ -97,6 +97,7 @@ def units(
     with_loss: bool = True,
     with_softmax: bool = False,
     apart: Collection[str] = (),
+    through: Collection[str] = (),
 ) -> tuple[Unit, ...]:
     """The network as units, in topological order.
 
@@ -107,8 +108,9 @@ def units(
         with_loss: False leaves losses out (only one side has one).
         with_softmax: whether a softmax belongs to any loss behind it (the other side's losses hold theirs).
         apart: losses that are not joined with their softmax: it has a partner of its own.
+        through: losses that are joined with whatever activation stands in front of them (see `looked_through`).
     """
-    grouped = _Grouping(network, join_loss=join_loss, with_softmax=with_softmax, apart=apart)
+    grouped = _Grouping(network, join_loss=join_loss, with_softmax=with_softmax, apart=apart, through=through)
     made: list[Unit] = []
     for layer in network:
         if layer.name in grouped.absorbed:
@@ -123,9 +125,9 @@ class _Grouping:
     """Which layers join the unit of which other layer."""
 
     def __init__(
-        self, network: Network, *, join_loss: bool, with_softmax: bool = False, apart: Collection[str] = ()
+        self, network: Network, *, join_loss: bool, with_softmax: bool, apart: Collection[str], through: Collection[str]
     ) -> None:
-        self.network, self.with_softmax = network, with_softmax
+        self.network, self.with_softmax, self.through = network, with_softmax, through
         self.members: dict[str, tuple[str, ...]] = {}
         self.kinds: dict[str, Kind] = {}
         self.absorbed: set[str] = set()
@@ -200,12 +202,13 @@ class _Grouping:
         kind = layer.kind
         assert isinstance(kind, Loss)
         prediction = next(iter(self.network.data(layer.inputs)), "")
-        found = softmax_behind(self.network, prediction)
+        joined = layer.name in self.through
+        found = (activation_behind if joined else softmax_behind)(self.network, prediction)
         if not found or any(self._producer(one.output) is not one for one in found):
             return
-        if kind.function in ("log", "softmaxlog"):
+        if kind.function in ("log", "softmaxlog") and isinstance(found[0].kind, Softmax):
             kind = replace(kind, function="softmaxlog")
-        elif not self.with_softmax:
+        elif not (self.with_softmax or joined):
             return
         self._take(layer, (*(one.name for one in found), layer.name), kind)
 

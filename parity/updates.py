@@ -14,6 +14,7 @@ import numpy as np
 
 from parity.align import Alignment
 from parity.layers import BatchNorm
+from parity.network import STATISTICS
 from parity.recipe import Recipe
 from parity.runner import Pass, Runner, Targets
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance
@@ -152,7 +153,7 @@ def isolated_step(
     observed = course.passes[step - 1]
     start = transferred(links, course.weights[step - 1])
     keras.load(start)
-    keras.update(_gradients(links, observed, start), _statistics(alignment, observed))
+    keras.update(_gradients(links, observed, start), _statistics(alignment, links, observed))
     return keras.params()
 
 
@@ -202,11 +203,13 @@ def _gradients(links: tuple[Link, ...], observed: Pass, start: Mapping[str, Arra
     return made
 
 
-def _statistics(alignment: Alignment, observed: Pass) -> dict[str, Mapping[str, Array]]:
+def _statistics(alignment: Alignment, links: tuple[Link, ...], observed: Pass) -> dict[str, Mapping[str, Array]]:
+    """What the reference took of its batch, by Keras layer, where that averages along the same axis."""
+    apart = {link.pair.ref.name for link in links if link.role in STATISTICS and link.problem}
     return {
         pair.keras.layers[-1]: observed.statistics[pair.ref.layers[-1]]
         for pair in alignment.pairs
-        if pair.ref.layers[-1] in observed.statistics
+        if pair.ref.layers[-1] in observed.statistics and pair.ref.name not in apart
     }
 
 

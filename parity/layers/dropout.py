@@ -33,10 +33,12 @@ class Dropout(Kind):
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
-        """Dropout and its spatial forms; a `noise_shape` raises NotImplementedError."""
-        if config.get("noise_shape") is not None and class_name == "Dropout":
-            raise NotImplementedError("noise_shape")
-        return cls(rate=float(config.get("rate", config.get("p", 0.5))), spatial=class_name.startswith("Spatial"))
+        """Dropout and its spatial forms, by their own class or by `noise_shape`; another one: NotImplementedError."""
+        spatial = class_name.startswith("Spatial")
+        drawn = config.get("noise_shape")
+        if drawn is not None and class_name == "Dropout":
+            spatial = _whole_channels(list(drawn), list(inputs[0]) if inputs else None)
+        return cls(rate=float(config.get("rate", config.get("p", 0.5))), spatial=spatial)
 
     def keras_line(self, field_name: str) -> str:
         """`rate=...`."""
@@ -61,3 +63,20 @@ class Dropout(Kind):
         if not 0 <= rate <= 1:
             raise ValueError(f"its rate is {rate:g}, not a share between 0 and 1")
         return cls(rate)
+
+
+def _whole_channels(drawn: list[Any], fed: list[int | None] | None) -> bool:
+    """Whether a `noise_shape` (batch axis first) draws one number for each channel; False where one for each value.
+
+    Raises NotImplementedError for what is neither: one draw for all images, or for some axes of the map.
+    """
+    images, *extents = drawn
+    fed = extents if fed is None else fed
+    if images == 1 or len(extents) != len(fed):
+        raise NotImplementedError("a noise_shape that images share")
+    alone = [n is None or n == own for n, own in zip(extents, fed, strict=True)]
+    if all(alone):
+        return False
+    if alone[-1] and all(n == 1 for n in extents[:-1]):
+        return True
+    raise NotImplementedError("a noise_shape that is not whole channels")

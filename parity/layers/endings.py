@@ -13,7 +13,12 @@ from parity.layers.softmax import Softmax
 if TYPE_CHECKING:
     from parity.network import Layer, Network, Shape
 
-__all__ = ["apart_on_both", "is_softmax_loss", "softmax_behind"]
+__all__ = ["activation_behind", "apart_on_both", "is_softmax_loss", "looked_through", "softmax_behind"]
+
+_LOOKING = (
+    "log", "binary_crossentropy", "binary_focal_crossentropy", "categorical_focal_crossentropy",
+)  # fmt: skip
+"""The losses that take the logits behind an activation, where Keras on tensorflow finds them."""
 
 
 def softmax_behind(network: Network, tensor: str) -> tuple[Layer, ...]:
@@ -26,7 +31,7 @@ def softmax_behind(network: Network, tensor: str) -> tuple[Layer, ...]:
         network: either side's.
         tensor: the prediction.
     """
-    passed = _ending(network, tensor)
+    passed = activation_behind(network, tensor)
     return passed if passed and isinstance(passed[0].kind, Softmax) else ()
 
 
@@ -47,7 +52,10 @@ def apart_on_both(ref: Network, keras: Network) -> tuple[frozenset[str], frozens
     mine, theirs = ref.losses, keras.losses
     found: tuple[set[str], set[str]] = (set(), set())
     for pair in zip(mine, theirs, strict=False) if len(mine) == len(theirs) else ():
-        ends = [_ending(network, _prediction(network, loss)) for network, loss in zip((ref, keras), pair, strict=True)]
+        ends = [
+            activation_behind(network, _prediction(network, loss))
+            for network, loss in zip((ref, keras), pair, strict=True)
+        ]
         softmax = [bool(end) and isinstance(end[0].kind, Softmax) for end in ends]
         inside = [isinstance(loss.kind, Loss) and loss.kind.function == "softmaxlog" for loss in pair]
         for side, other in ((0, 1), (1, 0)):
@@ -56,12 +64,41 @@ def apart_on_both(ref: Network, keras: Network) -> tuple[frozenset[str], frozens
     return frozenset(found[0]), frozenset(found[1])
 
 
+def looked_through(ref: Network, keras: Network) -> tuple[frozenset[str], frozenset[str]]:
+    """The losses of each side that are one with the activation in front of them, by name.
+
+    Keras' cross-entropies take the logits behind a softmax or a sigmoid, whichever it is: a binary one behind a softmax
+    is not what it would be of the probabilities (keras/src/backend/tensorflow/nn.py, `_get_logits`). So neither can be
+    told from the other's output alone, and where both sides are Kerases that end with the same activation, it and the
+    loss are compared as one. Losses are partners by their order.
+    """
+    pairs = zip(ref.losses, keras.losses, strict=False) if len(ref.losses) == len(keras.losses) else ()
+    found: tuple[set[str], set[str]] = (set(), set())
+    for mine, theirs in pairs if ref.framework == keras.framework == "keras" else ():
+        ends = [activation_behind(net, _prediction(net, loss)) for net, loss in ((ref, mine), (keras, theirs))]
+        looks = [isinstance(loss.kind, Loss) and loss.kind.function in _LOOKING for loss in (mine, theirs)]
+        if all(ends) and all(looks) and ends[0][0].kind == ends[1][0].kind and _holds_logits(ends[0][0]):
+            found[0].add(mine.name)
+            found[1].add(theirs.name)
+    return frozenset(found[0]), frozenset(found[1])
+
+
+def _holds_logits(layer: Layer) -> bool:
+    """Whether Keras finds the logits behind this activation."""
+    return isinstance(layer.kind, Softmax) or (isinstance(layer.kind, Activation) and layer.kind.function == "sigmoid")
+
+
 def _prediction(network: Network, loss: Layer) -> str:
     return next(iter(network.data(loss.inputs)), "")
 
 
-def _ending(network: Network, tensor: str) -> tuple[Layer, ...]:
-    """The activation that made a prediction, and the layers that it passed through since; nothing if there is none."""
+def activation_behind(network: Network, tensor: str) -> tuple[Layer, ...]:
+    """The activation that made a prediction, and the layers that it passed through since; nothing if there is none.
+
+    Args:
+        network: either side's.
+        tensor: the prediction.
+    """
     passed: list[Layer] = []
     while (layer := network.producers.get(tensor)) is not None:
         passed.insert(0, layer)

@@ -24,6 +24,7 @@ class Rescale(Kind):
         offset: likewise.
     """
 
+    causes: ClassVar = {"scale": "input-scale", "offset": "input-mean"}
     keras: ClassVar = ("Rescaling", "Normalization")
 
     scale: float | tuple[float, ...] = 1.0

@@ -51,9 +51,9 @@ def shown(value: Any) -> str:
     if isinstance(value, tuple):
         if all(isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], str) for part in value):
             return ", ".join(f"{name} {shown(held)}" for name, held in value) or "none"
-        if len(value) == 2:
+        if len(value) == 2 and all(isinstance(part, int) for part in value):
             return "×".join(str(v) for v in value)
-        return "[" + " ".join(str(v) for v in value) + "]"
+        return "[" + " ".join(shown(v) if isinstance(v, float) else str(v) for v in value) + "]"
     return str(value)
 
 

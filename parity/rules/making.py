@@ -69,8 +69,8 @@ def _plain(kind: Kind) -> dict[str, Any] | None:
         return {"class_name": kind.operation.capitalize(), "config": {}}
     if isinstance(kind, Concat):
         return {"class_name": "Concatenate", "config": {} if kind.axis == -1 else {"axis": kind.axis}}
-    if isinstance(kind, Rescale) and all(isinstance(v, int | float) for v in (kind.scale, kind.offset)):
-        return {"class_name": "Rescaling", "config": {"scale": kind.scale, "offset": kind.offset}}
+    if isinstance(kind, Rescale):
+        return {"class_name": "Rescaling", "config": {"scale": listed(kind.scale), "offset": listed(kind.offset)}}
     if isinstance(kind, LRN):
         own = {"size": kind.size, "kappa": kind.kappa, "alpha": kind.alpha, "beta": kind.beta}
         return {"class_name": "LocalResponse", "config": own}

@@ -48,7 +48,6 @@ _ARGUMENTS: Mapping[type[Kind], Mapping[str, str]] = {
     BatchNorm: {"epsilon": "epsilon", "momentum": "momentum"},
     Dropout: {"rate": "rate"},
     Concat: {"axis": "axis"},
-    Rescale: {"scale": "scale", "offset": "offset"},
     LRN: {"size": "size", "kappa": "kappa", "alpha": "alpha", "beta": "beta"},
 }
 """Field → the constructor's argument that holds it."""
@@ -83,10 +82,12 @@ def field(run: Comparison, pair: Pair, difference: Difference) -> tuple[Change, 
         return (Change("replace", where, activation_of(kind)),)
     if isinstance(kind, Pool) and name == "method":
         return _other_pool(run, pair, kind)
-    if isinstance(kind, Merge) and name == "operation":
+    if (isinstance(kind, Merge) and name == "operation") or isinstance(kind, Rescale):
         return (Change("replace", where, layer_of(kind) or {}),)
-    if isinstance(kind, Dropout) and name == "spatial" and not kind.spatial:
-        return (Change("replace", where, layer_of(kind) or {}),)
+    if isinstance(kind, Dropout) and name == "spatial":
+        rank = len(pair.keras.shape or ()) - 1
+        word = f"SpatialDropout{rank}D" if kind.spatial else "Dropout"
+        return (Change("replace", where, {"class_name": word, "config": {"rate": kind.rate}}),)
     if isinstance(kind, Conv | Pool) and name in ("pad", "count_pad", "ceil"):
         return cells(where, kind.pad)
     if isinstance(kind, BatchNorm) and name == "frozen":

@@ -55,6 +55,8 @@ def solved(experiment: Experiment, names: Sequence[str], base: Edit | None = Non
     if wanted is None or not experiment.possible:
         return None
     start = base.applied(experiment.kind)
+    if any(isinstance(getattr(start, name), tuple) for name in names):
+        return None  # one number for each channel
     values = np.array([float(getattr(start, name)) for name in names])
     logs = values > 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from parity.frameworks.keras.bare import operation_kind
 from parity.frameworks.keras.configs import Call, walk
-from parity.frameworks.keras.kinds import NOISE, activation_kind, fuses, kind_of
+from parity.frameworks.keras.kinds import activation_kind, draws_unseen, fuses, kind_of
 from parity.frameworks.keras.operations import operation_shape
 from parity.frameworks.keras.safety import runs_code
 from parity.frameworks.keras.shapes import shape_of, state_shape
@@ -53,11 +53,11 @@ def layer_of(
     remarks: list[str] = []
     if code:
         remarks.append("runs code from the file" if name == "Lambda" else "a class of the user's")
-    if name in NOISE:
+    kind = _kind(name, entry, config, call, known, code)
+    if draws_unseen(name, kind):
         remarks.append("random, without a mask")
     if config.get("activity_regularizer") is not None:
         remarks.append("adds an activity regularizer to the loss")
-    kind = _kind(name, entry, config, call, known, code)
     shape = _shape(name, entry, config, call, kind, known)
     if isinstance(kind, Split):
         arity = len(kind.bounds) + 1  # whichever of them are read

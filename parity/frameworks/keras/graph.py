@@ -11,10 +11,10 @@ import numpy as np
 from parity.frameworks.keras.bare import operation_kind
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.kinds import (
-    NOISE,
     activation_kind,
     axes_of,
     described,
+    draws_unseen,
     initializer_text,
     kind_of,
     other_penalty,
@@ -265,7 +265,7 @@ def _kind(record: Record) -> tuple[Kind, tuple[str, ...]]:
     if getattr(place.item, "_USE_V2_BEHAVIOR", True) is False:
         config.pop("trainable", None)  # of an old Keras: frozen, it normalises by the batch all the same (`standalone`)
     remarks: list[str] = []
-    if place.type in NOISE:
+    if draws_unseen(place.type, kind_of(place.type, config, shapes)):
         remarks.append("random, without a mask")
     if str(getattr(place.item, "compute_dtype", "")) in ("float16", "bfloat16"):
         remarks.append(f"computes in {place.item.compute_dtype}")

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from parity.network import Shape
 
 __all__ = [
-    "NOISE",
     "activation_kind",
     "axes_of",
     "described",
+    "draws_unseen",
     "fuses",
     "initializer_text",
     "kind_of",
@@ -28,7 +28,7 @@ __all__ = [
     "role_of",
 ]
 
-NOISE = frozenset(
+_NOISE = frozenset(
     "GaussianNoise GaussianDropout AlphaDropout RandomFlip RandomRotation RandomZoom RandomTranslation RandomContrast "
     "RandomBrightness RandomCrop RandomHeight RandomWidth MixUp CutMix RandAugment AugMix RandomErasing".split()
 )
@@ -49,6 +49,7 @@ _ROLES = {
     "W": "kernel",
     "b": "bias",
 }
+
 
 def fuses(class_name: str) -> bool:
     """Whether `activation` is the last thing a layer of this class does, so that it is a step of its own."""
@@ -72,6 +73,16 @@ def kind_of(class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape],
         except (NotImplementedError, ValueError, KeyError, TypeError, IndexError):
             pass
     return Opaque(type=class_name, config=plain_settings(config), runs_code=runs_code)
+
+
+def draws_unseen(class_name: str, kind: Kind) -> bool:
+    """Whether a layer draws random numbers and leaves no mask that another side could be given.
+
+    Args:
+        class_name: e.g. `"GaussianNoise"`.
+        kind: of the layer: a dropout that the vocabulary does not know leaves none either.
+    """
+    return class_name in _NOISE or (class_name == "Dropout" and isinstance(kind, Opaque))
 
 
 def activation_kind(value: Any) -> Kind | None:

@@ -1,0 +1,99 @@
+"""Two Kerases whose layers differ in a setting, and their clean twins: which layer and which cause must be named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import parity
+
+Layers = Callable[[Any], list[Any]]
+
+
+def model(layers: Layers, shape: tuple[int, ...] = (8, 8, 4), end: str = "softmax", loss: Any = None) -> Any:
+    """A small network with these layers in its middle; equal numbers each time."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    k = keras.layers
+    made = keras.Sequential([keras.Input(shape), *layers(k), k.Flatten(name="flat"), k.Dense(5, end, name="dense")])
+    made.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss or "categorical_crossentropy")
+    return made
+
+
+def plain(k: Any) -> list[Any]:
+    """No layer more."""
+    return []
+
+
+def named(report: parity.Report) -> list[tuple[str, str, bool]]:
+    """(cause, layer, whether its fix was run) of every divergence."""
+    return [(f.cause, f.keras_layer or f.layer, f.fix_verified) for f in report.findings if f.severity == "divergence"]
+
+
+@pytest.mark.parametrize("end", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("loss", ["BinaryCrossentropy", "BinaryFocalCrossentropy", "CategoricalCrossentropy"])
+def test_a_cross_entropy_behind_any_activation_repeats_itself(loss: str, end: str) -> None:
+    # On tensorflow Keras takes the logits behind the activation, whichever it is: of its output alone it makes others.
+    import keras
+
+    law = getattr(keras.losses, loss)
+    report = parity.compare(model(plain, end=end, loss=law()), model(plain, end=end, loss=law()))
+    assert (report.verdict, named(report)) == ("match", [])
+
+
+def test_another_exponent_of_a_focal_loss_behind_a_softmax_is_named() -> None:
+    import keras
+
+    law = keras.losses.BinaryFocalCrossentropy
+    report = parity.compare(model(plain, loss=law(gamma=2.0)), model(plain, loss=law(gamma=1.0)))
+    assert named(report) == [("loss-kind", "loss", True)]
+
+
+def scaled(*values: float) -> Layers:
+    return lambda k: [k.Rescaling(list(values), offset=0.5, name="scale")]
+
+
+def test_constants_of_each_channel_are_named_where_one_differs() -> None:
+    ref = model(scaled(1.0, 2.0, 3.0, 4.0))
+    assert named(parity.compare(ref, model(scaled(1.0, 2.0, 3.0, 5.0)))) == [("input-scale", "scale", True)]
+    assert parity.compare(ref, model(scaled(1.0, 2.0, 3.0, 4.0))).verdict == "match"
+
+
+def moments(k: Any) -> list[Any]:
+    return [k.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 4.0, 9.0, 16.0], name="scale")]
+
+
+def test_moments_in_a_configuration_are_the_constants_that_they_make() -> None:
+    scale, offset = [1, 1 / 2, 1 / 3, 1 / 4], [-0.1, -0.1, -0.1, -0.1]
+    written = model(lambda k: [k.Rescaling(scale, offset=offset, name="scale")])
+    assert parity.compare(model(moments), written).verdict == "match"
+
+
+def normalised(axis: int) -> Layers:
+    return lambda k: [k.Conv2D(3, 3, name="conv"), k.BatchNormalization(axis=axis, name="norm")]
+
+
+def test_a_batch_normalisation_of_rows_is_named_where_its_statistics_do_not_fit() -> None:
+    report = parity.compare(model(normalised(-1)), model(normalised(1)))
+    assert report.first_divergence is not None
+    assert (report.first_divergence.layer, report.first_divergence.phase) == ("norm", "structure")
+    assert named(report) == [("unknown", "norm", True)]
+
+
+def dropping(shape: tuple[int | None, ...] | None) -> Layers:
+    return lambda k: [k.Dropout(0.3, noise_shape=shape, name="drop")]
+
+
+def test_a_noise_shape_of_whole_channels_is_a_spatial_dropout() -> None:
+    channels = model(dropping((None, 1, 1, 4)))
+    assert parity.compare(channels, model(lambda k: [k.SpatialDropout2D(0.3, name="drop")])).verdict == "match"
+    assert named(parity.compare(channels, model(dropping(None)))) == [("dropout-missing", "drop", True)]
+
+
+def test_a_dropout_that_draws_otherwise_is_unverified() -> None:
+    report = parity.compare(model(dropping((None, 1, 8, 4))), model(dropping((None, 1, 8, 4))))
+    assert report.verdict == "unverified"
+    assert {p.layer for p in report.probes if p.status == "unverified"} == {"drop"}
