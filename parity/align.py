@@ -18,10 +18,10 @@ import numpy as np
 from parity.anchors import anchored, portrait
 from parity.errors import BadUsage, CannotCompare
 from parity.feeds import data_inputs, matched_inputs
-from parity.layers import Loss, Merge, Softmax
+from parity.layers import ConvTranspose, Crop, Loss, Merge, Softmax
 from parity.layers.endings import apart_on_both, is_softmax_loss, looked_through
 from parity.matching import follow, given_names, is_linear, likeness, pairing, stands_in, with_neighbours, yielding
-from parity.network import Network
+from parity.network import Layer, Network
 from parity.units import Unit, units
 
 __all__ = ["Alignment", "Map", "Pair", "align"]
@@ -220,9 +220,10 @@ def align(
     """
     both = labelled and bool(ref.losses) and bool(keras.losses)
     alone, through = apart_on_both(ref, keras), looked_through(ref, keras)
+    crops = _crops_on_both(ref, keras)
     left, right = (
         units(
-            own, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(other), apart=alone[i],
+            own, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(other), apart=alone[i] | crops[i],
             through=through[i],
         )
         for i, (own, other) in enumerate(((ref, keras), (keras, ref)))
@@ -268,6 +269,27 @@ def align(
 def _hold_softmax(network: Network) -> bool:
     """Whether every loss of a network is the cross-entropy of a softmax, however it is written."""
     return bool(network.losses) and all(is_softmax_loss(network, layer) for layer in network.losses)
+
+
+def _crops_on_both(ref: Network, keras: Network) -> tuple[frozenset[str], frozenset[str]]:
+    """The crops of each side, by name, that stand behind transposed convolutions which make maps of one size.
+
+    A transposed convolution may crop by itself; but where both sides cut the same map behind it, that is a layer of
+    its own on both.
+    """
+    cuts = [
+        [(layer.name, network.shape_of(layer.inputs[0])) for layer in network if _cuts_upsampled(network, layer)]
+        for network in (ref, keras)
+    ]
+    if len(cuts[0]) != len(cuts[1]):
+        return frozenset(), frozenset()
+    alike = [(a[0], b[0]) for a, b in zip(*cuts, strict=True) if a[1] is not None and a[1] == b[1]]
+    return frozenset(a for a, _ in alike), frozenset(b for _, b in alike)
+
+
+def _cuts_upsampled(network: Network, layer: Layer) -> bool:
+    before = network.producers.get(layer.inputs[0]) if isinstance(layer.kind, Crop) else None
+    return before is not None and isinstance(before.kind, ConvTranspose)
 
 
 def _ending_alike(own: tuple[Unit, ...], others: tuple[Unit, ...], theirs: Network) -> tuple[Unit, ...]:

@@ -63,6 +63,10 @@ def differences(pair: Pair) -> tuple[Difference, ...]:
 
 def _counts_alike(pair: Pair) -> bool:
     """Whether a loss enters the objective with the same factor on both sides, whoever divides by what."""
+    if isinstance(pair.ref.kind, Loss) and isinstance(pair.keras.kind, Loss):
+        attributes = pair.ref.fed[-1] if pair.ref.fed else 1
+        if attributes != 1 and pair.ref.kind.same_cost(pair.keras.kind):
+            return True  # a sum over the attributes against their mean: the numbers show what else divides
     mine, theirs = _share(pair.ref), _share(pair.keras)
     return mine is not None and theirs is not None and math.isclose(mine, theirs, rel_tol=1e-6)
 
@@ -139,8 +143,8 @@ def _idle(name: str, ref: Kind, keras: Kind, shape: Shape | None) -> bool:
         return ref.momentum is None or keras.momentum is None
     if isinstance(ref, Activation) and isinstance(keras, Activation) and name in ("slope", "limit"):
         return ref.function != keras.function or ref.function not in ("relu", "elu")
-    if isinstance(ref, Loss) and isinstance(keras, Loss) and name == "function":
-        return {ref.function, keras.function} <= {"softmaxlog"}
+    if isinstance(ref, Loss) and isinstance(keras, Loss) and name in ("function", "settings"):
+        return ref.same_cost(keras)
     return False
 
 

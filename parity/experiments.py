@@ -18,9 +18,10 @@ import numpy as np
 from parity.align import Pair
 from parity.bench import Trial, Unfit
 from parity.case import Comparison
+from parity.errors import CannotCompare
 from parity.layers import Dropout, Kind, Loss
 from parity.network import STATISTICS
-from parity.runner import Local
+from parity.runner import Local, Targets
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, channel_rms, distance
 
@@ -239,7 +240,7 @@ class Experiment:
         }
         context = Context(mode=edit.mode or bench.mode, ties=ties)
         if isinstance(kind, Loss):
-            self._give_labels(trial, edit, context, inputs[0])
+            self._give_labels(trial, edit, kind, context, inputs[0])
         if isinstance(kind, Dropout) and context.mode == "train":
             mask = bench.ref_masks.get(pair.ref.layers[-1])
             context.mask = None if mask is None else to_torch(np.asarray(mask), precision)
@@ -298,19 +299,23 @@ class Experiment:
                 made[own] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
         return made
 
-    def _give_labels(self, trial: Trial, edit: Edit, context: Any, prediction: Any) -> None:
-        from parity.frameworks.matconvnet.tensors import label_tensor, label_weights
+    def _give_labels(self, trial: Trial, edit: Edit, kind: Kind, context: Any, prediction: Any) -> None:
+        from parity.frameworks.matconvnet.labels import labels_of
 
         targets, network = trial.bench.labels_ref, trial.bench.ref.network
-        label = network.label_of(network[self.pair.ref.layers[-1]])
+        layer = network[self.pair.ref.layers[-1]]
+        label = network.label_of(layer)
         if targets is None or label not in targets.values:
             raise ValueError("the loss has no labels")
-        values = np.asarray(targets.values[label])
-        if values.dtype.kind not in "iu":
-            raise NotImplementedError("targets that are no classes")
-        context.labels = label_tensor(edit.labels(values) if edit.labels else values)
-        weights = targets.weights.get(label)
-        context.weights = None if weights is None else label_weights(weights, prediction)
+        if edit.labels:
+            values = np.asarray(targets.values[label])
+            if values.dtype.kind not in "iu":
+                raise NotImplementedError("targets that are no classes")
+            targets = Targets({**targets.values, label: edit.labels(values)}, targets.weights)
+        try:
+            context.labels, context.weights = labels_of(network, replace(layer, kind=kind), targets, prediction)
+        except CannotCompare as error:
+            raise ValueError(str(error)) from None
 
     def _named(self, local: Local, name: str) -> Array | None:
         return self.first.tensor(local, "ref", name)

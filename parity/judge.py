@@ -14,7 +14,7 @@ import numpy as np
 
 from parity.bench import Trial, Unfit
 from parity.differences import differences
-from parity.layers import Dropout
+from parity.layers import BatchNorm, Dropout
 from parity.runner import Local
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
@@ -137,11 +137,20 @@ class _Judge:
             return self.trial.absent
         if self.trial.bench.mode == "train" and self.trial.draws:
             return "draws random numbers and leaves no mask that both sides could be given"
+        if self._divides_by_zero():
+            return "the reference divides by its moments, and their standard deviation is still 0: it is untrained"
         try:
             self.trial.keras_local  # noqa: B018  (runs it)
         except Unfit as problem:
             return str(problem)
         return ""
+
+    def _divides_by_zero(self) -> bool:
+        """Whether the reference normalises by a stored deviation of 0, as its initialisation and tidying leave it."""
+        kind, stored = self.trial.pair.ref.kind, self.trial.roles.get("deviation")
+        if not isinstance(kind, BatchNorm) or stored is None:
+            return False
+        return (self.trial.bench.mode == "eval" or kind.frozen) and not np.all(stored)
 
     def _drops_otherwise(self) -> bool:
         """Whether the two dropouts draw by other laws, which tensors made with one mask cannot show."""

@@ -91,6 +91,8 @@ def _kinship(a: Unit, b: Unit) -> float | None:
         return 1.0 if not isinstance(a.kind, Opaque) or a.kind.type == getattr(b.kind, "type", None) else 0.2
     if not stands_in(a, b):
         return None
+    if not a.unseen and bool(a.params) != bool(b.params):
+        return -1.6  # a layer that learns and one that does not: only if nothing else is there
     if same_shape(a.shape, b.shape) or any(not unit.shape or unit.shape[-1] is None for unit in (a, b)):
         return -0.6 if a.params or b.params else -0.2  # what a file's own code makes has a shape that only it knows
     # Its shape may be another one because something above it went wrong; its channels are not.
@@ -123,14 +125,16 @@ def _fields_alike(a: Kind, b: Kind) -> float:
 
 
 def _params_alike(a: Unit, b: Unit, ref: Network, keras: Network) -> float:
-    def volume(unit: Unit, network: Network, role: str) -> int:
-        return sum(math.prod(network.params[key].shape) for key in unit.params.get(role, ()))
+    def volume(unit: Unit, network: Network, roles: Sequence[str]) -> int:
+        return sum(math.prod(network.params[key].shape) for role in roles for key in unit.params.get(role, ()))
 
     if not a.params and not b.params:
         return 1.0
     roles = ("kernel", "gamma") if "kernel" in a.params or "gamma" in a.params else tuple(a.params)
-    mine = sum(volume(a, ref, r) for r in roles)
-    theirs = sum(volume(b, keras, r) for r in roles)
+    if isinstance(a.kind, Opaque) or isinstance(b.kind, Opaque):  # whose author calls its parameters what they like
+        mine, theirs = volume(a, ref, tuple(a.params)), volume(b, keras, tuple(b.params))
+    else:
+        mine, theirs = volume(a, ref, roles), volume(b, keras, roles)
     if mine == theirs:
         return 1.0
     return 0.5 * min(mine, theirs) / max(mine, theirs, 1)

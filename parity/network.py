@@ -152,9 +152,9 @@ class Network:
 
     @property
     def losses(self) -> tuple[Layer, ...]:
-        """The layers whose outputs are the objectives, in order."""
-        if self.objectives:
-            return tuple(layer for layer in self.layers if layer.output in self.objectives)
+        """The layers whose outputs are the objectives, in order; what counts zero times is none."""
+        if any(self.objectives.values()):
+            return tuple(layer for layer in self.layers if self.objectives.get(layer.output))
         return tuple(layer for layer in self.layers if not set(self.labels).isdisjoint(layer.inputs))
 
     def weight(self, loss: Layer) -> float:

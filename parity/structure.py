@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from parity.align import Alignment, Pair
-from parity.layers import BatchNorm, Rescale
+from parity.layers import BatchNorm, Loss, Rescale
+from parity.layers.loss_words import as_signs
 from parity.network import Shape
 from parity.relation import related
 from parity.report import Probe
@@ -37,10 +38,17 @@ def compare_inputs(alignment: Alignment, ref: Mapping[str, Tensor], keras: Mappi
 def compare_labels(alignment: Alignment, ref: Mapping[str, Tensor], keras: Mapping[str, Tensor]) -> list[Probe]:
     """Whether both sides are given the same labels: a probe for each loss whose labels are not the same."""
     made: list[Probe] = []
+    signs = {
+        alignment.ref.label_of(layer)
+        for layer in alignment.ref.losses
+        if isinstance(layer.kind, Loss) and layer.kind.target == "signs"
+    }
     for mine, theirs in alignment.labels.items():
         if mine not in ref or theirs not in keras:
             continue
         a, b = ref[mine], keras[theirs]
+        if mine in signs:
+            a, b = _attributes(a), _attributes(b)
         wrong, gap = True, ""
         if a.shape == b.shape:
             wrong, apart = _other_labels(a, b)
@@ -49,6 +57,12 @@ def compare_labels(alignment: Alignment, ref: Mapping[str, Tensor], keras: Mappi
             names = ("input", "input") if len(ref) == 1 else (mine, theirs)
             made.append(Probe(*names, "input", "y", shape=a.shape, status="born", note=gap))
     return made
+
+
+def _attributes(labels: Tensor) -> Array:
+    """Labels of attributes (n, attributes) as -1 and +1, which one side may be given as 0 and 1."""
+    values = as_signs(np.asarray(labels, np.float32))
+    return values[:, None] if values.ndim == 1 else values
 
 
 def _other_labels(ref: Tensor, keras: Tensor) -> tuple[bool, int]:

@@ -107,7 +107,8 @@ def units(
         join_loss: whether softmax followed by a logarithmic loss is one unit (both sides have a loss).
         with_loss: False leaves losses out (only one side has one).
         with_softmax: whether a softmax belongs to any loss behind it (the other side's losses hold theirs).
-        apart: losses that are not joined with their softmax: it has a partner of its own.
+        apart: losses that are not joined with their softmax, and crops that are not joined with their transposed
+            convolution: these have partners of their own.
         through: losses that are joined with whatever activation stands in front of them (see `looked_through`).
     """
     grouped = _Grouping(network, join_loss=join_loss, with_softmax=with_softmax, apart=apart, through=through)
@@ -134,7 +135,7 @@ class _Grouping:
         for layer in network:
             if isinstance(layer.kind, Conv | Pool):
                 self._padding(layer)
-            elif isinstance(layer.kind, Crop):
+            elif isinstance(layer.kind, Crop) and layer.name not in apart:
                 self._cropping(layer)
             elif isinstance(layer.kind, Opaque):
                 self._bias(layer)
@@ -353,7 +354,7 @@ def _changes_nothing(kind: Kind, mode: str, layer: Layer) -> bool:
 
 
 def family(kind: Kind) -> str:
-    """What a kind is aligned as: a dense layer is a convolution, softmax an activation."""
+    """What a kind is aligned as: a dense layer is a convolution, softmax an activation, a distance to labels a loss."""
     if isinstance(kind, Conv | Dense):
         return "Conv"
     if isinstance(kind, Activation | Softmax):
@@ -362,7 +363,7 @@ def family(kind: Kind) -> str:
         return "Layout"
     if isinstance(kind, Scale | Rescale):
         return "Scale"
-    return kind.name
+    return "Loss" if isinstance(kind, Loss) else kind.name
 
 
 def same_shape(a: Shape | None, b: Shape | None) -> bool:

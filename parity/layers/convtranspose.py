@@ -176,15 +176,18 @@ class ConvTranspose(Kind):
     def keras_line(self, field_name: str) -> str:
         """The constructor argument, e.g. `strides=(2, 2)`; a crop that Keras has no word for is a layer of its own."""
         if field_name == "crop":
-            spans = [(k - 1) * d + 1 for k, d in zip(self.size, self.dilate, strict=True)]
             for word in ("valid", "same"):
-                usual = [c for span, u in zip(spans, self.upsample, strict=True) for c in _crop(span, u, word, None)]
-                if list(self.crop) == usual:
+                if self.crop == self.keras_crop(word):
                     return f'padding="{word}"'
             sides = ", ".join(f"({self.crop[i]}, {self.crop[i + 1]})" for i in range(0, len(self.crop), 2))
             return f'padding="valid", with Cropping2D(({sides})) behind it'
         names = {"size": "kernel_size", "upsample": "strides", "dilate": "dilation_rate", "bias": "use_bias"}
         return f"{names.get(field_name, field_name)}={getattr(self, field_name)}"
+
+    def keras_crop(self, word: str) -> tuple[int, ...]:
+        """What Keras crops of such a map with `padding="valid"` or `"same"`; negative cells are added."""
+        spans = [(k - 1) * d + 1 for k, d in zip(self.size, self.dilate, strict=True)]
+        return tuple(c for span, u in zip(spans, self.upsample, strict=True) for c in _crop(span, u, word, None))
 
 
 def _crop(span: int, step: int, word: str, extra: int | None) -> tuple[int, int]:

@@ -71,10 +71,10 @@ class Crop(Kind):
         return tuple(cells)
 
     def keras_line(self, field_name: str) -> str:
-        """The layer with these cells."""
+        """The constructor argument."""
         crop = self.crop or ()
         sides = ", ".join(f"({crop[i]}, {crop[i + 1]})" for i in range(0, len(crop), 2))
-        return f"Cropping2D(({sides}))" if field_name == "crop" and crop else ""
+        return f"cropping=({sides})" if field_name == "crop" and crop else ""
 
     def reach(self) -> Reach:
         """One cell, further on by what comes off before it (dagnn/Crop.m, `getReceptiveFields`)."""

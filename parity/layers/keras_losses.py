@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["DEFAULTS", "class_of", "settings_of", "word_of"]
+__all__ = ["DEFAULTS", "IN_CODE", "KERAS_WORDS", "class_of", "settings_of", "word_of"]
 
 _ALIASES = {
     "mse": "mean_squared_error",
@@ -66,6 +66,24 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 Source: keras/src/losses/losses.py. What `from_logits` says of the categorical cross-entropies is a word of its own:
 `softmaxlog` or `log`.
 """
+
+KERAS_WORDS: Mapping[str, tuple[str, tuple[tuple[str, Any], ...]]] = {
+    "mean_hinge": ("hinge", ()),
+    "hinge": ("hinge", ()),
+    "logistic": ("binary_crossentropy", (("from_logits", True),)),
+    "binarylog": ("binary_crossentropy", ()),
+}
+"""The vocabulary's word → Keras' own and its settings. Of several attributes vl_nnloss adds up the costs, and Keras
+takes their mean."""
+
+IN_CODE: Mapping[str, str] = {
+    "mhinge": "lambda y, p: ops.relu(1 - ops.sum(ops.one_hot(y[..., 0], p.shape[-1]) * p, -1))",
+    "mshinge": (
+        "lambda y, p: ops.relu(1 - ops.sum(ops.one_hot(y[..., 0], p.shape[-1]) * p, -1)"
+        " + ops.max(p - 1e30 * ops.one_hot(y[..., 0], p.shape[-1]), -1))"
+    ),
+}
+"""Losses of vl_nnloss.m that Keras does not have → the code of one, with `from keras import ops`."""
 
 
 def word_of(name: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Context, Kind, Reach, scalar, setting, text, whole
-from parity.layers.keras_losses import class_of, settings_of, word_of
+from parity.layers.keras_losses import IN_CODE, KERAS_WORDS, class_of, settings_of, word_of
 from parity.layers.loss_weights import Factor, check_weights, spread, stored_weights
 from parity.layers.loss_words import BINARY, CATEGORICAL, INTEGERS
 
@@ -127,18 +127,33 @@ class Loss(Kind):
         return f"label_smoothing={self.label_smoothing}" if field_name == "label_smoothing" else ""
 
     @property
-    def keras_class(self) -> str:
-        """The class of a loss that is no cross-entropy of classes; empty where Keras has none."""
-        return class_of("hinge" if self.function == "mean_hinge" else self.function)
+    def in_keras(self) -> tuple[str, dict[str, Any]]:
+        """Class and config of a loss that is no cross-entropy of classes, in Keras; empty where Keras has none.
+
+        Those of attributes are the mean over the attributes there (`same_cost`).
+        """
+        name, settings = KERAS_WORDS.get(self.function, (self.function, ()))
+        return class_of(name), dict((*settings, *self.settings))
+
+    def same_cost(self, other: Loss) -> bool:
+        """Whether two losses of attributes are one function, which Keras divides by the number of attributes."""
+        for one, two in ((self, other), (other, self)):
+            if one.function in BINARY and one.function in KERAS_WORDS:
+                name, settings = KERAS_WORDS[one.function]
+                if (two.function, two.settings) == ("mean_hinge" if name == "hinge" else name, settings):
+                    return True
+        return False
 
     def _constructor(self) -> str:
-        """The Keras expression that makes it, or its name where Keras has no such loss."""
-        said = {"softmaxlog": [("from_logits", True)], "log": [("from_logits", False)]}.get(self.function, [])
-        name = "SparseCategoricalCrossentropy" if self.sparse else "CategoricalCrossentropy"
-        if not said:
-            name = self.keras_class
-        arguments = ", ".join(f"{key}={value!r}" for key, value in (*said, *self.settings))
-        return f"keras.losses.{name}({arguments})" if name else f'"{self.function}"'
+        """The Keras expression that makes it."""
+        said = {"softmaxlog": {"from_logits": True}, "log": {"from_logits": False}}.get(self.function)
+        if said is None:
+            name, config = self.in_keras
+        else:
+            name = "SparseCategoricalCrossentropy" if self.sparse else "CategoricalCrossentropy"
+            config = {**said, **dict(self.settings)}
+        arguments = ", ".join(f"{key}={value!r}" for key, value in config.items())
+        return f"keras.losses.{name}({arguments})" if name else IN_CODE.get(self.function, f'"{self.function}"')
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """A single number."""

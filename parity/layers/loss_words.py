@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["BINARY", "CATEGORICAL", "INTEGERS"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["BINARY", "CATEGORICAL", "INTEGERS", "as_signs"]
 
 CATEGORICAL = ("softmaxlog", "log", "mhinge", "mshinge", "classerror", "topkerror")
 """Losses of class ids: one label per image or pixel."""
@@ -12,3 +17,8 @@ BINARY = ("hinge", "logistic", "binarylog", "binaryerror")
 
 INTEGERS = ("circle", "ctc")
 """Keras' losses whose labels are whole numbers but not classes of the prediction: whose image it is, or a sequence."""
+
+
+def as_signs(labels: np.ndarray) -> np.ndarray:
+    """Labels of attributes as -1 and +1, 0 ignored: they may be given so, or as 0 and 1."""
+    return labels if labels.size and labels.min() < 0 else 2 * labels - 1

@@ -22,9 +22,15 @@ class BilinearSampler(Kind):
     The grid's first row is y, its second x (vl_nnbilinearsampler.m). As MatConvNet's CPU build computes it
     (nnbilinearsampler.cu:79-115): a point just before the first row or column is 0 in value and derivatives, one just
     behind the last row or column is interpolated with 0. k grids per image follow each other.
+
+    Attributes:
+        points_last: grids are maps (h', w', 2), as a grid generator of this vocabulary makes them for samplers alone;
+            MatConvNet's own tensors are (2, h', w').
     """
 
     matconvnet: ClassVar = ("dagnn.BilinearSampler",)
+
+    points_last: bool = False
 
     def words(self) -> list[str]:
         """It has no fields."""
@@ -37,26 +43,31 @@ class BilinearSampler(Kind):
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
         """The grid's extents and the map's channels."""
         x, grid = inputs
-        return (grid[1], grid[2], x[-1])
+        return (*(grid[:2] if self.points_last else grid[1:]), x[-1])
 
     def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> BilinearSampler:
         """The same, if the second input is a grid."""
-        if len(inputs) > 1 and (len(inputs[1]) != 3 or inputs[1][0] not in (None, 2)):
-            raise ValueError("its second input is no grid of 2×h×w")
+        at, words = (-1, "h×w×2") if self.points_last else (0, "2×h×w")
+        if len(inputs) > 1 and (len(inputs[1]) != 3 or inputs[1][at] not in (None, 2)):
+            raise ValueError(f"its second input is no grid of {words}")
         return self
 
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
     ) -> torch.Tensor:
-        """Four cells around each point, weighted; x (n, c, h, w), grid (k·n, w', 2, h'), result (k·n, c, h', w')."""
+        """Four cells around each point, weighted; x (n, c, h, w), result (k·n, c, h', w').
+
+        The grid is (k·n, w', 2, h'), or with `points_last` (k·n, 2, h', w').
+        """
         import torch
 
         x, grid = inputs
         images, channels, height, width = x.shape
         if grid.shape[0] % images:
             raise ValueError(f"{grid.shape[0]} grids cannot be shared by {images} images")
-        y = (grid[:, :, 0].transpose(1, 2) + 1) * (0.5 * (height - 1))
-        across = (grid[:, :, 1].transpose(1, 2) + 1) * (0.5 * (width - 1))
+        grid = grid if self.points_last else grid.permute(0, 2, 3, 1)
+        y = (grid[:, 0] + 1) * (0.5 * (height - 1))
+        across = (grid[:, 1] + 1) * (0.5 * (width - 1))
         flat = x.flatten(2).repeat_interleave(grid.shape[0] // images, 0)
         top, left = y.detach().floor(), across.detach().floor()
         down, right = y - top, across - left
@@ -82,6 +93,7 @@ class BilinearSampler(Kind):
 class _Grid(Kind):
     height: int = 0
     width: int = 0
+    points_last: bool = False
 
     numbers_needed: ClassVar[int] = 0
     called: ClassVar[str] = "grid"
@@ -95,8 +107,8 @@ class _Grid(Kind):
         return None
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape | None:
-        """(2, height, width)."""
-        return (2, self.height, self.width)
+        """(2, height, width), or with `points_last` a map of two channels."""
+        return (self.height, self.width, 2) if self.points_last else (2, self.height, self.width)
 
     def fit(self, inputs: Sequence[Shape], shapes: Mapping[str, tuple[int, ...]]) -> Kind:
         """The same, if its input holds as many numbers per image as the transformation has."""
@@ -112,6 +124,12 @@ class _Grid(Kind):
         if not (1 <= height <= _MOST and 1 <= width <= _MOST):
             raise ValueError(f"its grid is {height}×{width}, which is out of range")
         return cls(height, width)
+
+    def grid(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Both coordinates (n, width, height) as one tensor (n, width, 2, height), or (n, 2, height, width)."""
+        import torch
+
+        return torch.stack([y, x], 1).transpose(2, 3) if self.points_last else torch.stack([y, x], 2)
 
     def points(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Y (1, 1, height) and x (1, width, 1) from -1 to 1, as they broadcast to (n, width, height)."""
@@ -131,6 +149,7 @@ class AffineGridGenerator(_Grid):
     Attributes:
         height: rows.
         width: columns.
+        points_last: see `BilinearSampler`.
     """
 
     matconvnet: ClassVar = ("dagnn.AffineGridGenerator",)
@@ -140,12 +159,10 @@ class AffineGridGenerator(_Grid):
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
     ) -> torch.Tensor:
-        """(n, 6, 1, 1) → (n, width, 2, height)."""
-        import torch
-
+        """(n, 6, 1, 1) → the grids."""
         a = inputs[0].reshape(inputs[0].shape[0], 6, 1, 1).unbind(1)
         y, x = self.points(inputs[0])
-        return torch.stack([a[0] * y + a[1] * x + a[4], a[2] * y + a[3] * x + a[5]], 2)
+        return self.grid(a[0] * y + a[1] * x + a[4], a[2] * y + a[3] * x + a[5])
 
 
 @dataclass(frozen=True)
@@ -155,6 +172,7 @@ class UniformScalingGridGenerator(_Grid):
     Attributes:
         height: rows.
         width: columns.
+        points_last: see `BilinearSampler`.
     """
 
     matconvnet: ClassVar = ("dagnn.UniformScalingGridGenerator",)
@@ -164,13 +182,13 @@ class UniformScalingGridGenerator(_Grid):
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
     ) -> torch.Tensor:
-        """(n, 3, 1, 1) → (n, width, 2, height)."""
+        """(n, 3, 1, 1) → the grids."""
         import torch
 
         scale, down, right = inputs[0].reshape(inputs[0].shape[0], 3, 1, 1).unbind(1)
         y, x = self.points(inputs[0])
         zero = torch.zeros_like(y + x)
-        return torch.stack([scale * (y + zero) + down, scale * (x + zero) + right], 2)
+        return self.grid(scale * (y + zero) + down, scale * (x + zero) + right)
 
 
 _MOST = 100_000

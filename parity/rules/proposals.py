@@ -360,6 +360,9 @@ def _loss(experiment: Experiment, kind: Loss) -> Iterator[Proposal]:
             share = rounded(experiment, {"label_smoothing": share})["label_smoothing"]
             edit, fix = Edit(fields={"label_smoothing": share}), f"label_smoothing={kind.label_smoothing:g}"
             yield Proposal("loss-kind", f"smooths the labels by {share:.6g}", edit, fix, fitted=True)
+    other = experiment.pair.keras.kind
+    if isinstance(other, Loss) and type(other) is not type(kind):  # a distance against one of Keras' own
+        yield Proposal("loss-kind", f"computes {other.function}, the reference {kind.function}", Edit(kind=other))
     for name in ("softmaxlog", "log", "mhinge", "mshinge", "mean_squared_error", "categorical_hinge"):
         if name != kind.function:
             cause = {("softmaxlog", "log"): "softmax-missing", ("log", "softmaxlog"): "softmax-double"}

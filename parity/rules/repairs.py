@@ -7,7 +7,7 @@ for it there is none, and the finding's text says what to write.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from parity.layers import (
     Concat,
     Conv,
     ConvTranspose,
+    Crop,
     Dense,
     Dropout,
     Kind,
@@ -92,6 +93,8 @@ def field(run: Comparison, pair: Pair, difference: Difference) -> tuple[Change, 
         return cells(where, kind.pad)
     if isinstance(kind, BatchNorm) and name == "frozen":
         return (Change("trainable", where, {"trainable": not kind.frozen}),)
+    if isinstance(kind, ConvTranspose | Crop) and name == "crop":
+        return _cut(run, pair, kind)
     argument = _ARGUMENTS.get(type(kind), {}).get(name)
     if argument is None:
         return ()
@@ -104,6 +107,39 @@ def field(run: Comparison, pair: Pair, difference: Difference) -> tuple[Change, 
 def cells(where: str, pad: tuple[int, ...] | None) -> tuple[Change, ...]:
     """Gives a layer this padding, in cells; nothing where it is not known."""
     return (Change("argument", where, {"padding": [int(count) for count in pad]}),) if pad is not None else ()
+
+
+def _cut(run: Comparison, pair: Pair, kind: ConvTranspose | Crop) -> tuple[Change, ...]:
+    """The reference's crop: in the Cropping layer that there is, by the padding of a transposed convolution, or both.
+
+    Keras crops an upsampled map by a word; other cells are those of a Cropping layer behind a `valid` one.
+    """
+    theirs, wanted = pair.keras.kind, kind.crop
+    if not isinstance(theirs, ConvTranspose | Crop) or wanted is None or theirs.crop is None:
+        return ()
+    layers = [run.keras.network[name] for name in pair.keras.layers]
+    cropping = next((layer for layer in layers if isinstance(layer.kind, Crop)), None)
+    if cropping is not None and isinstance(cropping.kind, Crop) and cropping.kind.crop is not None:
+        own = [c + a - b for c, a, b in zip(cropping.kind.crop, wanted, theirs.crop, strict=True)]
+        where = cropping.origin or cropping.name
+        return (Change("argument", where, {"cropping": _sides(own)}),) if min(own) >= 0 else ()
+    if not isinstance(kind, ConvTranspose):
+        return ()
+    where, words = path(run, pair.keras), {word: kind.keras_crop(word) for word in ("valid", "same")}
+    for word, usual in words.items():
+        if usual == wanted:
+            return (Change("argument", where, {"padding": word}),)
+    rest = [a - b for a, b in zip(wanted, words["valid"], strict=True)]
+    if min(rest) < 0:
+        return ()
+    made = {"class_name": f"Cropping{len(rest) // 2}D", "config": {"cropping": _sides(rest)}}
+    return (Change("argument", where, {"padding": "valid"}), Change("insert", where, made))
+
+
+def _sides(cells: Sequence[int]) -> Any:
+    """Cells before and after along each axis, as Keras takes them."""
+    pairs = [list(cells[at : at + 2]) for at in range(0, len(cells), 2)]
+    return pairs[0] if len(pairs) == 1 else pairs
 
 
 def _other_pool(run: Comparison, pair: Pair, kind: Pool) -> tuple[Change, ...]:
@@ -149,9 +185,8 @@ def _as_reference(run: Comparison, pair: Pair, kind: Loss) -> tuple[Change, ...]
         word = f"Sparse{word}" if getattr(pair.keras.kind, "sparse", kind.sparse) else word
         logits = kind.function == "softmaxlog" and not softmax_behind(run.keras.network, _predicted(run, pair))
         return (Change("loss", "", {**output, "class_name": word, "config": {"from_logits": logits}}),)
-    if not kind.keras_class:
-        return ()
-    return (Change("loss", "", {**output, "class_name": kind.keras_class, "config": dict(kind.settings)}),)
+    name, config = kind.in_keras
+    return (Change("loss", "", {**output, "class_name": name, "config": config}),) if name else ()
 
 
 def _predicted(run: Comparison, pair: Pair) -> str:

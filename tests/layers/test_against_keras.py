@@ -108,7 +108,7 @@ def test_cropping() -> None:
     layer = keras.layers.Cropping2D(((1, 0), (2, 1)))
     x = RNG.normal(size=(2, 4, 5, 3))
     np.testing.assert_allclose(lifted(layer, x), np.asarray(layer(x)), rtol=0, atol=1e-6)
-    assert Crop((1, 0, 2, 1)).keras_line("crop") == "Cropping2D(((1, 0), (2, 1)))"
+    assert Crop((1, 0, 2, 1)).keras_line("crop") == "cropping=((1, 0), (2, 1))"
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,18 @@ class Feeder:
                 self._of_ids.add(term.name)
                 return self.labels(term, targets, prediction)
         weights = targets.weights.get(term.label)
-        return arguments if weights is None else (*arguments, backend.constant(np.asarray(weights), dtype))
+        if weights is None:
+            return arguments
+        weighed = (*arguments, backend.constant(np.asarray(weights), dtype))
+        if np.ndim(weights) < 2 or class_of(kind.function) or _taken(term.loss, weighed):
+            return weighed
+        # A loss in the user's own code may give one number per image: then it leaves out the pixels itself.
+        if not (sparse and np.isin(weights, (0, 1)).all()):
+            raise CannotCompare(
+                f"the loss {kind.function} gives one number per image, which no pixel can be weighed in"
+            )
+        ignored = np.reshape(weights, array.shape) == 0
+        return backend.constant(np.where(ignored, -1, array).astype(array.dtype), None), prediction
 
 
 def _taken(loss: Any, arguments: Sequence[Any]) -> bool:

@@ -15,7 +15,15 @@ from parity.frameworks.matconvnet.cells import Cell, Read, opaque, params_of, re
 from parity.frameworks.matconvnet.order import CycleError, evaluation_order
 from parity.frameworks.matconvnet.rows import Row, check_names, flag, names_of, read_params, read_rows, records
 from parity.frameworks.matconvnet.sizes import declared_inputs, times
-from parity.layers import DistanceLoss, Kind, Loss, PDist
+from parity.layers import (
+    AffineGridGenerator,
+    BilinearSampler,
+    DistanceLoss,
+    Kind,
+    Loss,
+    PDist,
+    UniformScalingGridGenerator,
+)
 from parity.network import Layer, Network, Param
 
 __all__ = ["Graph", "is_dagnn"]
@@ -84,6 +92,7 @@ class Graph:
         self._free = [n for n in dict.fromkeys([*variables, *read]) if n in read and n not in self._produced]
         self._data = {name for row in rows if not _compares(row) for name in row.inputs} | {*_listed(self.meta)}
         made = {row.name: self._make(row) for row in rows}
+        _lay_grids(rows, made)
         used = {name for row in rows for name in row.params}
         unused = [name for name in self._cells if name not in used]
         if unused:
@@ -234,6 +243,19 @@ class Graph:
                 f"{'is' if len(found) == 1 else 'are'} taken instead, with weight 1"
             )
         return dict.fromkeys(found, 1.0)
+
+
+def _lay_grids(rows: Sequence[Row], made: Mapping[str, _Made]) -> None:
+    """Grids that are made for samplers alone become maps of two channels, which is what they are everywhere else."""
+    for row in rows:
+        if not isinstance(made[row.name].kind, AffineGridGenerator | UniformScalingGridGenerator):
+            continue
+        readers = [reader for reader in rows if row.outputs[0] in reader.inputs]
+        places = [(made[r.name].kind, [name == row.outputs[0] for name in r.inputs]) for r in readers]
+        if places and all(isinstance(kind, BilinearSampler) and at == [False, True] for kind, at in places):
+            for name in (row.name, *(reader.name for reader in readers)):
+                kind: Any = made[name].kind
+                made[name].kind = replace(kind, points_last=True)
 
 
 def _order(rows: Sequence[Row]) -> list[int]:

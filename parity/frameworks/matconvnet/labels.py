@@ -10,6 +10,7 @@ from parity.errors import BadFile, CannotCompare
 from parity.frameworks.matconvnet.sizes import times
 from parity.frameworks.matconvnet.tensors import from_torch, label_tensor, label_weights, target_tensor
 from parity.layers import Loss
+from parity.layers.loss_words import as_signs
 from parity.network import Layer, Network
 from parity.runner import Targets
 
@@ -42,15 +43,10 @@ def labels_of(
     kind = layer.kind
     if isinstance(kind, Loss) and kind.target == "signs":
         weighing = None if weighing is None else weighing.unsqueeze(1)
-        return target_tensor(_signs(values), x), weighing
+        return target_tensor(as_signs(values), x), weighing
     if isinstance(kind, Loss) and (kind.target == "values" or (kind.target == "either" and _is_target(values, x))):
         return _values(name, values, x), weighing
     return _label_ids(name, layer, values, x), weighing
-
-
-def _signs(values: np.ndarray) -> np.ndarray:
-    """Labels of attributes as -1 and +1, 0 ignored: a batch may hold them so, or as 0 and 1."""
-    return values if values.size and values.min() < 0 else 2 * values - 1
 
 
 def _is_target(values: np.ndarray, x: torch.Tensor) -> bool:

@@ -20,6 +20,9 @@ from parity.recipe import Recipe
 
 __all__ = ["lift", "lift_data", "lift_with_places", "with_input"]
 
+_DEPTH = 3
+"""How many structs deep a network is looked for that is not called `net`: `model.net`, `results.best.net`."""
+
 _SAVE = "in MATLAB: net = net.saveobj() ; save('net.mat', '-struct', 'net')"
 
 
@@ -97,12 +100,35 @@ def _of_version(network: Network, version: str) -> Network:
     return replace(network, layers=tuple(layers))
 
 
+def _inside(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The only network among the variables, else the only one among their fields and cells, and so on."""
+    within: list[Any] = [data]
+    for _ in range(_DEPTH):
+        within = [
+            part
+            for value in within
+            for part in (value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ())
+        ]
+        found = [value for value in within if isinstance(value, Mapping) and _holds_layers(value)]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _holds_layers(value: Mapping[str, Any]) -> bool:
+    """Whether a struct has layers, each with a type: a struct of other things may have a field of that name."""
+    layers = value.get("layers")
+    items = [layers] if isinstance(layers, Mapping) else layers
+    return isinstance(items, list) and all(isinstance(item, Mapping) and "type" in item for item in items)
+
+
 def _find(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The struct that holds the network."""
     net, called = data.get("net"), "net"
+    if isinstance(net, Mapping) and "layers" not in net:
+        net = _inside(net) or net
     if net is None:
-        inside = [value for value in data.values() if isinstance(value, Mapping) and "layers" in value]
-        net = data if "layers" in data else inside[0] if len(inside) == 1 else None
+        net = data if "layers" in data else _inside(data)
     if net is None:
         objects = {key: v for key, v in data.items() if isinstance(v, Unreadable) and v.what == "an object"}
         called, net = next(iter(objects.items()), (called, net))

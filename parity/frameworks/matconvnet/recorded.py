@@ -171,6 +171,12 @@ class _Reader:
             raise ValueError(f"a tensor of shape {array.shape} in a batch of {self.images}")
         return np.ascontiguousarray(full.transpose(3, 0, 1, 2), np.float32)
 
+    def _laid(self, name: str, value: Any) -> Array:
+        """A tensor as the network has it: a grid that is a map of points there is recorded with its points first."""
+        tensor, maker = self._tensor(value), self.network.producers.get(name)
+        last = maker is not None and bool(getattr(maker.kind, "points_last", False)) and len(maker.inputs) == 1
+        return np.ascontiguousarray(np.moveaxis(tensor, 1, 3)) if last else tensor
+
     def _first(self, steps: Sequence[tuple[Any, ...]]) -> Pass:
         network, seen = self.network, Pass()
         losses = {layer.output: layer for layer in network.losses}
@@ -187,9 +193,9 @@ class _Reader:
                 seen.losses[layer.name] = float(np.sum(value)) * self.share * network.weight(layer)
                 continue
             if value.shape[-1:] == (self.images,) or self.images == 1 or value.ndim >= 4:
-                seen.outputs[tensor] = self._tensor(value)
+                seen.outputs[tensor] = self._laid(tensor, value)
                 if der.size and str(self.held["mode"]) == "train":
-                    seen.output_grads[tensor] = self._tensor(der) * np.float32(self.share)
+                    seen.output_grads[tensor] = self._laid(tensor, der) * np.float32(self.share)
         seen.loss = sum(seen.losses.values()) if seen.losses else None
         if steps:
             seen.param_grads, seen.statistics = dict(steps[0][0]), dict(steps[0][1])
