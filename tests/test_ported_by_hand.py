@@ -1,4 +1,4 @@
-"""What Keras has no layer or loss for, as a porter writes it: right ports match, wrong ones are found at their layer."""
+"""What Keras has no layer or loss for, as a porter writes it: right ports match, faults are found in their place."""
 
 from __future__ import annotations
 
@@ -80,13 +80,11 @@ def transformed(*, x_first: bool = False) -> Any:
 
     class Sample(k.layers.Layer):
         def call(self, image: Any, grid: Any) -> Any:
-            total = 0.0
             y, x = (grid[..., 0] + 1) * 3.5, (grid[..., 1] + 1) * 4.0
             rows, columns = ops.arange(8, dtype="float32"), ops.arange(9, dtype="float32")
             near_y = ops.relu(1 - ops.abs(y[..., None] - rows))
             near_x = ops.relu(1 - ops.abs(x[..., None] - columns))
-            total = ops.einsum("nijh,nijw,nhwc->nijc", near_y, near_x, image)
-            return total
+            return ops.einsum("nijh,nijw,nhwc->nijc", near_y, near_x, image)
 
     image = k.Input((8, 9, 2))
     numbers = k.layers.Conv2D(6, (8, 9), name="locate", **penalty())(image)
