@@ -25,8 +25,8 @@ _BLOCK = 1 << 20
 def identity(given: Any) -> dict[str, Any]:
     """Path and SHA-256 of a file, a folder or the user's own code; type and name of a live object; {} for None.
 
-    Code is told by what it imports from beside itself as well. A trace is known by the digest that seals it. Arrays in memory (a batch) have one of their names, types, shapes and
-    values.
+    Code is told by what it imports from beside itself as well. A trace is known by the digest that seals it. Arrays in
+    memory (a batch) have one of their names, types, shapes and values.
 
     Args:
         given: a path, `module.py:build`, or anything in memory.

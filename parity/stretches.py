@@ -7,8 +7,11 @@ channels than memory should hold numbers for, it is one row with a window of the
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeAlias
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -21,6 +24,8 @@ __all__ = [
     "Size",
     "Stretched",
     "Tensor",
+    "ahead",
+    "cut",
     "edges",
     "joined",
     "measure",
@@ -57,6 +62,8 @@ class Stretched(Protocol):
 
 
 Tensor: TypeAlias = "Array | Stretched"
+Place = TypeVar("Place")
+Read = TypeVar("Read")
 
 
 def stretches(*tensors: Tensor) -> Iterator[tuple[slice, tuple[Array, ...]]]:
@@ -73,16 +80,54 @@ def stretches(*tensors: Tensor) -> Iterator[tuple[slice, tuple[Array, ...]]]:
     first = tensors[0]
     shape = tuple(first.shape)
     channels, size = shape[-1] if shape else 1, math.prod(shape)
-    if not size or all(isinstance(tensor, np.ndarray) for tensor in tensors):
+    if _whole(tensors):
         rows = size // channels if channels else 0
         whole = (t if isinstance(t, np.ndarray) else t.span(0, size) for t in tensors)
         yield slice(0, channels), tuple(value.reshape(rows, channels) for value in whole)
         return
     chunks = None if isinstance(first, np.ndarray) else first.chunks
-    for columns in windows(channels, chunks):
-        for start, stop in _spans(shape, chunks, columns):
-            found = (t.reshape(-1)[start:stop] if isinstance(t, np.ndarray) else t.span(start, stop) for t in tensors)
-            yield columns, tuple(part.reshape(-1, columns.stop - columns.start) for part in found)
+    places = ((columns, span) for columns in cut(*tensors) for span in _spans(shape, chunks, columns))
+
+    def read(place: tuple[slice, tuple[int, int]]) -> tuple[slice, tuple[Array, ...]]:
+        columns, (start, stop) = place
+        found = (t.reshape(-1)[start:stop] if isinstance(t, np.ndarray) else t.span(start, stop) for t in tensors)
+        return columns, tuple(part.reshape(-1, columns.stop - columns.start) for part in found)
+
+    yield from ahead(read, places)
+
+
+def ahead(read: Callable[[Place], Read], places: Iterator[Place]) -> Iterator[Read]:
+    """What is read at each place; the next one is read while the caller looks at this one."""
+    here = next(places, None)
+    found = None if here is None else read(here)
+    while found is not None:
+        following = next(places, None)
+        soon = None if following is None else _reader().submit(read, following)
+        yield found
+        found = None if soon is None else soon.result()
+
+
+@cache
+def _reader() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="stretches")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reader.cache_clear)  # a process that forks does not hand its threads on
+
+
+def cut(*tensors: Tensor) -> list[slice]:
+    """The windows of channels of which `stretches` of these tensors are."""
+    first = tensors[0]
+    channels = first.shape[-1] if first.shape else 1
+    if _whole(tensors):
+        return [slice(0, channels)]
+    return windows(channels, None if isinstance(first, np.ndarray) else first.chunks)
+
+
+def _whole(tensors: Sequence[Tensor]) -> bool:
+    """Whether they make one stretch: there is nothing in them, or all are in memory."""
+    return not math.prod(tensors[0].shape) or all(isinstance(tensor, np.ndarray) for tensor in tensors)
 
 
 def windows(channels: int, chunks: Sequence[int] | None = None) -> list[slice]:

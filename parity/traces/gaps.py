@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.stretches import Size, Tensor, joined, measure, stretches
+from parity.stretches import Size, Tensor, ahead, cut, joined, measure, stretches
 from parity.tolerance import ROUNDOFF, Distance, distance
 from parity.traces.held import Held, told
 
@@ -54,7 +54,8 @@ def gap(actual: Held, expected: Held, floors: Floors) -> tuple[Measured | None, 
     apart, how = _by_what_was_kept(actual, expected)
     if apart is None:
         return None, how
-    return _measured([(slice(0, apart.channel_rms.size), apart)], apart.channel_rms.size, floors), how
+    whole, channels = slice(0, apart.channel_rms.size), apart.channel_rms.size
+    return _measured([(whole, apart)], [whole], channels, floors), how
 
 
 def against(
@@ -62,20 +63,24 @@ def against(
 ) -> Measured:
     """How far a tensor is from the expected one of as many elements; `also` is called with each stretch of both."""
     channels = expected.shape[-1] if expected.shape else 1
-    return _measured(measure(actual, expected, also), channels, floors)
+    return _measured(measure(actual, expected, also), cut(expected, actual), channels, floors)
 
 
-def _measured(parts: Iterable[tuple[slice, Distance]], channels: int, floors: Floors) -> Measured:
+def _measured(
+    parts: Iterable[tuple[slice, Distance]], places: Iterable[slice], channels: int, floors: Floors
+) -> Measured:
     whole = [_single(floor) if _odd(floor, channels) else floor for floor in floors]
     squares, worst = 0.0, 0.0
 
+    def told_of(columns: slice) -> list[Array]:
+        return [_window(floor, columns) for floor in whole if floor is not None]
+
     def judged() -> Iterable[tuple[slice, Distance]]:
         nonlocal squares, worst
-        for columns, apart in parts:
+        for (columns, apart), given in zip(parts, ahead(told_of, iter(places)), strict=True):
             floor = np.full(apart.channel_rms.shape, 4 * ROUNDOFF * apart.scale)
-            for given in whole:
-                if given is not None:
-                    floor = np.maximum(floor, _window(given, columns))
+            for one in given:
+                floor = np.maximum(floor, one)
             squares += float(np.sum(np.square(floor)))
             worst = max(worst, apart.x_floor(floor))
             yield columns, apart
