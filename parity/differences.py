@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from parity.align import Pair
-from parity.layers import Activation, BatchNorm, Conv, Dropout, Kind, Loss, Pool, Softmax
+from parity.layers import Activation, BatchNorm, Conv, Dropout, Kind, Loss, Opaque, Pool, Softmax
 from parity.network import Shape
+from parity.settings import CLASS, cause_of, settings_apart
 from parity.units import Unit, same_shape
 
 __all__ = ["Difference", "differences"]
@@ -23,6 +25,7 @@ class Difference:
         ref, keras: both values.
         cause: slug of the cause it would be.
         phase: the first phase in which it can act.
+        worded: whether it is a setting in the framework's own words, which no field of the vocabulary stands for.
     """
 
     field: str
@@ -30,6 +33,7 @@ class Difference:
     keras: Any
     cause: str
     phase: str = "forward"
+    worded: bool = False
 
 
 def differences(pair: Pair) -> tuple[Difference, ...]:
@@ -41,6 +45,8 @@ def differences(pair: Pair) -> tuple[Difference, ...]:
         and type(ref) is not type(keras)
     ):
         return (Difference("function", _word(ref), _word(keras), _other_function(ref, keras)),)
+    if isinstance(ref, Opaque) or isinstance(keras, Opaque):
+        return tuple(_worded(pair))
     if type(ref) is not type(keras):
         return ()
     mine, theirs = ref.describe(), keras.describe()
@@ -59,6 +65,14 @@ def differences(pair: Pair) -> tuple[Difference, ...]:
     if isinstance(ref, Loss) and not _counts_alike(pair) and not any(d.field == "reduction" for d in found):
         found.append(Difference("weight", pair.ref.weight, pair.keras.weight, "loss-reduction", "loss"))
     return tuple(found)
+
+
+def _worded(pair: Pair) -> Iterator[Difference]:
+    """What two layers of one class say otherwise, where the vocabulary knows not both of them."""
+    rank = None if pair.ref.fed is None else len(pair.ref.fed)
+    for name, mine, theirs in settings_apart(pair.ref.settings, pair.keras.settings, rank):
+        cause = cause_of(name, str(pair.keras.settings[CLASS]))
+        yield Difference(name, mine, theirs, cause, worded=True)
 
 
 def _counts_alike(pair: Pair) -> bool:
@@ -141,7 +155,7 @@ def _idle(name: str, ref: Kind, keras: Kind, shape: Shape | None) -> bool:
         return "max" in (ref.method, keras.method) or not (any(ref.pad or ()) or any(keras.pad or ()))
     if isinstance(ref, BatchNorm) and isinstance(keras, BatchNorm) and name == "momentum":
         return ref.momentum is None or keras.momentum is None
-    if isinstance(ref, Activation) and isinstance(keras, Activation) and name in ("slope", "limit"):
+    if isinstance(ref, Activation) and isinstance(keras, Activation) and name in ("slope", "limit", "threshold"):
         return ref.function != keras.function or ref.function not in ("relu", "elu")
     if isinstance(ref, Loss) and isinstance(keras, Loss) and name in ("function", "settings"):
         return ref.same_cost(keras)

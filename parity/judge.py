@@ -114,7 +114,9 @@ class _Judge:
         """Its output (or loss), its input gradients, its parameters' gradients."""
         reason = self._unseen()
         if reason:
-            made = [] if self.gradients_only else [Verdict(*self._made, "unverified", note=reason)]
+            otherwise = self._draws and any(d.worded for d in differences(self.trial.pair))
+            status, note = ("born", "draws by another law") if otherwise else ("unverified", reason)
+            made = [] if self.gradients_only else [Verdict(*self._made, status, note=note)]
             return made + [Verdict("backward", "dx", "unverified", note=reason)] * self.trial.backward
         made = []
         if not self.gradients_only:
@@ -131,11 +133,16 @@ class _Judge:
         """The phase and the name of what the pair makes."""
         return ("loss", "loss") if self.trial.is_loss else ("forward", "output")
 
+    @property
+    def _draws(self) -> bool:
+        """Whether chance decides what the pair makes here."""
+        return self.trial.bench.mode == "train" and self.trial.draws
+
     def _unseen(self) -> str:
         """Why nothing of the pair can be judged; empty where it can."""
         if self.trial.absent:
             return self.trial.absent
-        if self.trial.bench.mode == "train" and self.trial.draws:
+        if self._draws:
             return "draws random numbers and leaves no mask that both sides could be given"
         if self._divides_by_zero():
             return "the reference divides by its moments, and their standard deviation is still 0: it is untrained"

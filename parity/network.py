@@ -80,6 +80,8 @@ class Layer:
         remarks: facts a reader should know (`"runs code from the file"`).
         activity: what is added to the loss for its output (Keras' activity regularizers): `class_name` and `config`,
             and `mean`, whether it is divided by the number of images; empty for nothing.
+        settings: its class and its arguments in the framework's own words, for what `kind` has no field for; those of a
+            layer inside a wrapper as `layer.strides`. Empty where it has none.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Layer:
     source_type: str = ""
     remarks: tuple[str, ...] = ()
     activity: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def output(self) -> str:

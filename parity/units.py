@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 from parity.formulas import formula_words, formulas
 from parity.layers import (
@@ -59,6 +60,7 @@ class Unit:
         optional: True where it may stay without a partner: it changes no value in this mode.
         origin: the framework's name of the layer, for the report.
         weight: of a loss: how often it counts in the objective.
+        settings: of its only layer, in the framework's own words (`Layer.settings`).
     """
 
     name: str
@@ -72,6 +74,7 @@ class Unit:
     optional: bool = False
     origin: str = ""
     weight: float = 1.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def core(self) -> str:
@@ -304,6 +307,7 @@ def _unit(network: Network, grouped: _Grouping, layer: Layer, mode: str) -> Unit
         optional=_changes_nothing(kind, mode, layer),
         origin=known_by.origin or known_by.name,
         weight=network.weight(layer),
+        settings=layer.settings if len(members) == 1 else {},
     )
 
 

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "parity"
 
 ORDER = (
     ("errors", "interrupts", "digits", "axes", "network", "recipe", "changes", "report", "runner", "npz"),
+    ("settings",),
     ("layers", "optimizers", "wording"),
     ("frameworks", "opening"),
     (

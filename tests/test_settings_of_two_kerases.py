@@ -97,3 +97,70 @@ def test_a_dropout_that_draws_otherwise_is_unverified() -> None:
     report = parity.compare(model(dropping((None, 1, 8, 4))), model(dropping((None, 1, 8, 4))))
     assert report.verdict == "unverified"
     assert {p.layer for p in report.probes if p.status == "unverified"} == {"drop"}
+
+
+def one(name: str, **settings: Any) -> Layers:
+    """A convolution, and a layer of this class behind it."""
+    return lambda k: [k.Conv2D(6, 3, name="conv"), getattr(k, name)(name="one", **settings)]
+
+
+OTHERWISE = [
+    ("UpSampling2D", {"interpolation": "nearest"}, {"interpolation": "bilinear"}, "layer-setting"),
+    ("GroupNormalization", {"groups": 3}, {"groups": 2}, "layer-setting"),
+    ("LayerNormalization", {"epsilon": 1e-5}, {"epsilon": 1e-3}, "bn-epsilon"),
+    ("SeparableConv2D", {"filters": 4, "kernel_size": 3, "use_bias": True}, {"use_bias": False}, "bias-missing"),
+    ("PReLU", {"shared_axes": [1, 2]}, {"shared_axes": None}, "layer-setting"),
+    ("Softmax", {"axis": -1}, {"axis": 1}, "layer-setting"),
+    ("ReLU", {"threshold": 0.1}, {"threshold": 0.0}, "activation-kind"),
+    ("GaussianNoise", {"stddev": 0.3}, {"stddev": 0.5}, "dropout-rate"),
+]
+
+
+@pytest.mark.parametrize(("name", "mine", "theirs", "cause"), OTHERWISE)
+def test_an_argument_that_the_vocabulary_has_no_field_for_is_named(
+    name: str, mine: dict[str, Any], theirs: dict[str, Any], cause: str
+) -> None:
+    report = parity.compare(model(one(name, **mine)), model(one(name, **{**mine, **theirs})))
+    assert named(report) == [(cause, "one", True)]
+
+
+@pytest.mark.parametrize(("name", "mine"), [row[:2] for row in OTHERWISE if row[0] != "GaussianNoise"])
+def test_the_same_arguments_match(name: str, mine: dict[str, Any]) -> None:
+    report = parity.compare(model(one(name, **mine)), model(one(name, **mine)))
+    assert (report.verdict, [f.cause for f in report.findings]) == ("match", [])
+
+
+def test_an_argument_inside_a_wrapper_is_named() -> None:
+    over_time = lambda act: lambda k: [k.TimeDistributed(k.Dense(3, act), name="time")]  # noqa: E731
+    report = parity.compare(model(over_time("relu"), (4, 5)), model(over_time("tanh"), (4, 5)))
+    found = [f for f in report.findings if f.severity == "divergence"]
+    assert [(f.cause, f.layer, f.fix) for f in found] == [
+        ("activation-kind", "time", 'the layer inside time: activation="relu"')
+    ]
+
+
+def test_an_argument_that_this_batch_does_not_show_is_a_note() -> None:
+    masked = lambda value: lambda k: [k.Masking(value, name="mask")]  # noqa: E731
+    report = parity.compare(model(masked(7.0), (4, 5)), model(masked(8.0), (4, 5)))
+    assert [(f.cause, f.severity, f.layer) for f in report.findings] == [("layer-setting", "note", "mask")]
+    assert report.verdict == "match"
+
+
+@pytest.mark.parametrize("early", ["reference", "Keras"])
+def test_a_hard_sigmoid_is_that_of_its_own_keras(early: str) -> None:
+    import keras
+    import tf_keras
+
+    def made(engine: Any) -> Any:
+        engine.utils.set_random_seed(3)
+        k = engine.layers
+        layers = [k.Conv2D(3, 3, activation="hard_sigmoid", name="conv"), k.Flatten(), k.Dense(5, "softmax")]
+        found = engine.Sequential([engine.Input((8, 8, 4)), *layers])
+        found.compile("sgd", "categorical_crossentropy")
+        return found
+
+    both = (made(tf_keras), made(keras)) if early == "reference" else (made(keras), made(tf_keras))
+    report = parity.compare(*both)
+    assert named(report) == [("activation-kind", "conv", True)]
+    assert "Rescaling" in report.findings[0].fix
+    assert parity.compare(both[0], made(tf_keras if early == "reference" else keras)).verdict == "match"

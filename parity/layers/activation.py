@@ -23,13 +23,18 @@ class Activation(Kind):
 
     Attributes:
         function: the field's word for it: relu, sigmoid, tanh, linear, elu, selu, softplus, softsign, swish, gelu,
-            exponential, hard_sigmoid, relu6 ...
+            exponential, hard_sigmoid (Keras 3's; hard_sigmoid_legacy is Keras 1's and 2's), relu6 ...
         slope: of the negative part, for relu (MatConvNet's `leak`) and elu (its alpha).
         limit: what relu saturates at (Keras' `max_value`); None for no limit.
         threshold: below which relu is the negative part (Keras' `threshold`).
     """
 
-    causes: ClassVar = {"function": "activation-kind", "slope": "activation-slope", "limit": "activation-kind"}
+    causes: ClassVar = {
+        "function": "activation-kind",
+        "slope": "activation-slope",
+        "limit": "activation-kind",
+        "threshold": "activation-kind",
+    }
     matconvnet: ClassVar = ("relu", "sigmoid", "dagnn.ReLU", "dagnn.Sigmoid")
     keras: ClassVar = ("Activation", "ReLU", "LeakyReLU", "ELU", "ThresholdedReLU")
 
@@ -71,6 +76,8 @@ class Activation(Kind):
 
     def keras_line(self, field_name: str) -> str:
         """The argument or layer that gives the field its value."""
+        if field_name == "function" and self.function == "hard_sigmoid_legacy":
+            return "activation=lambda x: keras.ops.clip(0.2 * x + 0.5, 0, 1)"
         if field_name == "function":
             return f'activation="{self.function}"'
         names = {"slope": "alpha" if self.function == "elu" else "negative_slope", "limit": "max_value"}

@@ -24,6 +24,7 @@ class Softmax(Kind):
         axis: -1, the channels; another where Keras says so.
     """
 
+    causes: ClassVar = {"axis": "layer-setting"}
     matconvnet: ClassVar = ("softmax", "dagnn.SoftMax")
     keras: ClassVar = ("Softmax",)
 

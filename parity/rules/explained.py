@@ -70,7 +70,7 @@ def _sought(run: Comparison, pair: Pair) -> Explanation | None:
         words = f"computes in {precision}; what differs is noise of its size"
         fix = 'dtype="float32" (and no mixed precision policy)'
         return Explanation((), (Proposal("dtype-low-precision", words, Edit(), fix),))
-    said = [d for d in differences(pair) if d.phase != "update"]
+    said = [d for d in differences(pair) if d.phase != "update" and not d.worded]
     declared = _declared(run, pair, experiment, said)
     if said and experiment.explains(declared):
         return Explanation(_needed(run, pair, experiment, said, Edit()))

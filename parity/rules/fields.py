@@ -5,7 +5,7 @@ Confirmed where the reference's layer, given the Keras values of the fields that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from parity.align import Pair
@@ -17,6 +17,7 @@ from parity.rules import repairs
 from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
 from parity.rules.lines import lines
+from parity.rules.making import spelled
 
 __all__ = ["find"]
 
@@ -54,7 +55,9 @@ def _finding(run: Comparison, pair: Pair, difference: Difference, acted: bool) -
     found = explanation(run, pair) if severity == "divergence" and difference.phase != "update" else None
     confirmed = found is not None and difference.field in found.fields
     changes = repairs.field(run, pair, difference)
-    fix = "" if isinstance(pair.ref.kind, Activation | Softmax) else lines(run, changes)
+    short = isinstance(pair.ref.kind, Activation | Softmax) and not difference.worded
+    short = short and all(change.action == "replace" for change in changes)
+    fix = "" if short and getattr(pair.ref.kind, "function", "") not in _HARD else lines(run, changes)
     return finding(
         difference.cause,
         severity,
@@ -95,6 +98,13 @@ def _evidence(pair: Pair, difference: Difference) -> str:
             f"{what}, but on other sides: [top bottom left right] is {mine} in the reference and {theirs} in Keras, so "
             "every window is shifted."
         )
+    if difference.worded:
+        mine, theirs = (
+            _HARD.get(value, value) if isinstance(value, str) else spelled(value)
+            for value in (difference.ref, difference.keras)
+        )
+        setting = f"{difference.field} of {pair.keras.origin}"
+        return f"{setting} is {mine} in the reference{_called(pair)} and {theirs} in Keras."
     if difference.field == "spatial":
         whole, single = (pair.keras.origin, pair.ref.name) if difference.keras else (pair.ref.name, pair.keras.origin)
         return f"{whole} drops whole channels, {single} single values: the same share, by another law."
@@ -102,12 +112,25 @@ def _evidence(pair: Pair, difference: Difference) -> str:
         by = ("the batch's moments", "its running statistics, as trainable=False has it")
         mine, theirs = by[bool(difference.ref)], by[bool(difference.keras)]
         return f"{pair.keras.origin} normalises by {theirs}; the reference's {pair.ref.name} by {mine.split(',')[0]}."
+    if difference.field == "function" and {difference.ref, difference.keras} == set(_HARD):
+        return f"{pair.ref.name} is {_HARD[difference.ref]} in the reference, and {_HARD[difference.keras]} in Keras."
     what = {
         "pad": "padding [top bottom left right]",
         "function": "loss" if isinstance(ref, Loss) else "function",
         "momentum": "weight of the old running average",
     }.get(difference.field, difference.field)
     return f"{what} is {mine} in the reference ({pair.ref.name}) and {theirs} in Keras ({pair.keras.origin})."
+
+
+def _called(pair: Pair) -> str:
+    """The reference's name of a layer, where it has another one."""
+    return "" if pair.ref.name == pair.keras.origin else f" ({pair.ref.name})"
+
+
+_HARD: Mapping[Any, str] = {
+    "hard_sigmoid": "Keras 3's hard_sigmoid, relu6(x + 3)/6",
+    "hard_sigmoid_legacy": "Keras 2's hard_sigmoid, clip(0.2x + 0.5, 0, 1)",
+}
 
 
 def _groups(pair: Pair, ref: Conv, keras: Conv) -> str:
@@ -128,6 +151,11 @@ def _ratio(keras: int, ref: int) -> str:
 def _fix(run: Comparison, pair: Pair, difference: Difference) -> str:
     kind: Kind = pair.ref.kind
     name = pair.keras.origin
+    if difference.worded:
+        *inside, setting = difference.field.split(".")
+        where = f"the {inside[0]} inside {name}" if inside else name
+        line = Activation(difference.ref).keras_line("function") if setting.endswith("activation") else ""
+        return f"{where}: {setting}={line.partition('=')[2] or spelled(difference.ref)}"
     if isinstance(kind, Loss):
         if difference.cause == "softmax-missing":
             return "model.compile(loss=…CategoricalCrossentropy(from_logits=True), …), or end with a softmax"

@@ -82,7 +82,7 @@ def _plain(kind: Kind) -> dict[str, Any] | None:
 def activation_of(kind: Kind) -> dict[str, Any]:
     """The layer that an activation or a softmax is."""
     if isinstance(kind, Softmax):
-        return {"class_name": "Softmax", "config": {}}
+        return {"class_name": "Softmax", "config": {} if kind.axis == -1 else {"axis": kind.axis}}
     assert isinstance(kind, Activation)
     if kind.function == "relu":
         given = {"negative_slope": kind.slope, "max_value": kind.limit, "threshold": kind.threshold}

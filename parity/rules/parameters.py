@@ -33,6 +33,8 @@ def find(run: Comparison) -> Iterable[Finding]:
         if probe is None or probe.status in ("inherited", "unverified"):
             continue
         severity = "divergence" if probe.status == "born" else "note"
+        if any(d.worded and d.field in ("use_bias", "center", "scale") for d in differences(pair)):
+            continue  # said with the arguments of the two layers
         if not link.keras or not link.ref:
             yield _absent(
                 run, link.role, pair, severity, link.problem, lacking="Keras" if not link.keras else "reference"

@@ -77,10 +77,14 @@ def field(run: Comparison, pair: Pair, difference: Difference) -> tuple[Change, 
     """What gives the Keras layer the reference's value of a field."""
     kind, name = pair.ref.kind, difference.field
     where = path(run, pair.keras)
+    if difference.worded:
+        nameless = name.endswith("activation") and _name(run, difference.ref) is None
+        said = _name(run, difference.ref) if name.endswith("activation") else listed(difference.ref)
+        return () if "." in name or nameless else (Change("argument", where, {name: said}),)
     if isinstance(kind, Loss):
         return _loss(run, pair, name)
     if isinstance(kind, Activation | Softmax):
-        return (Change("replace", where, activation_of(kind)),)
+        return activation(run, pair, kind)
     if isinstance(kind, Pool) and name == "method":
         return _other_pool(run, pair, kind)
     if (isinstance(kind, Merge) and name == "operation") or isinstance(kind, Rescale):
@@ -102,6 +106,33 @@ def field(run: Comparison, pair: Pair, difference: Difference) -> tuple[Change, 
     if isinstance(kind, Conv | Pool) and name in ("size", "stride", "dilate"):
         changes += cells(where, kind.pad)  # Keras' `same` means other cells then
     return tuple(changes)
+
+
+_HARD = {"hard_sigmoid": 1 / 1.2, "hard_sigmoid_legacy": 1.2}
+"""Keras 3's relu6(x + 3)/6 and Keras 2's clip(0.2x + 0.5, 0, 1) → what the other one's input is to be multiplied by."""
+
+
+def activation(run: Comparison, pair: Pair, kind: Activation | Softmax) -> tuple[Change, ...]:
+    """Puts the reference's activation in the place of Keras'; nothing where this Keras has no name for it.
+
+    The two hard sigmoids are the same one of a scaled input.
+    """
+    where, wanted = path(run, pair.keras), getattr(kind, "function", "")
+    if wanted in _HARD:
+        if getattr(pair.keras.kind, "function", "") in _HARD:
+            scaling = {"class_name": "Rescaling", "config": {"scale": _HARD[wanted]}, "before": True}
+            return (Change("insert", where, scaling),)
+        word = _name(run, wanted)
+        return (Change("replace", where, activation_of(Activation(word))),) if word else ()
+    return (Change("replace", where, activation_of(kind)),)
+
+
+def _name(run: Comparison, function: str) -> str | None:
+    """What the Keras side's Keras calls an activation; None where it has no name for it."""
+    early = run.keras.network.meta.get("framework") == "tf_keras"
+    if function in _HARD:
+        return "hard_sigmoid" if early == (function == "hard_sigmoid_legacy") else None
+    return function
 
 
 def cells(where: str, pad: tuple[int, ...] | None) -> tuple[Change, ...]:
@@ -277,7 +308,7 @@ def proposed(run: Comparison, pair: Pair, cause: str, edit: Any) -> tuple[Change
     if cause == "dropout-rate" and isinstance(kind, Dropout):
         return (Change("argument", where, {"rate": kind.rate}),)
     if isinstance(kind, Activation | Softmax):
-        return (Change("replace", where, activation_of(kind)),)
+        return activation(run, pair, kind)
     if (
         isinstance(kind, Pool)
         and not (edit.inputs and kind.method == "avg")

@@ -8,7 +8,7 @@ from typing import Any
 
 from parity.frameworks.keras.bare import operation_kind
 from parity.frameworks.keras.configs import Call, walk
-from parity.frameworks.keras.kinds import activation_kind, draws_unseen, fuses, kind_of
+from parity.frameworks.keras.kinds import activation_kind, draws_unseen, fuses, kind_of, settings_of
 from parity.frameworks.keras.operations import operation_shape
 from parity.frameworks.keras.safety import runs_code
 from parity.frameworks.keras.shapes import shape_of, state_shape
@@ -63,7 +63,8 @@ def layer_of(
         arity = len(kind.bounds) + 1  # whichever of them are read
     outputs = (call.name,) if arity == 1 else tuple(f"{call.name}:{i}" for i in range(arity))
     read = tuple(dict.fromkeys(inputs))  # a tensor that is given twice is one tensor
-    layer = Layer(call.name, kind, read, outputs, {}, shape, call.path, name, tuple(remarks))
+    said = settings_of(name, config)
+    layer = Layer(call.name, kind, read, outputs, {}, shape, call.path, name, tuple(remarks), settings=said)
     fused = activation_kind(config.get("activation")) if fuses(name) and not code else None
     if fused is None:
         return layer, None

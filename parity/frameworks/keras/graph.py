@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from parity.frameworks.keras.kinds import (
     other_penalty,
     penalty_coefficients,
     role_of,
+    settings_of,
+    under_keras_2,
 )
 from parity.frameworks.keras.observe import Recorder
 from parity.frameworks.keras.records import Mask, Place, Record
@@ -237,7 +239,7 @@ def _nodes(engine: Engine, record: Record, params: Mapping[str, str]) -> list[No
     activity = {**law, "mean": engine.averages_activities} if law else {}
     layer = Layer(
         record.name, kind, record.inputs, outputs, dict(params), _shape(first), place.path, place.type, remarks,
-        {} if fused else activity,
+        {} if fused else activity, settings_of(place.type, _config(place.item)),
     )  # fmt: skip
     found = [Node(layer, "core", record, fused=fused)]
     if fused:
@@ -247,7 +249,7 @@ def _nodes(engine: Engine, record: Record, params: Mapping[str, str]) -> list[No
         shape = _shape(record.activation)
         layer = Layer(name, said, outputs, (name,), {}, shape, place.path, place.type, activity=activity)
         found.append(Node(layer, "activation", record))
-    return found
+    return found if engine.modern else [replace(node, layer=under_keras_2(node.layer)) for node in found]
 
 
 def _config(item: Any) -> dict[str, Any]:

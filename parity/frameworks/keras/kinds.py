@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from parity.layers import Conv, ConvTranspose, Dense, Opaque, lookup
+from parity.layers import Activation, Conv, ConvTranspose, Dense, Opaque, lookup
 from parity.layers.keras_fields import function_name
+from parity.settings import CLASS
 
 if TYPE_CHECKING:
     from parity.layers import Kind
-    from parity.network import Shape
+    from parity.network import Layer, Shape
 
 __all__ = [
     "activation_kind",
@@ -26,6 +28,8 @@ __all__ = [
     "penalty_coefficients",
     "plain_settings",
     "role_of",
+    "settings_of",
+    "under_keras_2",
 ]
 
 _NOISE = frozenset(
@@ -93,6 +97,15 @@ def activation_kind(value: Any) -> Kind | None:
     if name == "linear":
         return None
     return kind_of("Activation", {"activation": value}, ()) if name else Opaque(type="activation", runs_code=True)
+
+
+def under_keras_2(layer: Layer) -> Layer:
+    """A layer as Keras 1 and 2 compute it, where their words mean something else than Keras 3's."""
+    kind = layer.kind
+    if isinstance(kind, Activation) and kind.function == "hard_sigmoid":
+        kind = replace(kind, function="hard_sigmoid_legacy")
+    said = {k: "hard_sigmoid_legacy" if v == "hard_sigmoid" else v for k, v in layer.settings.items()}
+    return replace(layer, kind=kind, settings=said)
 
 
 def role_of(source: str) -> str:
@@ -186,6 +199,38 @@ def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings worth showing: scalars and short lists, without Keras' housekeeping."""
     hidden = {"name", "trainable", "dtype", "batch_input_shape", "batch_shape", "function", "registered_name"}
     return {k: v for k, v in config.items() if k not in hidden and _short(v)}
+
+
+def settings_of(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer's class and arguments, to hold another layer's against: see `Layer.settings`.
+
+    How its weights are drawn, penalized and bound is told of its parameters, and a fused activation is a layer.
+
+    Args:
+        class_name: of the layer.
+        config: as in a file, or from `get_config()`.
+    """
+    made: dict[str, Any] = {CLASS: class_name}
+    for name, value in config.items():
+        if name.endswith(("_initializer", "_regularizer", "_constraint")) or (
+            name == "activation" and fuses(class_name)
+        ):
+            continue
+        inner = value.get("config") if isinstance(value, Mapping) else None
+        if name.endswith("activation"):
+            made[name] = function_name(value)
+        elif isinstance(inner, Mapping) and name in ("layer", "backward_layer", "cell"):
+            parts = settings_of(str(value.get("class_name")), inner)
+            activation = {"activation": function_name(inner["activation"])} if inner.get("activation") else {}
+            made |= {f"{name}.{part}": held for part, held in {**parts, **activation}.items()}
+        elif value is None or _short(value):
+            made[name] = _held(value)
+    return made
+
+
+def _held(value: Any) -> Any:
+    """Lists of any class as tuples."""
+    return tuple(_held(part) for part in value) if isinstance(value, list | tuple) else value
 
 
 def _short(value: Any) -> bool:

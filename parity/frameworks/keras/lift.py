@@ -11,6 +11,7 @@ from parity.frameworks.keras.calls import layer_of, outputs_of
 from parity.frameworks.keras.choice import engine_name
 from parity.frameworks.keras.configs import Walk, walk
 from parity.frameworks.keras.files import KerasFile, guard, read
+from parity.frameworks.keras.kinds import under_keras_2
 from parity.frameworks.keras.leaves import leaves_of, params_of
 from parity.frameworks.keras.losses import loss_layers
 from parity.frameworks.keras.recipes import losses_of, metric_names, optimizer_era, recipe_of
@@ -80,6 +81,7 @@ def _recipe(file: KerasFile) -> Recipe:
 def _network(file: KerasFile, walked: Walk) -> Network:
     shapes: dict[str, Shape | None] = dict(walked.inputs)
     leaves = leaves_of(file, walked)
+    early = engine_name(file) == "tf_keras"
     layers: list[Layer] = []
     params: dict[str, Param] = {}
     final: dict[str, str] = {}  # a call → the name of what it hands on, behind its fused activation
@@ -90,6 +92,8 @@ def _network(file: KerasFile, walked: Walk) -> Network:
                 shapes[name] = said
         given = [shapes.get(name) for name in inputs]
         layer, activation = layer_of(call, inputs, given, walked.arity.get(call.name, 1))
+        if early:
+            layer, activation = under_keras_2(layer), activation and under_keras_2(activation)
         if isinstance(layer.kind, BatchNorm) and normalises_when_frozen(file.version):
             layer = replace(layer, kind=replace(layer.kind, frozen=False))
         held = params_of(file, call, layer.kind, leaves.get(call.path, ()))
