@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from parity.errors import BadFile
-from parity.traces.seal import BLOCK, of_pieces, of_stream
+from parity.traces.seal import BLOCK, Pieces, of_stream
 
 __all__ = [
     "BLOCK",
@@ -116,17 +116,23 @@ def check(path: Path, head: Header) -> None:
         if size != head.size:
             what = "is cut off" if size < head.size else "has something behind its end"
             raise BadFile(path, f"{what} ({size + BLOCK:,} bytes, not {head.size + BLOCK:,})", _AGAIN)
-        digest = of_stream(path) if head.format == 1 else of_pieces(path, head.said)
+        digest = of_stream(path) if head.format == 1 else Pieces(path).seal(head.said)
     except OSError as error:
         raise BadFile(path, f"cannot be read ({error.strerror or error})") from None
     if digest != head.digest:
         raise BadFile(path, "is damaged: its contents do not have the digest in its first line", _AGAIN)
 
 
-def seal(path: Path, parity: str) -> None:
-    """Write the first line of a finished trace; raises OSError."""
+def seal(path: Path, parity: str, pieces: Pieces | None = None) -> None:
+    """Write the first line of a finished trace; raises OSError.
+
+    Args:
+        path: the file.
+        parity: the version of the parity that wrote it.
+        pieces: what was digested of it while it was written.
+    """
     head = Header(FORMAT, parity, "", path.stat().st_size - BLOCK)
-    digest = of_pieces(path, head.said)
+    digest = (pieces or Pieces(path)).seal(head.said)
     line = f"parity-trace/{FORMAT} parity/{parity} sha256:{digest} bytes:{head.size}\n".encode()
     with path.open("r+b") as file:
         file.write(_block(line))

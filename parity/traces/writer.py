@@ -19,6 +19,7 @@ import numpy as np
 from parity.errors import BadUsage
 from parity.traces.codec import encoded
 from parity.traces.format import BLOCK, FORMAT, chunk_shape, escaped, seal
+from parity.traces.seal import Pieces
 from parity.traces.sketch import Sketch, places
 
 __all__ = ["TraceWriter", "writing"]
@@ -55,8 +56,9 @@ def writing(path: Path, option: str, parity: str) -> Iterator[TraceWriter]:
     from parity.reports.output import replacing
 
     with replacing(path, option) as name:
-        with Path(name).open("w+b", buffering=0) as raw:
-            stream = _Stream(raw)
+        pieces = Pieces(Path(name))
+        with Path(name).open("w+b", buffering=0) as raw, contextlib.closing(pieces):
+            stream = _Stream(raw, pieces)
             file = h5py.File(stream, "w", userblock_size=BLOCK, libver=("earliest", "v110"))
             try:
                 with TraceWriter(file) as writer:
@@ -70,7 +72,7 @@ def writing(path: Path, option: str, parity: str) -> Iterator[TraceWriter]:
                     raise _unwritten(path, option, stream.problem) from None
                 raise
         try:
-            seal(Path(name), parity)
+            seal(Path(name), parity, pieces)
         except OSError as error:
             raise _unwritten(path, option, error) from None
 
@@ -85,8 +87,8 @@ def _unwritten(path: Path, option: str, error: OSError) -> BadUsage:
 class _Stream:
     """A file that HDF5 writes through Python: a full disk is an error of ours here, and not one in HDF5's own cache."""
 
-    def __init__(self, stream: Any) -> None:
-        self.stream, self.dead = stream, False
+    def __init__(self, stream: Any, pieces: Pieces) -> None:
+        self.stream, self.pieces, self.dead = stream, pieces, False
         self.problem: OSError | None = None
 
     def write(self, data: Any) -> int:
@@ -94,8 +96,10 @@ class _Stream:
         if self.dead:
             return len(data)
         left, size = memoryview(data).cast("B"), len(data)
+        start = self.stream.tell()
         while left:
             left = left[self._tried(lambda rest=left: self.stream.write(rest)) :]
+        self.pieces.wrote(start, start + size)
         return size
 
     def flush(self) -> None:
@@ -105,7 +109,10 @@ class _Stream:
 
     def truncate(self, size: int) -> int:
         """Cut to a size."""
-        return size if self.dead else self._tried(lambda: self.stream.truncate(size))
+        if self.dead:
+            return size
+        self.pieces.cut(size)
+        return self._tried(lambda: self.stream.truncate(size))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -132,6 +139,7 @@ class TraceWriter:
     def __init__(self, file: Any) -> None:
         self.file = file
         self._arrays = 0
+        self._folders: dict[str, Any] = {}
         self._spare: list[_Packed] = []
         self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
         self._line = ThreadPoolExecutor(max_workers=1)
@@ -173,11 +181,11 @@ class TraceWriter:
         array = np.asarray(value)
         if array.dtype == bool:
             array = array.astype(np.uint8)
-        key = f"{group}/{escaped(name)}"
+        folder, key = self._folder(group), escaped(name)
         if array.nbytes <= _SMALL:
-            dataset = self.file.create_dataset(key, data=np.ascontiguousarray(array).reshape(array.shape))
+            dataset = folder.create_dataset(key, data=np.ascontiguousarray(array).reshape(array.shape))
         else:
-            dataset = self._chunked(key, array)
+            dataset = self._chunked(folder, key, array)
         for word, held in attributes.items():
             dataset.attrs[word] = held
 
@@ -231,9 +239,15 @@ class TraceWriter:
         self._arrays += 1
         return self._arrays - 1
 
-    def _chunked(self, key: str, array: Array) -> Any:
+    def _folder(self, group: str) -> Any:
+        """A folder of the file; h5py would look for it, and make it, for each array anew."""
+        if group not in self._folders:
+            self._folders[group] = self.file.require_group(group) if group else self.file
+        return self._folders[group]
+
+    def _chunked(self, folder: Any, key: str, array: Array) -> Any:
         chunks = chunk_shape(array.shape)
-        dataset = self.file.create_dataset(
+        dataset = folder.create_dataset(
             key, array.shape, array.dtype, chunks=chunks, shuffle=True, compression="gzip", compression_opts=1
         )
         corners = itertools.product(*(range(0, n, c) for n, c in zip(array.shape, chunks, strict=True)))

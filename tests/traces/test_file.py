@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -34,7 +35,7 @@ from parity.tolerance import distance
 from parity.traces.codec import decoded, encoded
 from parity.traces.format import BLOCK, check, chunk_shape, escaped, header, seal, unescaped
 from parity.traces.reader import Trace
-from parity.traces.seal import PIECE
+from parity.traces.seal import PIECE, Pieces
 from parity.traces.sketch import Sketch
 from parity.traces.writer import writing
 
@@ -346,7 +347,7 @@ def pieces(tmp_path_factory):
     """A trace of four pieces, the last of them short."""
     path = tmp_path_factory.mktemp("pieces") / "run.h5"
     with writing(path, "-o", "0.1.0") as sink:
-        sink.put("inputs", "x", np.random.default_rng(0).standard_normal(900_000).astype(np.float32))
+        sink.put("inputs", "x", np.random.default_rng(0).standard_normal(225_000).astype(np.float32))
     assert 3 < (path.stat().st_size - BLOCK) / PIECE < 4
     return path.read_bytes()
 
@@ -356,7 +357,7 @@ def test_the_seal_is_made_of_the_pieces(pieces):
     line, body = pieces[: pieces.index(b"\n") + 1], pieces[512:]
     said = re.sub(rb" sha256:\w+", b"", line)
     assert said == b"parity-trace/2 parity/0.1.0 bytes:%d\n" % len(body)
-    parts = [hashlib.sha256(body[n : n + 2**20]).digest() for n in range(0, len(body), 2**20)]
+    parts = [hashlib.sha256(body[n : n + 2**18]).digest() for n in range(0, len(body), 2**18)]
     assert b"sha256:" + hashlib.sha256(said + b"".join(parts)).hexdigest().encode() in line
 
 
@@ -394,6 +395,40 @@ def test_a_sound_file_of_pieces_passes(pieces, tmp_path):
     path = tmp_path / "run.h5"
     path.write_bytes(pieces)
     check(path, header(path))
+
+
+def test_what_is_digested_while_a_file_is_written_is_what_it_holds_in_the_end(tmp_path):
+    path, rng = tmp_path / "run.h5", np.random.default_rng(0)
+    with path.open("w+b", buffering=0) as file, contextlib.closing(Pieces(path)) as pieces:
+
+        def write(at, size):
+            file.seek(at)
+            pieces.wrote(at, at + file.write(rng.bytes(size)))
+
+        for n in range(4):
+            write(BLOCK + n * PIECE, PIECE)
+        wait_for(lambda: len(pieces._made) == 4)
+        first = pieces.seal(b"said")
+        assert first == Pieces(path).seal(b"said")
+        for change in (
+            lambda: write(BLOCK + PIECE + 7, 1),  # within a piece that was done
+            lambda: write(BLOCK + 3 * PIECE - 5, 10),  # over the border of two
+            lambda: write(600, 3 * PIECE),  # over several
+            lambda: (pieces.cut(BLOCK + 2 * PIECE), file.truncate(BLOCK + 2 * PIECE)),
+            lambda: write(BLOCK + 2 * PIECE, PIECE // 2),
+            lambda: (pieces.cut(BLOCK + 4 * PIECE), file.truncate(BLOCK + 4 * PIECE)),  # zeros
+        ):
+            change()
+            made = pieces.seal(b"said")
+            assert made == Pieces(path).seal(b"said") != first
+            first = made
+
+
+def wait_for(what):
+    until = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("size", [0, 13, 100, 512, 5_000, -1])
