@@ -124,7 +124,7 @@ def begun(
         The comparison, and the slots to start the Keras optimizer from.
     """
     alignment = align(ref.network, keras.network, mode, mapping, labelled=data.labels_ref is not None)
-    alignment, notes = regrouped(alignment, ref, keras, data.ref, mode)
+    alignment, notes = regrouped(alignment, ref, keras, data.ref, mode, own=own)
     found = links(alignment)
     run = Comparison(ref, keras, data, mode, own, alignment, found, named(alignment, found), keras.params())
     run.notes = notes

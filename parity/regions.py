@@ -34,16 +34,26 @@ _EQUAL = 1e-6
 
 _NEAR = 1e-5
 
+_FOLDED = 1e-5
+"""The same where each side has its own weights: those into which a batch normalisation was folded were rounded."""
+
 _SIZES = (1.0, 10.0)
 """Sizes of the values that are tried, in units of what the reference has there: limits must show."""
 
 
 def regrouped(
-    alignment: Alignment, ref: Runner, keras: Runner, inputs: Mapping[str, Array], mode: str
+    alignment: Alignment,
+    ref: Runner,
+    keras: Runner,
+    inputs: Mapping[str, Array],
+    mode: str,
+    *,
+    own: bool = False,
 ) -> tuple[Alignment, tuple[str, ...]]:
     """The alignment with what computes the same function between two common places as one pair, and notes on it.
 
-    Nothing is run where every unit has its partner.
+    Nothing is run where every unit has its partner. Where nothing trains and each side keeps its own weights, a
+    convolution into which a batch normalisation was folded is such a function (cnn_imagenet_deploy.m:176-185).
 
     Args:
         alignment: of the two networks.
@@ -51,7 +61,9 @@ def regrouped(
         keras: the Keras runner, likewise.
         inputs: of the reference, as it takes them (n h w c).
         mode: `"train"` or `"eval"`.
+        own: whether the Keras side keeps its own weights.
     """
+    folded = own and mode == "eval"
     if not alignment.ref_only and not alignment.keras_only:
         return alignment, ()
     notes: list[str] = []
@@ -62,13 +74,13 @@ def regrouped(
             lonely = alignment.keras_only if side == "keras" else alignment.ref_only
             if unit not in lonely:
                 continue  # a region that was found before holds it
-            for region in _Search(alignment).around(unit, side):
+            for region in _Search(alignment, folded=folded).around(unit, side):
                 if region.key in tried:
                     continue
                 tried.add(region.key)
-                trial = trial or _Trial(alignment, ref, keras, inputs, mode)
+                trial = trial or _Trial(alignment, ref, keras, inputs, mode, folded=folded)
                 if trial.alike(region):
-                    alignment = _as_one(alignment, region)
+                    alignment = _as_one(alignment, region, folded=folded)
                     notes.append(region.words)
                     break
     return alignment, tuple(notes)
@@ -105,16 +117,16 @@ class _Region:
         mine = " and ".join(unit.name for unit in _working(self.ref))
         theirs = " and ".join(dict.fromkeys(unit.origin for unit in _working(self.keras)))
         return (
-            f"{mine} in the reference and {theirs} in Keras compute the same function, forward and backward, of "
-            "whatever they are given: they are compared as one layer."
+            f"{mine} in the reference and {theirs} in Keras compute the same function of whatever they are given: "
+            "they are compared as one layer."
         )
 
 
 class _Search:
-    """The regions around a unit that has no partner, the smallest first."""
+    """The regions around a unit that has no partner, the smallest first; `folded` ones may hold several parameters."""
 
-    def __init__(self, alignment: Alignment) -> None:
-        self.alignment = alignment
+    def __init__(self, alignment: Alignment, *, folded: bool = False) -> None:
+        self.alignment, self.folded = alignment, folded
         self.units = {"ref": alignment.ref_units, "keras": alignment.keras_units}
         self.makers = {"ref": alignment.ref_makers, "keras": alignment.keras_makers}
         self.networks = {"ref": alignment.ref, "keras": alignment.keras}
@@ -198,7 +210,9 @@ class _Search:
             if tensor == start or tensor in found or tensor in network.labels:
                 continue
             unit = makers.get(tensor)
-            if unit is None or isinstance(unit.kind, Loss | BatchNorm) or len(found) >= _WIDEST or not unit.inputs:
+            if unit is None or isinstance(unit.kind, Loss) or len(found) >= _WIDEST or not unit.inputs:
+                return None
+            if isinstance(unit.kind, BatchNorm) and not self.folded:
                 return None
             if isinstance(unit.kind, Opaque) and unit.kind.runs_code:
                 return None
@@ -210,7 +224,7 @@ class _Search:
                 continue
             if unit.output in network.outputs or any(r.output not in found for r in readers.get(unit.output, ())):
                 return None
-        return tuple(inside) if sum(bool(unit.params) for unit in inside) <= 1 else None
+        return tuple(inside) if self.folded or sum(bool(unit.params) for unit in inside) <= 1 else None
 
 
 class _Trial:
@@ -221,12 +235,13 @@ class _Trial:
         ref, keras: the runners.
         inputs: of the reference.
         mode: `"train"` or `"eval"`.
+        folded: the Keras side keeps its own parameters.
     """
 
     def __init__(
-        self, alignment: Alignment, ref: Runner, keras: Runner, inputs: Mapping[str, Array], mode: str
+        self, alignment: Alignment, ref: Runner, keras: Runner, inputs: Mapping[str, Array], mode: str, *, folded: bool
     ) -> None:
-        self.ref, self.keras, self.mode = ref, keras, mode
+        self.ref, self.keras, self.mode, self.folded = ref, keras, mode, folded
         self.values = transferred(links(alignment), ref.params())
         self.seen = {**inputs, **ref.run(inputs, None, mode=mode, backward=False).outputs}
 
@@ -255,9 +270,10 @@ class _Trial:
         except NotImplementedError:
             precision = 32
             mine, theirs = self._run(region, values, upstream, masks, 32)
-        within = _EQUAL if precision == 64 else _NEAR
+        within = _FOLDED if self.folded else _EQUAL if precision == 64 else _NEAR
         pairs = [(mine.outputs[region.exit[0]], theirs.outputs[region.exit[1]])]
-        pairs.append((mine.input_grads[region.entry[0]], theirs.input_grads[region.entry[1]]))
+        if not self.folded:  # nothing trains there, and MatConvNet's derivative in test mode is another one
+            pairs.append((mine.input_grads[region.entry[0]], theirs.input_grads[region.entry[1]]))
         return all(_same(a, b, within) for a, b in pairs)
 
     def _run(
@@ -289,7 +305,7 @@ class _Trial:
             upstream={region.exit[1]: pulled},
             mode=self.mode,
             masks=masks[1],
-            params={key: value for key, value in self.values.items() if key in own},
+            params=None if self.folded else {key: value for key, value in self.values.items() if key in own},
             precision=precision,
         )
         return mine, theirs
@@ -336,10 +352,12 @@ def _working(units: Sequence[Unit]) -> list[Unit]:
     return [unit for unit in units if not unit.optional]
 
 
-def _as_one(alignment: Alignment, region: _Region) -> Alignment:
-    """The alignment with a region's units as one pair."""
+def _as_one(alignment: Alignment, region: _Region, *, folded: bool) -> Alignment:
+    """The alignment with a region's units as one pair; `folded` parameters have no counterparts, one by one."""
     mine, gone = _joined(region.ref, region.entry[0], region.exit[0], alignment.ref)
     theirs, lost = _joined(region.keras, region.entry[1], region.exit[1], alignment.keras)
+    if folded:
+        mine, theirs = replace(mine, params={}), replace(theirs, params={})
     ref_units = _instead(alignment.ref_units, gone, mine)
     places = {unit.output: i for i, unit in enumerate(ref_units)}
     left = [pair for pair in alignment.pairs if pair.ref not in gone and pair.keras not in lost]

@@ -326,3 +326,30 @@ def test_moments_that_nothing_trained_cannot_be_compared(tmp_path: Path) -> None
     assert (report.verdict, told(report)) == ("unverified", [])
     assert any("untrained" in probe.note for probe in report.probes if probe.layer == "norm")
     assert compared(tmp_path, dag, twins_dag.twin(dag), batch).verdict == "match"
+
+
+def test_a_batch_normalisation_may_be_folded_into_the_filters_before_it(tmp_path: Path) -> None:
+    """As cnn_imagenet_deploy.m does it: with the file's own weights, the function is the same where nothing trains."""
+    dag = Dag(9, {"data": (6, 6, 3)})
+    x = dag.bnorm("norm", dag.conv("conv", "data", (3, 3, 3, 4), bias=False), 4)
+    dag.loss("loss", dag.conv("fc", dag.relu("relu", x), (4, 4, 4, 5)), "objective")
+    values = {name: param["value"] for name, param in dag.params.items()}
+    gain = values["normm"].ravel() / values["normx"][:, 1]
+    shift = values["normb"].ravel() - values["normx"][:, 0] * gain
+
+    def folded(wrong: float = 1.0, elsewhere: float = 0.0) -> Any:
+        k = keras()
+        image = k.Input((6, 6, 3))
+        x = k.layers.Conv2D(4, 3, activation="relu", name="conv")(image)
+        model = trained(image, k.layers.Dense(5, name="fc")(k.layers.Flatten()(x)))
+        model.get_layer("conv").set_weights([values["convf"] * gain, shift * wrong])
+        model.get_layer("fc").set_weights([values["fcf"].reshape(-1, 5) + elsewhere, values["fcb"].ravel()])
+        return model
+
+    def report(model: Any, mode: str = "eval") -> parity.Report:
+        return compared(tmp_path, dag, model, twins_dag.batch(dag), mode=mode, weights="own")
+
+    assert report(folded()).verdict == "match"
+    assert first(report(folded(wrong=1.01))) == ("structure", "norm")
+    assert first(report(folded(elsewhere=0.01))) == ("weights", "fc")
+    assert first(report(folded(), "train")) == ("structure", "norm")
