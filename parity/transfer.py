@@ -16,7 +16,7 @@ from parity.align import Alignment, Pair
 from parity.layers import BatchNorm, Conv, ConvTranspose
 from parity.network import STATISTICS, Network, Param
 
-__all__ = ["Link", "Transferred", "links", "places", "transferred"]
+__all__ = ["Blocks", "Joined", "Link", "Transferred", "links", "places", "transferred"]
 
 Array = np.ndarray
 
@@ -33,7 +33,6 @@ class Link:
         to_keras: reference values (by id) → array in the Keras layout; None where it cannot be loaded.
         linear: whether `to_keras` maps gradients and updates too (a variance made of a deviation: no).
         problem: what does not fit, in words; empty where all does.
-        plain: whether `to_keras` takes one array and leaves its elements in their row-major order.
     """
 
     pair: Pair
@@ -43,12 +42,75 @@ class Link:
     to_keras: Callable[[Mapping[str, Array]], Array] | None
     linear: bool = True
     problem: str = ""
-    plain: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether `to_keras` takes one array and leaves its elements in their row-major order."""
+        made = self.to_keras
+        return isinstance(made, Joined) and made.blocks is None and made.cut is None and len(made.sources) == 1
 
     @property
     def learned(self) -> bool:
         """Whether the gradient moves it, in a layout that both sides share; not a running statistic."""
         return self.linear and self.role not in STATISTICS
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Grouped filters in a kernel with fewer groups: each block on the channels it sees, zeros elsewhere.
+
+    The third axis counts the channels of one group, which it reads or, in a transposed convolution, makes; the last one
+    counts all channels of the other kind.
+
+    Attributes:
+        depth: extent of the third axis.
+        outputs: extent of the last axis.
+        groups: how many.
+        ratio: how many of them one group of the denser kernel holds.
+    """
+
+    depth: int
+    outputs: int
+    groups: int
+    ratio: int
+
+    def within(self, inside: int) -> Iterator[slice]:
+        """The outputs of those groups that are the so-many-th (from 0) in the group that holds them."""
+        each = self.outputs // self.groups
+        for group in range(inside, self.groups, self.ratio):
+            yield slice(group * each, (group + 1) * each)
+
+    def __call__(self, value: Array) -> Array:
+        """The denser kernel, of filters h w depth outputs."""
+        made = np.zeros((*value.shape[:2], self.depth * self.ratio, self.outputs), value.dtype)
+        for inside in range(self.ratio):
+            for span in self.within(inside):
+                made[:, :, inside * self.depth : (inside + 1) * self.depth, span] = value[..., span]
+        return made
+
+
+@dataclass(frozen=True)
+class Joined:
+    """How a Keras parameter is made of the reference's pieces: joined along their last axis, cut, put in blocks.
+
+    Attributes:
+        sources: ids of the pieces.
+        cut: which columns of the joined ones it takes; None for all.
+        blocks: how they lie in a denser kernel; None where they are the whole.
+        shape: of the Keras parameter.
+    """
+
+    sources: tuple[str, ...]
+    cut: slice | None
+    blocks: Blocks | None
+    shape: tuple[int, ...]
+
+    def __call__(self, values: Mapping[str, Array]) -> Array:
+        """The Keras parameter."""
+        pieces = [values[key] for key in self.sources]
+        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
+        whole = whole if self.cut is None else whole[..., self.cut]
+        return (whole if self.blocks is None else self.blocks(whole)).reshape(self.shape)
 
 
 def links(alignment: Alignment) -> tuple[Link, ...]:
@@ -154,29 +216,18 @@ def _linked(
         if len(targets) > 1 and whole and total == whole[-1]:
             piece, cut = (*whole[:-1], width), slice(start, start + width)
         start += width
-        convert, blocks = _layout(first.axes, piece, param.axes, param.shape, pair)
+        fits, blocks = _layout(first.axes, piece, param.axes, param.shape, pair)
         problem = ""
-        if convert is None or blocks:
+        if not fits or blocks is not None:
             problem = f"the reference's {role} is {_extent(piece)}, the Keras one {_extent(param.shape)}"
-        to_keras = None if convert is None else _joined(sources, cut, convert)
-        plain = convert is not None and not blocks and len(sources) == 1 and cut is None
-        made.append(Link(pair, role, sources, key, to_keras, problem=problem, plain=plain))
+        to_keras = Joined(sources, cut, blocks, tuple(param.shape)) if fits else None
+        made.append(Link(pair, role, sources, key, to_keras, problem=problem))
     return made
 
 
 def _width(param: Param) -> int:
     """Extent of the last axis, along which the pieces of one parameter are joined; a scalar has one."""
     return param.shape[-1] if param.shape else 1
-
-
-def _joined(
-    sources: tuple[str, ...], cut: slice | None, convert: Callable[[Array], Array]
-) -> Callable[[Mapping[str, Array]], Array]:
-    def to_keras(values: Mapping[str, Array]) -> Array:
-        whole = values[sources[0]] if len(sources) == 1 else np.concatenate([values[k] for k in sources], axis=-1)
-        return convert(whole if cut is None else whole[..., cut])
-
-    return to_keras
 
 
 def _statistic(source: str, epsilon: float, key: str) -> Callable[[Mapping[str, Array]], Array]:
@@ -194,59 +245,43 @@ def _statistic(source: str, epsilon: float, key: str) -> Callable[[Mapping[str, 
 
 def _layout(
     ref_axes: str, ref_shape: tuple[int, ...], keras_axes: str, keras_shape: tuple[int, ...], pair: Pair
-) -> tuple[Callable[[Array], Array] | None, bool]:
-    """How an array of the reference's axes and shape becomes one of the Keras axes and shape; and whether in blocks.
+) -> tuple[bool, Blocks | None]:
+    """Whether an array of the reference's axes and shape becomes one of the Keras axes and shape; and in which blocks.
 
     `h w i o` → `i o` joins h, w, i (the order in which Keras flattens a map); → `h w c m` parts the outputs of a
     depthwise convolution. Grouped filters go into a denser kernel as blocks with zeros between.
     """
     same = _squeezed(ref_shape) == _squeezed(keras_shape)
     if same and (len(ref_axes.split()) == len(keras_axes.split()) or len(_squeezed(ref_shape)) == 1):
-        return (lambda value: value.reshape(keras_shape)), False
+        return True, None
     flat = {"h w i o", "i o", "h w c m", "w i o", "d h w i o"}
     if ref_axes in flat and keras_axes in flat and math.prod(ref_shape) == math.prod(keras_shape):
         outputs = _outputs(ref_axes, ref_shape), _outputs(keras_axes, keras_shape)
         spatial = ref_axes == "i o" or keras_axes == "i o" or ref_shape[:-2] == keras_shape[:-2]
         if outputs[0] == outputs[1] and spatial:
-            return (lambda value: value.reshape(keras_shape)), False
+            return True, None
     kind, other = pair.ref.kind, pair.keras.kind
     if ref_axes == "h w i o" and isinstance(kind, Conv) and isinstance(other, Conv) and kind.groups > other.groups:
-        return _blocks(ref_shape, keras_shape, kind.groups, other.groups)
+        blocks = _blocks(ref_shape, keras_shape, kind.groups, other.groups)
+        return blocks is not None, blocks
     if isinstance(kind, ConvTranspose) and isinstance(other, ConvTranspose) and kind.groups > other.groups:
-        return _blocks(ref_shape, keras_shape, kind.groups, other.groups)
-    return None, False
+        blocks = _blocks(ref_shape, keras_shape, kind.groups, other.groups)
+        return blocks is not None, blocks
+    return False, None
 
 
 def _outputs(axes: str, shape: tuple[int, ...]) -> int:
     return shape[-1] * shape[-2] if axes == "h w c m" else shape[-1]
 
 
-def _blocks(
-    ref_shape: tuple[int, ...], keras_shape: tuple[int, ...], groups: int, kept: int
-) -> tuple[Callable[[Array], Array] | None, bool]:
-    """Grouped filters in a kernel with fewer groups: each block on the channels it sees, zeros elsewhere.
-
-    The third axis counts the channels of one group, which it reads or, in a transposed convolution, makes; the last one
-    counts all channels of the other kind.
-    """
+def _blocks(ref_shape: tuple[int, ...], keras_shape: tuple[int, ...], groups: int, kept: int) -> Blocks | None:
+    """The blocks that grouped filters are in a kernel with fewer groups; None where they do not fit into it."""
     height, width, depth, outputs = ref_shape
     ratio = groups // max(kept, 1)
-    dense = (height, width, depth * ratio, outputs)
-    if groups % max(kept, 1) or outputs % groups or math.prod(dense) != math.prod(keras_shape):
-        return None, False
-    if keras_shape[-1] != outputs:
-        return None, False
-
-    def place(value: Array) -> Array:
-        made = np.zeros(dense, value.dtype)
-        each = outputs // groups
-        for group in range(groups):
-            inside = group % ratio
-            span = slice(group * each, (group + 1) * each)
-            made[:, :, inside * depth : (inside + 1) * depth, span] = value[..., span]
-        return made.reshape(keras_shape)
-
-    return place, True
+    dense = height * width * depth * ratio * outputs
+    if groups % max(kept, 1) or outputs % groups or dense != math.prod(keras_shape) or keras_shape[-1] != outputs:
+        return None
+    return Blocks(depth, outputs, groups, ratio)
 
 
 def _only_keras(pair: Pair, role: str, key: str, param: Param) -> Link:

@@ -23,7 +23,6 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +165,9 @@ def read_lock(path: Path, command: str = UPDATE) -> dict[str, Entry]:
         raise BadFile(path, f"cannot be read as a baseline ({what})", remedy) from None
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
+        name, _, version = str(schema).partition("/")
+        if SCHEMA.startswith(f"{name}/") and version.isdecimal() and int(version) > int(SCHEMA.rpartition("/")[2]):
+            remedy = f"a newer parity wrote it: use that one, or delete it, and make it anew: {command}"
         raise BadFile(path, f"has schema {schema!r}; this parity reads {SCHEMA}", remedy)
     try:
         return {str(name): _entry(held) for name, held in data["pairs"].items()}
@@ -207,12 +209,16 @@ def to_text(entries: Mapping[str, Entry]) -> str:
     return f'{{\n"schema": {line(SCHEMA)},\n"pairs": {{\n{body}\n}}\n}}\n'
 
 
-def guarded(path: Path) -> AbstractContextManager[Any]:
-    """Held by one process at a time, so that nobody's part of a baseline is lost when several write theirs."""
+def guarded() -> AbstractContextManager[Any]:
+    """Held by one process of a user at a time, so that nobody's part of a baseline is lost when several write theirs.
+
+    There is one for all baselines: to write one takes no time, and a file for each could never be removed, since
+    another process may be waiting for it.
+    """
     from filelock import FileLock
 
-    name = sha256(os.fsencode(path.resolve())).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"parity-{name}.guard")
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    return FileLock(Path(tempfile.gettempdir()) / f"parity-{user}.guard")
 
 
 def merge(path: Path, made: Mapping[str, Entry], keep: Iterable[str] | None = None, command: str = UPDATE) -> None:
@@ -230,7 +236,7 @@ def merge(path: Path, made: Mapping[str, Entry], keep: Iterable[str] | None = No
     """
     from parity.reports.output import write
 
-    with guarded(path):
+    with guarded():
         held = read_lock(path, command)
         wanted = set(held) if keep is None else set(keep)
         write(path, to_text({**{n: e for n, e in held.items() if n in wanted}, **made}), "--update")

@@ -66,6 +66,22 @@ class Held:
                 at += part.size
             return made
 
+    def part(self, rows: slice, columns: slice) -> Array:
+        """Some rows of a whole tensor (all axes but the last, row-major), and some of its channels: (rows, columns)."""
+        data = self.data
+        with self.trace.reading():
+            if self.kept != "all" or data is None:
+                raise ValueError("holds a part of what is always whole")
+            if not data.shape:
+                return np.asarray(data[()]).reshape(1, 1)
+            made, at = np.empty((rows.stop - rows.start, columns.stop - columns.start), data.dtype), 0
+            for box in _boxes(data.shape[:-1], rows.start, rows.stop):
+                rest = [slice(None)] * (data.ndim - 1 - len(box))
+                found = np.asarray(data[(*box, *rest, columns)]).reshape(-1, made.shape[1])
+                made[at : at + len(found)] = found
+                at += len(found)
+            return made
+
     def blocks(self) -> Iterator[Array]:
         """The whole tensor in stretches: of whole images (n, …), or where those are large of rows (rows, c)."""
         each = math.prod(self.shape[1:])

@@ -16,12 +16,15 @@ from parity.tolerance import CLEAN, Distance
 from parity.traces.held import Held
 from parity.traces.reader import Trace
 from parity.traces.recorded import Laid
-from parity.transfer import Link
+from parity.transfer import Joined, Link
 from parity.updates import Course, Move, sized_floor, spread
 
 __all__ = ["recorded_moves", "update_probes"]
 
 Array = np.ndarray
+
+_TOGETHER = 4
+"""Steps whose values before and after are read side by side: of many, even stretches are too much for memory."""
 
 _SMALL = 1e-4
 """Relative difference of a move, from the second step on, that rounding in the steps before it can make."""
@@ -48,8 +51,9 @@ def recorded_moves(
         noise, key = _noise(link, ref, keras, sizes or {}), link.keras
         known = [all(key in at[k] for at in (mine, theirs)) for k in range(steps + 1)]
         here = [step for step in range(1, steps + 1) if known[step - 1] and known[step]]
-        # What can be read in part is read once for all steps; what must be whole, one step at a time.
-        runs = [here] if link.plain and len(here) == steps else [[step] for step in here]
+        # What can be read in part is read once for a few steps; what must be whole, one step at a time.
+        several = _TOGETHER if isinstance(link.to_keras, Joined) and len(here) == steps else 1
+        runs = [here[n : n + several] for n in range(0, len(here), several)]
         found = {move.step: move for run in runs for move in _moves(link, run, mine, theirs, noise)}
         for step in range(1, steps + 1):
             move = found.get(step)

@@ -18,9 +18,10 @@ from parity.runner import Targets
 from parity.stretches import Tensor, same
 from parity.structure import compare_inputs, compare_labels, compare_structure, compare_weights
 from parity.tensors import named
+from parity.traces.assembled import Assembled
 from parity.traces.folders import Few, First
 from parity.traces.reader import Trace
-from parity.transfer import Link, links
+from parity.transfer import Joined, Link, links
 
 __all__ = ["READ", "Laid", "Recorded", "begun_traces"]
 
@@ -70,6 +71,8 @@ class Laid(Mapping[str, Tensor]):
         link = self.links[key]
         if link.plain:
             return replace(self.held[link.ref[0]], shape=tuple(self.keras.params[key].shape))
+        if isinstance(link.to_keras, Joined):
+            return Assembled(link.to_keras, {name: self.held[name] for name in link.ref})
         assert link.to_keras is not None
         return link.to_keras({name: self.held[name].value() for name in link.ref})
 

@@ -365,6 +365,7 @@ def test_merging_keeps_what_others_wrote(tmp_path):
         ("{", "it is not JSON"),
         ("[]", "schema None"),
         ('{"schema": "parity-lock/2"}', "schema 'parity-lock/2'; this parity reads parity-lock/1"),
+        ('{"schema": "parity-lock/2"}', "a newer parity wrote it: use that one, or delete it"),
         ('{"schema": "parity-lock/1"}', "is damaged"),
         (ENTRY % "[1]", "is damaged"),
         (ENTRY % '["forward", "a", "b", "good", 1, 1]', "is damaged"),
@@ -377,6 +378,22 @@ def test_a_damaged_baseline_is_one_line(tmp_path, text, words):
         read_lock(tmp_path / "parity.lock")
     assert words in str(caught.value)
     assert "make it anew: parity gate --update" in str(caught.value)
+
+
+@pytest.mark.parametrize("schema", ["parity-lock/0", "parity-lock/x", "someone-lock/2"])
+def test_only_a_newer_baseline_is_a_newer_parity_s(tmp_path, schema):
+    (tmp_path / "parity.lock").write_text(json.dumps({"schema": schema}))
+    with pytest.raises(BadFile) as caught:
+        read_lock(tmp_path / "parity.lock")
+    assert "a newer parity" not in str(caught.value)
+
+
+def test_baselines_of_many_folders_leave_one_file_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        merge(tmp_path / name / "parity.lock", {})
+    assert len([p for p in tmp_path.iterdir() if p.is_file()]) <= 1
 
 
 def test_no_baseline_is_none(tmp_path):

@@ -78,6 +78,13 @@ def short(monkeypatch):
         most[0] = max(most[0], stop - start)
         return span(self, start, stop)
 
+    rows = held.Held.part
+
+    def box(self, some, columns):
+        most[0] = max(most[0], (some.stop - some.start) * (columns.stop - columns.start))
+        return rows(self, some, columns)
+
+    monkeypatch.setattr(held.Held, "part", box)
     monkeypatch.setattr(held.Held, "chunks", None)  # a chunk of these small tensors would be one of them
     monkeypatch.setattr(held.Held, "value", value)
     monkeypatch.setattr(held.Held, "span", part)
@@ -91,6 +98,17 @@ def test_no_tensor_is_read_whole(pairs, net, short):
     report = compare(pair)
     assert report.verdict == "match", [p for p in report.probes if p.status != "match"]
     assert {p.phase for p in report.probes} == set(parity.report.PHASES)
+    assert 100 < short[0] <= 200
+
+
+def test_grouped_filters_in_a_denser_kernel_are_not_read_whole(pairs, short):
+    """They are blocks there, put together as they are read; so are their gradients and updates."""
+    pair = pairs("plain", edits={"conv2": {"groups": 1}})
+    short[0] = 0
+    report = compare(pair)
+    assert {(f.cause, f.layer) for f in report.findings if f.severity == "divergence"} == {("conv-groups", "conv2")}
+    assert {p.status for p in report.probes if p.layer != "conv2" and p.phase in ("forward", "loss")} == {"match"}
+    assert [p for p in report.probes if (p.layer, p.tensor, p.phase) == ("conv2", "kernel", "update")]
     assert 100 < short[0] <= 200
 
 
