@@ -164,3 +164,21 @@ def test_a_hard_sigmoid_is_that_of_its_own_keras(early: str) -> None:
     assert named(report) == [("activation-kind", "conv", True)]
     assert "Rescaling" in report.findings[0].fix
     assert parity.compare(both[0], made(tf_keras if early == "reference" else keras)).verdict == "match"
+
+
+def test_the_fix_of_a_schedule_is_a_line_of_keras() -> None:
+    import keras
+
+    def made(rate: Any) -> Any:
+        found = model(plain)
+        found.compile(keras.optimizers.SGD(rate, momentum=0.9), "categorical_crossentropy")
+        return found
+
+    law = keras.optimizers.schedules.InverseTimeDecay(0.1, 1, 0.25)
+    report = parity.compare(made(law), made(0.1))
+    assert named(report) == [("optimizer-learning-rate", "", True)]
+    assert report.findings[0].fix == (
+        "learning_rate=keras.optimizers.schedules.InverseTimeDecay(initial_learning_rate=0.1, decay_steps=1, "
+        "decay_rate=0.25)"
+    )
+    assert parity.compare(made(law), made(law)).verdict == "match"

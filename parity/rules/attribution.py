@@ -15,7 +15,7 @@ from parity.recipe import Recipe, Schedule
 from parity.replay import begun_at, replay
 from parity.rules.trained import severity_of
 
-__all__ = ["doing", "judged", "law_of", "rates", "rebuilt", "solved", "with_params"]
+__all__ = ["doing", "judged", "keras_law", "law_of", "rates", "rebuilt", "solved", "with_params"]
 
 
 def doing(run: Comparison) -> Acting:
@@ -70,14 +70,14 @@ def rebuilt(run: Comparison) -> tuple[Change, ...]:
     name, settings = ref.optimizer.keras_settings()
     if not name:
         return ()
-    law = _law(ref.learning_rate)
+    law = keras_law(ref.learning_rate)
     config = {"learning_rate": law, **{key: value for key, value in settings.items() if value is not None}, **ref.clip}
     if ref.decoupled_decay:
         config["weight_decay"] = ref.decoupled_decay
     return (Change("optimizer", "", {"class_name": name, "config": config}),)
 
 
-def _law(schedule: Schedule) -> Any:
+def keras_law(schedule: Schedule) -> Any:
     """A schedule as an optimizer's config holds it; of rates per epoch the first."""
     if schedule.kind in ("constant", "epochs"):
         return schedule.first

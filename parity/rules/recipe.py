@@ -12,12 +12,13 @@ from parity.acting import Acting, acting
 from parity.case import Comparison
 from parity.changes import Change
 from parity.optimizers.base import OpaqueRule, UpdateRule
-from parity.recipe import Recipe
+from parity.recipe import Recipe, Schedule
 from parity.rehearsal import FACTORS
 from parity.report import Finding
-from parity.rules.attribution import doing, judged, law_of, rates, rebuilt, solved
+from parity.rules.attribution import doing, judged, keras_law, law_of, rates, rebuilt, solved
 from parity.rules.base import finding, shown
 from parity.rules.decay import decays_the_rate
+from parity.rules.making import constructor
 from parity.rules.trained import severity_of
 
 __all__ = ["find"]
@@ -201,7 +202,7 @@ def _rate(run: Comparison, acts: Acting) -> Iterator[Finding]:
     if not steady:
         steady = (Change("optimizer", "", {"config": {"learning_rate": mine.first, "decay": 0.0}}),)
     per_epoch = mine.kind == "epochs" and len(set(mine.values)) > 1
-    fix = f"learning_rate={mine.first:g}" if mine.kind in ("constant", "epochs") else f"learning_rate={mine}"
+    fix = f"learning_rate={_spelled(mine)}"
     if not math.isclose(own[0], other[0], rel_tol=1e-6):
         severity, sure = judged(run, undone)
         ratio = other[0] / own[0] if own[0] else math.inf
@@ -245,6 +246,15 @@ def _rate(run: Comparison, acts: Acting) -> Iterator[Finding]:
             f"{theirs} in Keras.",
             fix="keras.callbacks.LearningRateScheduler with the reference's rates per epoch" if per_epoch else fix,
         )
+
+
+def _spelled(schedule: Schedule) -> str:
+    """A learning rate over time as the line of Keras that has it; of rates per epoch the first."""
+    law = keras_law(schedule)
+    if not isinstance(law, dict):
+        return f"{law:g}"
+    known = not law["class_name"].islower()  # a word of parity's own for a law that it cannot name
+    return f"keras.optimizers.schedules.{constructor(law['class_name'], law['config'])}" if known else str(schedule)
 
 
 def _only_the_rate(change: Change) -> Change:
