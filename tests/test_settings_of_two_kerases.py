@@ -104,6 +104,8 @@ def one(name: str, **settings: Any) -> Layers:
     return lambda k: [k.Conv2D(6, 3, name="conv"), getattr(k, name)(name="one", **settings)]
 
 
+UP = {"filters": 3, "kernel_size": 3, "strides": 2}
+
 OTHERWISE = [
     ("UpSampling2D", {"interpolation": "nearest"}, {"interpolation": "bilinear"}, "layer-setting"),
     ("GroupNormalization", {"groups": 3}, {"groups": 2}, "layer-setting"),
@@ -112,6 +114,9 @@ OTHERWISE = [
     ("PReLU", {"shared_axes": [1, 2]}, {"shared_axes": None}, "layer-setting"),
     ("Softmax", {"axis": -1}, {"axis": 1}, "layer-setting"),
     ("ReLU", {"threshold": 0.1}, {"threshold": 0.0}, "activation-kind"),
+    ("ZeroPadding2D", {"padding": [[1, 0], [0, 1]]}, {"padding": [[0, 1], [1, 0]]}, "padding-size"),
+    ("Conv2DTranspose", UP, {"output_padding": 1}, "padding-size"),
+    ("Conv2DTranspose", {**UP, "output_padding": 1}, {"output_padding": None}, "padding-size"),
     ("GaussianNoise", {"stddev": 0.3}, {"stddev": 0.5}, "dropout-rate"),
 ]
 

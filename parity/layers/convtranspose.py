@@ -176,13 +176,30 @@ class ConvTranspose(Kind):
     def keras_line(self, field_name: str) -> str:
         """The constructor argument, e.g. `strides=(2, 2)`; a crop that Keras has no word for is a layer of its own."""
         if field_name == "crop":
-            for word in ("valid", "same"):
-                if self.crop == self.keras_crop(word):
-                    return f'padding="{word}"'
+            words = self.keras_padding()
+            if words is not None:
+                more = f", output_padding={words['output_padding']}" if "output_padding" in words else ""
+                return f'padding="{words["padding"]}"{more}'
             sides = ", ".join(f"({self.crop[i]}, {self.crop[i + 1]})" for i in range(0, len(self.crop), 2))
             return f'padding="valid", with Cropping2D(({sides})) behind it'
         names = {"size": "kernel_size", "upsample": "strides", "dilate": "dilation_rate", "bias": "use_bias"}
         return f"{names.get(field_name, field_name)}={getattr(self, field_name)}"
+
+    def keras_padding(self) -> dict[str, Any] | None:
+        """The arguments of Keras that crop so: `padding`, and `output_padding` where it takes one; None for none."""
+        for word in ("valid", "same"):
+            if self.crop == self.keras_crop(word):
+                return {"padding": word}
+        spans = [(k - 1) * d + 1 for k, d in zip(self.size, self.dilate, strict=True)]
+        sides = [self.crop[2 * axis : 2 * axis + 2] for axis in range(len(spans))]
+        for word in ("valid", "same"):
+            found = [
+                next((extra for extra in range(step) if _crop(span, step, word, extra) == own), None)
+                for span, step, own in zip(spans, self.upsample, sides, strict=True)
+            ]
+            if None not in found:
+                return {"padding": word, "output_padding": tuple(found)}
+        return None
 
     def keras_crop(self, word: str) -> tuple[int, ...]:
         """What Keras crops of such a map with `padding="valid"` or `"same"`; negative cells are added."""

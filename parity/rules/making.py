@@ -51,9 +51,9 @@ def layer_of(kind: Kind) -> dict[str, Any] | None:
     if isinstance(kind, BatchNorm):
         config = {"epsilon": kind.epsilon, **({} if kind.momentum is None else {"momentum": kind.momentum})}
         return {"class_name": "BatchNormalization", "config": config}
-    if isinstance(kind, Pad) and len(kind.pad) == 4:
-        top, bottom, left, right = kind.pad
-        return {"class_name": "ZeroPadding2D", "config": {"padding": [[top, bottom], [left, right]]}}
+    if isinstance(kind, Pad) and kind.value == 0:
+        sides = [list(kind.pad[i : i + 2]) for i in range(0, len(kind.pad), 2)]
+        return {"class_name": f"ZeroPadding{len(sides)}D", "config": {"padding": sides if len(sides) > 1 else sides[0]}}
     return _plain(kind)
 
 

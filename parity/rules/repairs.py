@@ -30,6 +30,7 @@ from parity.layers import (
     Loss,
     Merge,
     Opaque,
+    Pad,
     Pool,
     Rescale,
     Softmax,
@@ -87,8 +88,9 @@ def field(run: Comparison, pair: Pair, difference: Difference) -> tuple[Change, 
         return activation(run, pair, kind)
     if isinstance(kind, Pool) and name == "method":
         return _other_pool(run, pair, kind)
-    if (isinstance(kind, Merge) and name == "operation") or isinstance(kind, Rescale):
-        return (Change("replace", where, layer_of(kind) or {}),)
+    if (isinstance(kind, Merge) and name == "operation") or isinstance(kind, Rescale | Pad):
+        made = layer_of(kind)
+        return (Change("replace", where, made),) if made else ()
     if isinstance(kind, Dropout) and name == "spatial":
         rank = len(pair.keras.shape or ()) - 1
         word = f"SpatialDropout{rank}D" if kind.spatial else "Dropout"
@@ -156,11 +158,12 @@ def _cut(run: Comparison, pair: Pair, kind: ConvTranspose | Crop) -> tuple[Chang
         return (Change("argument", where, {"cropping": _sides(own)}),) if min(own) >= 0 else ()
     if not isinstance(kind, ConvTranspose):
         return ()
-    where, words = path(run, pair.keras), {word: kind.keras_crop(word) for word in ("valid", "same")}
-    for word, usual in words.items():
-        if usual == wanted:
-            return (Change("argument", where, {"padding": word}),)
-    rest = [a - b for a, b in zip(wanted, words["valid"], strict=True)]
+    where, words = path(run, pair.keras), kind.keras_padding()
+    if words is not None:
+        added = pair.keras.settings.get("output_padding") is not None
+        unset = {"output_padding": None} if added else {}
+        return (Change("argument", where, {**unset, **{name: listed(value) for name, value in words.items()}}),)
+    rest = [a - b for a, b in zip(wanted, kind.keras_crop("valid"), strict=True)]
     if min(rest) < 0:
         return ()
     made = {"class_name": f"Cropping{len(rest) // 2}D", "config": {"cropping": _sides(rest)}}
