@@ -248,7 +248,7 @@ class Trial:
 
         The first one that is asked for is made alone, since most pairs leave no more than one in doubt.
         """
-        summed = self._summed(name)
+        summed = None if self.upstream_ref is None else self.summed(name, self.upstream_ref)
         if summed is not None:
             return summed
         made = self._truths.get(name) or self._truths.get("")
@@ -261,10 +261,15 @@ class Trial:
             self._truths["" if wanted is None else name] = made
         return self.tensor(made, "ref", name)
 
-    def _summed(self, name: str) -> Array | None:
-        """The gradient of a bias in float64, the sum of what comes from above: nothing has to be run for it."""
-        link, unit, pulled = self.named.gradients.get(name), self.pair.ref, self.upstream_ref
-        if link is None or link.role != "bias" or len(link.ref) != 1 or len(unit.layers) > 1 or pulled is None:
+    def summed(self, name: str, pulled: Array) -> Array | None:
+        """The gradient of a bias in float64, the sum of what comes from above: nothing has to be run for it.
+
+        Args:
+            name: of a parameter's gradient; None is returned for one that is no such sum.
+            pulled: the derivative with respect to what the unit makes, n … c.
+        """
+        link, unit = self.named.gradients.get(name), self.pair.ref
+        if link is None or link.role != "bias" or len(link.ref) != 1 or len(unit.layers) > 1:
             return None
         if not isinstance(unit.kind, Conv | Dense) or tuple(unit.params.get("bias", ())) != link.ref:
             return None

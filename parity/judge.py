@@ -19,7 +19,7 @@ from parity.runner import Local
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
 
-__all__ = ["RESTLESS", "RESTLESS_REF", "ROUNDED", "Verdict", "at_first_sight", "examine"]
+__all__ = ["RESTLESS", "RESTLESS_REF", "ROUNDED", "Judge", "Verdict", "examine"]
 
 Array = np.ndarray
 
@@ -66,44 +66,10 @@ class Verdict:
 
 def examine(trial: Trial, *, gradients_only: bool = False) -> list[Verdict]:
     """Judge every isolated tensor of a pair, or only its gradients."""
-    return _Judge(trial, gradients_only=gradients_only).verdicts()
+    return Judge(trial, gradients_only=gradients_only).verdicts()
 
 
-def at_first_sight(
-    trial: Trial, ref: Local, keras: Local, *, gradients_only: bool = False
-) -> tuple[list[Verdict] | None, dict[str, Distance]]:
-    """The verdicts on a pair whose two end-to-end results agree to the noise floor, though each had its own inputs.
-
-    Where nothing before the pair is at fault those inputs differ by rounding, and a fault of the pair that is larger
-    than rounding would show: the Keras unit need not run on the reference's inputs as well.
-
-    Args:
-        trial: of the pair; nothing is run.
-        ref: what the reference's unit made of its own inputs and gradients.
-        keras: the same of the Keras unit.
-        gradients_only: leave what it makes out.
-
-    Returns:
-        A match for each tensor, without a figure for the pair alone, or None where one is in doubt; and by tensor how
-        far apart the results are, of those that were looked at.
-    """
-    if trial.bench.limits is not None or trial.absent or (trial.bench.mode == "train" and trial.draws):
-        return None, {}
-    seen = Trial(trial.bench, trial.pair)
-    seen.__dict__.update(ref_local=ref, keras_local=keras)
-    sight = _Sight(seen, gradients_only=gradients_only)
-    try:
-        found = sight.verdicts()
-    except _Doubt:
-        return None, sight.apart
-    return (found if all(verdict.status == "match" for verdict in found) else None), sight.apart
-
-
-class _Doubt(Exception):
-    """A tensor that does not agree at first sight."""
-
-
-class _Judge:
+class Judge:
     """The tiers, for the tensors of one pair; `apart` holds the distances of its float32 results."""
 
     def __init__(self, trial: Trial, *, gradients_only: bool = False) -> None:
@@ -299,14 +265,3 @@ class _Judge:
         if x_floor <= _WITHOUT_REFEREE:
             return Verdict(phase, tensor, "match", x_floor, floor, apart, "by the floor alone: no float64 run")
         return Verdict(phase, tensor, "born", x_floor, floor, apart)
-
-
-class _Sight(_Judge):
-    """The first tier alone."""
-
-    def _doubt(self, *args: Any, **named: Any) -> Verdict:
-        raise _Doubt
-
-    def verdicts(self) -> list[Verdict]:
-        """As of a pair alone, but for the distance, which is not that."""
-        return [replace(verdict, x_floor=None) for verdict in super().verdicts()]

@@ -21,6 +21,7 @@ __all__ = [
     "CLEAN",
     "ROUNDOFF",
     "Distance",
+    "carried",
     "channel_rms",
     "distance",
     "forward_floor",
@@ -195,6 +196,14 @@ def _squares(rows: Array) -> Array:
     return folded + np.einsum("ij,ij->j", left, left)
 
 
+def _sum_of_squares(rows: Array) -> Array:
+    """As `_squares`, of a large tensor on several threads."""
+    if rows.size < _LARGE:
+        return _squares(rows)
+    ends = [len(rows) * n // _PARTS for n in range(_PARTS + 1)]
+    return np.sum([*_workers().map(lambda a, b: _squares(rows[a:b]), ends[:-1], ends[1:])], axis=0)
+
+
 def rms(value: Array) -> float:
     """Root mean square of the finite part of a tensor."""
     return float(np.sqrt(np.mean(np.square(channel_rms(value)))))
@@ -206,10 +215,10 @@ def channel_rms(value: Array) -> Array:
     if rows.size == 0:
         return np.zeros(rows.shape[-1])
     with np.errstate(all="ignore"):
-        squares = _squares(rows)
+        squares = _sum_of_squares(rows)
         if not np.isfinite(squares).all() or squares.max() < _SQUARABLE[0] ** 2:
             rows = np.where(np.isfinite(rows), rows, 0).astype(np.float64)
-            squares = _squares(rows)
+            squares = _sum_of_squares(rows)
     return np.sqrt(squares / rows.shape[0])
 
 
@@ -283,3 +292,28 @@ def parameter_floor(role: str, inputs: Sequence[Array], upstream: Array | None, 
     # Short vectors are added up plainly by some libraries: clean ratios reach 18 there.
     plain = 1.0 if role == "kernel" else 4.0
     return ROUNDOFF * (plain * _sum_of(terms) * math.sqrt(terms) * each + 4 * own)
+
+
+def carried(
+    role: str, inputs: Sequence[Array], upstream: Array, read: Distance, pulled: Distance, expected: Array
+) -> Array:
+    """What such differences between what a layer is given on two sides make of a parameter's gradient, if by chance.
+
+    A root mean square per channel: a sum over every image and place of differences that have nothing to do with one
+    another.
+
+    Args:
+        role: kernel, bias, gamma, beta.
+        inputs: the layer's inputs.
+        upstream: the derivative of the loss with respect to its output, n … c.
+        read: how far apart the two sides' inputs are.
+        pulled: how far apart their upstream gradients are.
+        expected: the gradient, channels last.
+    """
+    terms = max(1, upstream.size // upstream.shape[-1])
+    each = pulled.channel_rms
+    if role == "kernel" and inputs:
+        each = np.sqrt(np.square(each * rms(inputs[0])) + np.square(channel_rms(upstream) * read.rms))
+    if each.shape != expected.shape[-1:]:
+        each = np.full(expected.shape[-1:], float(np.min(each, initial=np.inf)))
+    return math.sqrt(terms) * each

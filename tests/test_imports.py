@@ -45,6 +45,7 @@ ORDER = (
         "masks",
         "bench",
         "judge",
+        "sight",
         "updates",
         "rehearsal",
         "propagation",

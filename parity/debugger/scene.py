@@ -16,12 +16,13 @@ from parity.debugger.lane import Lane
 from parity.debugger.nodes import Blocked, Seen, nodes_of
 from parity.differences import differences
 from parity.errors import ParityError
-from parity.judge import Verdict, at_first_sight, examine
+from parity.judge import Verdict, examine
 from parity.layers import Dropout, Kind
 from parity.masks import masks_for_keras, masks_for_ref
 from parity.propagation import Propagation, seen_tensor
 from parity.report import Probe
 from parity.runner import Pass
+from parity.sight import at_first_sight
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, Distance, distance
 
@@ -249,7 +250,8 @@ class Scene:
         mine, theirs = seen
         if mine is None or theirs is None:
             return None, {}
-        return at_first_sight(trial, mine, theirs, gradients_only=backward)
+        pulled = self.keras.gradient(pair.keras.output) if backward else None
+        return at_first_sight(trial, mine, theirs, pulled, gradients_only=backward)
 
     def _end_to_end(self, pair: Pair, name: str) -> bool:
         """Whether what a pair shows of its own tensor is the whole of it: of an input's gradient it may be a share."""

@@ -37,6 +37,7 @@ class Activation(Kind):
     }
     matconvnet: ClassVar = ("relu", "sigmoid", "dagnn.ReLU", "dagnn.Sigmoid")
     keras: ClassVar = ("Activation", "ReLU", "LeakyReLU", "ELU", "ThresholdedReLU")
+    by_image: ClassVar = True
 
     function: str = "relu"
     slope: float = 0.0

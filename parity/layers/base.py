@@ -87,12 +87,14 @@ class Kind:
         causes: field → slug of the cause (see `parity rule`) when the two sides differ in it.
         matconvnet: SimpleNN types and DagNN block names (`"dagnn.Conv"`) that lift to this kind.
         keras: Keras class names that lift to this kind.
+        by_image: whether each image's result depends on that image alone, in training too.
     """
 
     roles: ClassVar[Mapping[str, str]] = {}
     causes: ClassVar[Mapping[str, str]] = {}
     matconvnet: ClassVar[tuple[str, ...]] = ()
     keras: ClassVar[tuple[str, ...]] = ()
+    by_image: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

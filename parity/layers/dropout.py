@@ -27,6 +27,7 @@ class Dropout(Kind):
     causes: ClassVar = {"rate": "dropout-rate", "spatial": "dropout-missing"}
     matconvnet: ClassVar = ("dropout", "dagnn.DropOut")
     keras: ClassVar = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
+    by_image: ClassVar = True
 
     rate: float = 0.5
     spatial: bool = False

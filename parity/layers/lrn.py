@@ -26,6 +26,7 @@ class LRN(Kind):
 
     causes: ClassVar = {"size": "lrn-size", "kappa": "lrn-kappa", "alpha": "lrn-alpha", "beta": "lrn-beta"}
     matconvnet: ClassVar = ("normalize", "lrn", "dagnn.LRN")
+    by_image: ClassVar = True
 
     size: int = 5
     kappa: float = 1.0

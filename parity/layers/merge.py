@@ -92,6 +92,7 @@ class Merge(Kind):
 
     matconvnet: ClassVar = ("dagnn.Sum",)
     keras: ClassVar = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+    by_image: ClassVar = True
 
     operation: str = "add"
 

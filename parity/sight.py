@@ -1,0 +1,194 @@
+"""A pair at first sight: judged by what both sides made of their own tensors, without running the Keras unit again.
+
+Where nothing before a pair is at fault, what the two sides read differs by rounding alone. If their results then agree
+to the floor there is nothing to run. If not, rounding from before may have been carried through: the reference is held
+against the Keras unit on the Keras side's own tensors, wherever that costs less than a second run in Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from parity.bench import Trial
+from parity.errors import ParityError
+from parity.judge import Judge, Verdict
+from parity.layers import Conv, Dense
+from parity.runner import Local
+from parity.tensors import shaped
+from parity.tolerance import CLEAN, Distance, carried, distance, forward_floor, gradient_floor
+
+__all__ = ["at_first_sight"]
+
+Array = np.ndarray
+
+_CARRIED = 2.0
+"""How many floors of what came from before may be added to a layer's own: a fault of a few more still shows."""
+
+_SLICE = 1 << 20
+"""About how many elements the reference runs on at a time: its tensors stay small, and are made in the same memory."""
+
+
+def at_first_sight(
+    trial: Trial, ref: Local, keras: Local, pulled: Array | None = None, *, gradients_only: bool = False
+) -> tuple[list[Verdict] | None, dict[str, Distance]]:
+    """The verdicts on a pair that its two end-to-end results allow, though each had its own inputs.
+
+    Args:
+        trial: of the pair; its Keras unit is not run.
+        ref: what the reference's unit made of its own inputs and gradients.
+        keras: the same of the Keras unit; its `outputs` have what the unit reads as well.
+        pulled: the Keras side's own gradient of what the unit makes, or None where there is none.
+        gradients_only: leave what it makes out.
+
+    Returns:
+        A match for each tensor, without a figure for the pair alone, or None where one is in doubt; and by tensor how
+        far apart the results are, of those that were looked at.
+    """
+    if trial.bench.limits is not None or trial.absent or (trial.bench.mode == "train" and trial.draws):
+        return None, {}
+    seen = Trial(trial.bench, trial.pair)
+    seen.__dict__.update(ref_local=ref, keras_local=keras)
+    sight = _Sight(seen, pulled, gradients_only=gradients_only)
+    try:
+        found = sight.verdicts()
+    except _Doubt:
+        return None, sight.apart
+    return (found if all(verdict.status == "match" for verdict in found) else None), sight.apart
+
+
+class _Doubt(Exception):
+    """A tensor of which first sight cannot say that it is right."""
+
+
+class _Sight(Judge):
+    """The first tier, on what each side made of its own tensors."""
+
+    def __init__(self, trial: Trial, pulled: Array | None, *, gradients_only: bool) -> None:
+        super().__init__(trial, gradients_only=gradients_only)
+        self._pulled = pulled
+
+    def verdicts(self) -> list[Verdict]:
+        """As of a pair alone, but for the distance, which is not that."""
+        return [replace(verdict, x_floor=None) for verdict in super().verdicts()]
+
+    def _doubt(
+        self,
+        phase: str,
+        tensor: str,
+        floor: Array,
+        actual: Array,
+        expected: Array,
+        apart: Distance,
+        x_floor: float,
+    ) -> Verdict:
+        if self._is_carried(tensor, floor, actual, expected, apart) or tensor in self._right:
+            return Verdict(phase, tensor, "match", x_floor, floor, apart)
+        raise _Doubt
+
+    # ---- the Keras side's own tensors, as the reference has them
+
+    @cached_property
+    def _own_feeds(self) -> dict[str, Array] | None:
+        """Reference tensor → what the Keras side has for it; None where something is missing or of another shape."""
+        made: dict[str, Array] = {}
+        for tensor, source in self.trial.named.wiring.items():
+            value = self.trial.keras_local.outputs.get(tensor)
+            theirs = self.trial.ref_feeds.get(source)
+            own = None if value is None or theirs is None else shaped(value, theirs.shape)
+            if own is None or source in made:
+                return None
+            made[source] = own
+        return made if made.keys() == self.trial.ref_feeds.keys() else None
+
+    @cached_property
+    def _own_upstream(self) -> Array | None:
+        """The Keras side's gradient of what the unit makes, in the reference's shape."""
+        theirs = self.trial.upstream_ref
+        return None if self._pulled is None or theirs is None else shaped(self._pulled, theirs.shape)
+
+    # ---- gradients of parameters
+
+    def _is_carried(self, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance) -> bool:
+        """Whether what a convolution was given explains that a parameter's gradient is a few floors away."""
+        trial, link = self.trial, self.trial.named.gradients.get(tensor)
+        mine, theirs = self._own_upstream, trial.upstream_ref
+        if link is None or mine is None or theirs is None or not isinstance(trial.pair.ref.kind, Conv | Dense):
+            return False
+        truths = [trial.summed(tensor, pulled) for pulled in (theirs, mine)]
+        if truths[0] is not None and truths[1] is not None:  # of a bias: the sum itself, of each side's own
+            raised = np.maximum(floor, distance(expected, truths[0]).channel_rms)
+            return distance(actual, truths[1]).x_floor(raised) <= CLEAN
+        inputs, feeds = list(trial.ref_feeds.values()), self._own_feeds
+        if feeds is None or len(inputs) != 1 or apart.x_floor((1 + _CARRIED) * floor) > CLEAN:
+            return False
+        read = distance(next(iter(feeds.values())), inputs[0])
+        more = carried(link.role, inputs, theirs, read, distance(mine, theirs), expected)
+        return apart.x_floor(floor + np.minimum(more, _CARRIED * floor)) <= CLEAN
+
+    # ---- layers without parameters
+
+    @cached_property
+    def _right(self) -> frozenset[str]:
+        """The tensors that the Keras unit made of its own as the reference would: of kinds that take images singly."""
+        trial, pair = self.trial, self.trial.pair
+        if not pair.ref.kind.by_image or len(pair.ref.layers) > 1 or pair.ref.params or pair.keras.params:
+            return frozenset()
+        feeds, upstream = self._own_feeds, self._own_upstream
+        if feeds is None or (trial.backward and upstream is None):
+            return frozenset()
+        made = {} if self.gradients_only else {"output": trial.tensor(trial.keras_local, "keras", "output")}
+        made |= {n: trial.tensor(trial.keras_local, "keras", n) for n in trial.named.sources if trial.backward}
+        right = {name for name, value in made.items() if value is not None}
+        try:
+            for images, local in self._by_slices(feeds, upstream):
+                for name in sorted(right):
+                    value = made[name]
+                    if value is None or not self._agrees(name, value[images], local, feeds, upstream, images):
+                        right.discard(name)
+                if not right:
+                    break
+        except (ParityError, NotImplementedError, ValueError, RuntimeError):
+            return frozenset()
+        return frozenset(right)
+
+    def _agrees(
+        self,
+        name: str,
+        actual: Array,
+        local: Local,
+        feeds: Mapping[str, Array],
+        upstream: Array | None,
+        images: slice,
+    ) -> bool:
+        """Whether some images of a tensor are what the reference made of the same ones."""
+        kind, expected = self.trial.pair.ref.kind, self.trial.tensor(local, "ref", name)
+        same = None if expected is None else shaped(actual, expected.shape)
+        if expected is None or same is None:
+            return False
+        if name == "output":
+            floor = forward_floor(kind, [value[images] for value in feeds.values()], {}, expected)
+        else:
+            floor = gradient_floor(kind, None if upstream is None else upstream[images], {}, expected)
+        return distance(same, expected).x_floor(floor) <= CLEAN
+
+    def _by_slices(self, feeds: Mapping[str, Array], upstream: Array | None) -> Iterator[tuple[slice, Local]]:
+        """The reference's unit on the Keras side's tensors, a few images at a time."""
+        trial, bench = self.trial, self.trial.bench
+        largest = max(feeds.values(), key=np.size)
+        count = len(largest)
+        step = max(1, _SLICE * count // max(1, largest.size))
+        masks = {name: mask for name, mask in bench.ref_masks.items() if name in trial.pair.ref.layers}
+        for start in range(0, count, step):
+            images = slice(start, start + step)
+            yield images, bench.ref.isolate(
+                trial.pair.ref.layers,
+                {name: value[images] for name, value in feeds.items()},
+                labels=None,
+                upstream=None if upstream is None else {trial.pair.ref.output: upstream[images]},
+                mode=bench.mode,
+                masks={name: mask[images] for name, mask in masks.items()},
+            )
