@@ -7,15 +7,15 @@ same Keras layer in float64 against the reference in float64. If these agree, th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from parity.bench import Trial, Unfit
 from parity.differences import differences
 from parity.layers import BatchNorm, Dropout
-from parity.runner import Local
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
 
@@ -64,27 +64,35 @@ class Verdict:
         return float(np.sqrt(np.mean(np.square(self.floor))))
 
 
-def examine(trial: Trial, *, gradients_only: bool = False) -> list[Verdict]:
-    """Judge every isolated tensor of a pair, or only its gradients."""
-    return Judge(trial, gradients_only=gradients_only).verdicts()
+def examine(trial: Trial, *, gradients_only: bool = False, known: Mapping[str, Verdict] | None = None) -> list[Verdict]:
+    """Judge every isolated tensor of a pair, or only its gradients; `known`: what is known of some by their names."""
+    return Judge(trial, gradients_only=gradients_only, known=known).verdicts()
 
 
 class Judge:
     """The tiers, for the tensors of one pair; `apart` holds the distances of its float32 results."""
 
-    def __init__(self, trial: Trial, *, gradients_only: bool = False) -> None:
-        self.trial, self.gradients_only = trial, gradients_only
+    def __init__(
+        self, trial: Trial, *, gradients_only: bool = False, known: Mapping[str, Verdict] | None = None
+    ) -> None:
+        self.trial, self.gradients_only, self.known = trial, gradients_only, known or {}
         self.apart: dict[str, Distance] = {}
 
     def verdicts(self) -> list[Verdict]:
         """Its output (or loss), its input gradients, its parameters' gradients."""
         reason = self._unseen()
-        if reason:
-            otherwise = self._draws and any(d.worded for d in differences(self.trial.pair))
-            status, note = ("born", "draws by another law") if otherwise else ("unverified", reason)
-            made = [] if self.gradients_only else [Verdict(*self._made, status, note=note)]
-            return made + [Verdict("backward", "dx", "unverified", note=reason)] * self.trial.backward
-        made = []
+        if not reason:
+            try:
+                return self._each()
+            except Unfit as problem:  # the Keras unit, which runs for the first tensor that is not known
+                reason = str(problem)
+        otherwise = self._draws and any(d.worded for d in differences(self.trial.pair))
+        status, note = ("born", "draws by another law") if otherwise else ("unverified", reason)
+        made = [] if self.gradients_only else [Verdict(*self._made, status, note=note)]
+        return made + [Verdict("backward", "dx", "unverified", note=reason)] * self.trial.backward
+
+    def _each(self) -> list[Verdict]:
+        made: list[Verdict] = []
         if not self.gradients_only:
             made.append(self._loss() if self.trial.is_loss else self._output())
             if made[0].status == "match" and self._drops_otherwise():
@@ -105,17 +113,13 @@ class Judge:
         return self.trial.bench.mode == "train" and self.trial.draws
 
     def _unseen(self) -> str:
-        """Why nothing of the pair can be judged; empty where it can."""
+        """Why nothing of the pair can be judged, whatever it makes; empty where it may be."""
         if self.trial.absent:
             return self.trial.absent
         if self._draws:
             return "draws random numbers and leaves no mask that both sides could be given"
         if self._divides_by_zero():
             return "the reference divides by its moments, and their standard deviation is still 0: it is untrained"
-        try:
-            self.trial.keras_local  # noqa: B018  (runs it)
-        except Unfit as problem:
-            return str(problem)
         return ""
 
     def _divides_by_zero(self) -> bool:
@@ -133,12 +137,14 @@ class Judge:
         return any(difference.field == "spatial" for difference in differences(pair))
 
     def _output(self) -> Verdict:
-        expected = self.trial.tensor(self.trial.ref_local, "ref", "output")
-        assert expected is not None
-        floor = forward_floor(self.trial.pair.ref.kind, list(self.trial.ref_feeds.values()), self.trial.roles, expected)
-        return self._judge("forward", "output", floor)
+        kind, inputs = self.trial.pair.ref.kind, self.trial.ref_feeds
+        return self._judge(
+            "forward", "output", lambda made: forward_floor(kind, list(inputs.values()), self.trial.roles, made)
+        )
 
     def _loss(self) -> Verdict:
+        if "loss" in self.known:
+            return self.known["loss"]
         values = [self.trial.tensor(self.trial.ref_local, "ref", "loss")]
         values.append(self.trial.tensor(self.trial.keras_local, "keras", "loss"))
         expected, actual = (None if value is None else float(value[0]) for value in values)
@@ -146,32 +152,31 @@ class Judge:
             return Verdict("loss", "loss", "unverified", note="no loss value")
         logits = next(iter(self.trial.ref_feeds.values()))
         size = abs(expected) + float(np.sqrt(np.mean(np.square(logits, dtype=np.float64))))
-        return self._judge("loss", "loss", np.asarray([4 * ROUNDOFF * size]))
+        return self._judge("loss", "loss", lambda _: np.asarray([4 * ROUNDOFF * size]))
 
     def _input_gradients(self) -> list[Verdict]:
-        made: list[Verdict] = []
-        for name in self.trial.named.sources:
-            expected = self.trial.tensor(self.trial.ref_local, "ref", name)
-            if expected is None:
-                continue
-            floor = gradient_floor(self.trial.pair.ref.kind, self.trial.upstream_ref, self.trial.roles, expected)
-            if self.trial.is_loss:
-                floor = np.maximum(floor, ROUNDOFF / max(1, expected.shape[0]))
-            made.append(self._judge("backward", name, floor))
-        return made
+        trial = self.trial
+
+        def floor(expected: Array) -> Array:
+            made = gradient_floor(trial.pair.ref.kind, trial.upstream_ref, trial.roles, expected)
+            return np.maximum(made, ROUNDOFF / max(1, expected.shape[0])) if trial.is_loss else made
+
+        names = [name for name in trial.named.sources if trial.tensor(trial.ref_local, "ref", name) is not None]
+        return [self._judge("backward", name, floor) for name in names]
 
     def _parameter_gradients(self) -> list[Verdict]:
         made: list[Verdict] = []
-        inputs = list(self.trial.ref_feeds.values())
+        inputs, upstream = list(self.trial.ref_feeds.values()), self.trial.upstream_ref
         for name, link in self.trial.named.gradients.items():
             expected = self.trial.tensor(self.trial.ref_local, "ref", name)
             if expected is not None and self.trial.bench.keras.network.params[link.keras].trainable:
-                made.append(
-                    self._judge("backward", name, parameter_floor(link.role, inputs, self.trial.upstream_ref, expected))
-                )
+                made.append(self._judge("backward", name, partial(parameter_floor, link.role, inputs, upstream)))
         return made
 
-    def _judge(self, phase: str, tensor: str, floor: Array) -> Verdict:
+    def _judge(self, phase: str, tensor: str, floor_of: Callable[[Array], Array]) -> Verdict:
+        """One tensor, given what makes its floor of the expected one."""
+        if tensor in self.known:
+            return self.known[tensor]
         expected = self.trial.tensor(self.trial.ref_local, "ref", tensor)
         actual = self.trial.tensor(self.trial.keras_local, "keras", tensor)
         if expected is None:
@@ -181,7 +186,8 @@ class Judge:
         fitted = shaped(actual, expected.shape)
         if fitted is None:
             return Verdict(phase, tensor, "born", note=f"shape {actual.shape[1:]} against {expected.shape[1:]}")
-        apart = self.apart[tensor] = distance(fitted, expected)
+        apart, floor = distance(fitted, expected), floor_of(expected)
+        self.apart[tensor] = apart
         if self.trial.bench.limits is not None:
             return self._by_limits(phase, tensor, fitted, expected, apart, floor)
         x_floor = apart.x_floor(floor)

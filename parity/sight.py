@@ -34,7 +34,7 @@ _SLICE = 1 << 20
 
 def at_first_sight(
     trial: Trial, ref: Local, keras: Local, pulled: Array | None = None, *, gradients_only: bool = False
-) -> tuple[list[Verdict] | None, dict[str, Distance]]:
+) -> tuple[dict[str, Verdict], dict[str, Distance]]:
     """The verdicts on a pair that its two end-to-end results allow, though each had its own inputs.
 
     Args:
@@ -45,23 +45,15 @@ def at_first_sight(
         gradients_only: leave what it makes out.
 
     Returns:
-        A match for each tensor, without a figure for the pair alone, or None where one is in doubt; and by tensor how
-        far apart the results are, of those that were looked at.
+        A match for each tensor that is right, without a figure for the pair alone; those in doubt are absent. And by
+        tensor how far apart the results are.
     """
     if trial.bench.limits is not None or trial.absent or (trial.bench.mode == "train" and trial.draws):
-        return None, {}
+        return {}, {}
     seen = Trial(trial.bench, trial.pair)
     seen.__dict__.update(ref_local=ref, keras_local=keras)
     sight = _Sight(seen, pulled, gradients_only=gradients_only)
-    try:
-        found = sight.verdicts()
-    except _Doubt:
-        return None, sight.apart
-    return (found if all(verdict.status == "match" for verdict in found) else None), sight.apart
-
-
-class _Doubt(Exception):
-    """A tensor of which first sight cannot say that it is right."""
+    return {found.tensor: found for found in sight.verdicts() if found.status == "match"}, sight.apart
 
 
 class _Sight(Judge):
@@ -87,7 +79,7 @@ class _Sight(Judge):
     ) -> Verdict:
         if self._is_carried(tensor, floor, actual, expected, apart) or tensor in self._right:
             return Verdict(phase, tensor, "match", x_floor, floor, apart)
-        raise _Doubt
+        return Verdict(phase, tensor, "unverified", x_floor, floor, apart)
 
     # ---- the Keras side's own tensors, as the reference has them
 
@@ -184,11 +176,14 @@ class _Sight(Judge):
         masks = {name: mask for name, mask in bench.ref_masks.items() if name in trial.pair.ref.layers}
         for start in range(0, count, step):
             images = slice(start, start + step)
-            yield images, bench.ref.isolate(
-                trial.pair.ref.layers,
-                {name: value[images] for name, value in feeds.items()},
-                labels=None,
-                upstream=None if upstream is None else {trial.pair.ref.output: upstream[images]},
-                mode=bench.mode,
-                masks={name: mask[images] for name, mask in masks.items()},
+            yield (
+                images,
+                bench.ref.isolate(
+                    trial.pair.ref.layers,
+                    {name: value[images] for name, value in feeds.items()},
+                    labels=None,
+                    upstream=None if upstream is None else {trial.pair.ref.output: upstream[images]},
+                    mode=bench.mode,
+                    masks={name: mask[images] for name, mask in masks.items()},
+                ),
             )

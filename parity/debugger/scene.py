@@ -219,8 +219,10 @@ class Scene:
                 trial.as_output(self.ref.value(pair.ref.output))  # else its gradient would not fit: it is not run alone
             if not self._touched:
                 self._share(trial)
-            sight, apart = (None, apart) if tainted or self._touched else self._at_first_sight(trial)
-            found = examine(trial, gradients_only=backward) if sight is None else sight
+            seen: dict[str, Verdict] = {}
+            if not (tainted or self._touched):
+                seen, apart = self._at_first_sight(trial)
+            found = examine(trial, gradients_only=backward, known=seen)
         except (ParityError, NotImplementedError, Unfit, Blocked) as problem:
             name = "dx" if backward else "loss" if phase == "loss" else "output"
             found = [Verdict(phase, name, "unverified", note=" ".join(str(problem).split()))]
@@ -243,13 +245,13 @@ class Scene:
         if own is not None:
             trial.__dict__["ref_local"] = own
 
-    def _at_first_sight(self, trial: Trial) -> tuple[list[Verdict] | None, dict[str, Distance]]:
+    def _at_first_sight(self, trial: Trial) -> tuple[dict[str, Verdict], dict[str, Distance]]:
         """What the two end-to-end runs alone can say of a pair, and how far apart their tensors are."""
         pair, backward = trial.pair, trial.bench.backward
         seen = [lane.seen(unit.name, backward) for lane, unit in ((self.ref, pair.ref), (self.keras, pair.keras))]
         mine, theirs = seen
         if mine is None or theirs is None:
-            return None, {}
+            return {}, {}
         pulled = self.keras.gradient(pair.keras.output) if backward else None
         return at_first_sight(trial, mine, theirs, pulled, gradients_only=backward)
 

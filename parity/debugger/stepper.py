@@ -173,6 +173,8 @@ class Stepper(Known):
             self.setup.sides.keras.load(self._file_values)
         self.comparison, slots = begun(ref, keras, data, mode=self.mode, own=self._own, mapping=self.setup.mapping)
         backward = self.mode == "train" and self.comparison.alignment.has_loss
+        if self.stops:
+            self.training.release()
         recorded = any(hasattr(side, "recording") or hasattr(side, "trace") for side in (ref, keras))
         self.training = Training(self.comparison, slots, self._how)
         adding = [each.pair for each in added(self.comparison)] if backward else []

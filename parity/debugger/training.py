@@ -87,8 +87,7 @@ class Training:
                 self.update(done)
             mine, theirs = self.run.course.weights[done], self.run.free.weights[done]
             scene = Scene(self.run, done + 1, mine, theirs, self._how)
-            for earlier in self._scenes:
-                earlier.release()
+            self.release()
             self._scenes.append(scene)
             if done == 0:
                 self.run.course.passes.append(scene.seen_ref)
@@ -98,6 +97,11 @@ class Training:
             for scene in self._scenes:
                 scene.loaded = False
         return wanted
+
+    def release(self) -> None:
+        """Let go of every tensor of every step; what is looked at later is computed again."""
+        for scene in self._scenes:
+            scene.release()
 
     def update(self, step: int) -> list[Move]:
         """The update of a step: both sides' own, and the Keras optimizer's on the reference's weights and gradients."""
