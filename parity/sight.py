@@ -16,10 +16,10 @@ import numpy as np
 from parity.bench import Trial
 from parity.errors import ParityError
 from parity.judge import Judge, Verdict
-from parity.layers import Conv, Dense
+from parity.layers import BatchNorm, Conv, Dense
 from parity.runner import Local
 from parity.tensors import shaped
-from parity.tolerance import CLEAN, Distance, carried, distance, forward_floor, gradient_floor
+from parity.tolerance import CLEAN, Distance, carried, distance, forward_floor, gradient_floor, parameter_floor
 
 __all__ = ["at_first_sight"]
 
@@ -121,25 +121,33 @@ class _Sight(Judge):
         more = carried(link.role, inputs, theirs, read, distance(mine, theirs), expected)
         return apart.x_floor(floor + np.minimum(more, _CARRIED * floor)) <= CLEAN
 
-    # ---- layers without parameters
+    # ---- the reference on the Keras side's tensors
 
     @cached_property
     def _right(self) -> frozenset[str]:
-        """The tensors that the Keras unit made of its own as the reference would: of kinds that take images singly."""
-        trial, pair = self.trial, self.trial.pair
-        if not pair.ref.kind.by_image or len(pair.ref.layers) > 1 or pair.ref.params or pair.keras.params:
+        """The tensors that the Keras unit made of its own as the reference makes them of the same.
+
+        Not looked for where a run of the reference costs no less than one of Keras: of inner products and the like.
+        """
+        trial, kind = self.trial, self.trial.pair.ref.kind
+        if len(trial.pair.ref.layers) > 1 or not (self._in_slices or isinstance(kind, BatchNorm | Conv)):
             return frozenset()
         feeds, upstream = self._own_feeds, self._own_upstream
         if feeds is None or (trial.backward and upstream is None):
             return frozenset()
-        made = {} if self.gradients_only else {"output": trial.tensor(trial.keras_local, "keras", "output")}
-        made |= {n: trial.tensor(trial.keras_local, "keras", n) for n in trial.named.sources if trial.backward}
+        names = ["output"] * (not self.gradients_only)
+        names += [*trial.named.sources, *trial.named.gradients] if trial.backward else []
+        made = {name: trial.tensor(trial.keras_local, "keras", name) for name in names}
         right = {name for name, value in made.items() if value is not None}
         try:
-            for images, local in self._by_slices(feeds, upstream):
+            for images, local in self._turned(feeds, upstream):
+                fed = [value[images] for value in feeds.values()]
+                pulled = None if upstream is None else upstream[images]
                 for name in sorted(right):
                     value = made[name]
-                    if value is None or not self._agrees(name, value[images], local, feeds, upstream, images):
+                    assert value is not None
+                    mine = value if name in trial.named.gradients else value[images]
+                    if not self._agrees(name, mine, local, fed, pulled):
                         right.discard(name)
                 if not right:
                     break
@@ -147,43 +155,40 @@ class _Sight(Judge):
             return frozenset()
         return frozenset(right)
 
-    def _agrees(
-        self,
-        name: str,
-        actual: Array,
-        local: Local,
-        feeds: Mapping[str, Array],
-        upstream: Array | None,
-        images: slice,
-    ) -> bool:
-        """Whether some images of a tensor are what the reference made of the same ones."""
-        kind, expected = self.trial.pair.ref.kind, self.trial.tensor(local, "ref", name)
+    def _agrees(self, name: str, actual: Array, local: Local, fed: list[Array], pulled: Array | None) -> bool:
+        """Whether a tensor, or some images of it, is what the reference made of the same."""
+        trial, kind, expected = self.trial, self.trial.pair.ref.kind, self.trial.tensor(local, "ref", name)
         same = None if expected is None else shaped(actual, expected.shape)
         if expected is None or same is None:
             return False
         if name == "output":
-            floor = forward_floor(kind, [value[images] for value in feeds.values()], {}, expected)
+            floor = forward_floor(kind, fed, trial.roles, expected)
+        elif name in trial.named.gradients:
+            floor = parameter_floor(trial.named.gradients[name].role, fed, pulled, expected)
         else:
-            floor = gradient_floor(kind, None if upstream is None else upstream[images], {}, expected)
+            floor = gradient_floor(kind, pulled, trial.roles, expected)
         return distance(same, expected).x_floor(floor) <= CLEAN
 
-    def _by_slices(self, feeds: Mapping[str, Array], upstream: Array | None) -> Iterator[tuple[slice, Local]]:
-        """The reference's unit on the Keras side's tensors, a few images at a time."""
+    @property
+    def _in_slices(self) -> bool:
+        """Whether a few images at a time may be looked at: nothing is summed up over them."""
+        pair = self.trial.pair
+        return pair.ref.kind.by_image and not pair.ref.params and not pair.keras.params
+
+    def _turned(self, feeds: Mapping[str, Array], upstream: Array | None) -> Iterator[tuple[slice, Local]]:
+        """The reference's unit on the Keras side's tensors, a few images at a time where it does not matter."""
         trial, bench = self.trial, self.trial.bench
         largest = max(feeds.values(), key=np.size)
         count = len(largest)
-        step = max(1, _SLICE * count // max(1, largest.size))
+        step = max(1, _SLICE * count // max(1, largest.size)) if self._in_slices else max(1, count)
         masks = {name: mask for name, mask in bench.ref_masks.items() if name in trial.pair.ref.layers}
         for start in range(0, count, step):
             images = slice(start, start + step)
-            yield (
-                images,
-                bench.ref.isolate(
-                    trial.pair.ref.layers,
-                    {name: value[images] for name, value in feeds.items()},
-                    labels=None,
-                    upstream=None if upstream is None else {trial.pair.ref.output: upstream[images]},
-                    mode=bench.mode,
-                    masks={name: mask[images] for name, mask in masks.items()},
-                ),
+            yield images, bench.ref.isolate(
+                trial.pair.ref.layers,
+                {name: value[images] for name, value in feeds.items()},
+                labels=None,
+                upstream=None if upstream is None else {trial.pair.ref.output: upstream[images]},
+                mode=bench.mode,
+                masks={name: mask[images] for name, mask in masks.items()},
             )
