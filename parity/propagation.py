@@ -202,6 +202,9 @@ class Propagation:
         """
         run, alignment = self.run, self.run.alignment
         found: set[str] = set()
+        behind_one = any(v.phase == "forward" and source(v) for verdicts in run.verdicts.values() for v in verdicts)
+        if not (own or lost or inputs or behind_one):
+            return found
 
         def behind(tensor: str, side: str) -> bool:
             while True:

@@ -19,7 +19,16 @@ from parity.judge import Judge, Verdict
 from parity.layers import BatchNorm, Conv, Dense
 from parity.runner import Local
 from parity.tensors import shaped
-from parity.tolerance import CLEAN, Distance, carried, distance, forward_floor, gradient_floor, parameter_floor
+from parity.tolerance import (
+    CLEAN,
+    Distance,
+    carried,
+    channel_rms,
+    distance,
+    forward_floor,
+    gradient_floor,
+    parameter_floor,
+)
 
 __all__ = ["at_first_sight"]
 
@@ -27,6 +36,12 @@ Array = np.ndarray
 
 _CARRIED = 2.0
 """How many floors of what came from before may be added to a layer's own: a fault of a few more still shows."""
+
+_NEAR = 30.0
+"""Up to how many floors float64 is asked whether a difference is rounding."""
+
+_FAULTS = (ParityError, NotImplementedError, ValueError, RuntimeError)
+"""What a runner raises for layers that it cannot run alone."""
 
 _SLICE = 1 << 20
 """About how many elements the reference runs on at a time: its tensors stay small, and are made in the same memory."""
@@ -77,7 +92,8 @@ class _Sight(Judge):
         apart: Distance,
         x_floor: float,
     ) -> Verdict:
-        if self._is_carried(tensor, floor, actual, expected, apart) or tensor in self._right:
+        carried = self._is_let_through if tensor == "output" else self._is_carried
+        if carried(tensor, floor, actual, expected, apart) or tensor in self._right:
             return Verdict(phase, tensor, "match", x_floor, floor, apart)
         return Verdict(phase, tensor, "unverified", x_floor, floor, apart)
 
@@ -102,7 +118,19 @@ class _Sight(Judge):
         theirs = self.trial.upstream_ref
         return None if self._pulled is None or theirs is None else shaped(self._pulled, theirs.shape)
 
-    # ---- gradients of parameters
+    # ---- what is carried through
+
+    def _is_let_through(self, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance) -> bool:
+        """Whether what a convolution reads explains that its output is a few floors away."""
+        trial, feeds = self.trial, self._own_feeds
+        kernel = trial.roles.get("kernel")
+        if kernel is None or feeds is None or len(feeds) != 1 or not isinstance(trial.pair.ref.kind, Conv | Dense):
+            return False
+        if apart.x_floor((1 + _CARRIED) * floor) > CLEAN:
+            return False
+        ((source, mine),) = feeds.items()
+        more = distance(mine, trial.ref_feeds[source]).rms * np.sqrt(kernel[..., 0].size) * channel_rms(kernel)
+        return more.shape == floor.shape and apart.x_floor(floor + np.minimum(more, _CARRIED * floor)) <= CLEAN
 
     def _is_carried(self, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance) -> bool:
         """Whether what a convolution was given explains that a parameter's gradient is a few floors away."""
@@ -151,7 +179,7 @@ class _Sight(Judge):
                         right.discard(name)
                 if not right:
                     break
-        except (ParityError, NotImplementedError, ValueError, RuntimeError):
+        except _FAULTS:
             return frozenset()
         return frozenset(right)
 
@@ -167,7 +195,35 @@ class _Sight(Judge):
             floor = parameter_floor(trial.named.gradients[name].role, fed, pulled, expected)
         else:
             floor = gradient_floor(kind, pulled, trial.roles, expected)
-        return distance(same, expected).x_floor(floor) <= CLEAN
+        x_floor = distance(same, expected).x_floor(floor)
+        if x_floor <= CLEAN or self._in_slices:
+            return x_floor <= CLEAN
+        truth = trial.tensor(self._turned_truth, "ref", name) if x_floor <= _NEAR and self._turned_truth else None
+        if truth is None:
+            return False
+        own = distance(expected, truth)
+        if distance(same, truth).x_floor(np.maximum(floor, own.channel_rms)) > CLEAN:
+            return False
+        if own.x_floor(floor) <= CLEAN:
+            return True
+        once = None if self._turned_again is None else trial.tensor(self._turned_again, "ref", name)
+        return once is not None and distance(once, expected).x_floor(floor) <= CLEAN  # else it is chance
+
+    @cached_property
+    def _turned_truth(self) -> Local | None:
+        """The reference's unit in float64 on the Keras side's tensors; None where it cannot be run so."""
+        return self._whole(precision=64)
+
+    @cached_property
+    def _turned_again(self) -> Local | None:
+        """The reference's unit on the Keras side's tensors once more."""
+        return self._whole()
+
+    def _whole(self, precision: int = 32) -> Local | None:
+        try:
+            return self._reference(slice(None), self._own_feeds or {}, self._own_upstream, precision)
+        except _FAULTS:
+            return None
 
     @property
     def _in_slices(self) -> bool:
@@ -177,18 +233,25 @@ class _Sight(Judge):
 
     def _turned(self, feeds: Mapping[str, Array], upstream: Array | None) -> Iterator[tuple[slice, Local]]:
         """The reference's unit on the Keras side's tensors, a few images at a time where it does not matter."""
-        trial, bench = self.trial, self.trial.bench
         largest = max(feeds.values(), key=np.size)
         count = len(largest)
         step = max(1, _SLICE * count // max(1, largest.size)) if self._in_slices else max(1, count)
-        masks = {name: mask for name, mask in bench.ref_masks.items() if name in trial.pair.ref.layers}
         for start in range(0, count, step):
             images = slice(start, start + step)
-            yield images, bench.ref.isolate(
-                trial.pair.ref.layers,
-                {name: value[images] for name, value in feeds.items()},
-                labels=None,
-                upstream=None if upstream is None else {trial.pair.ref.output: upstream[images]},
-                mode=bench.mode,
-                masks={name: mask[images] for name, mask in masks.items()},
-            )
+            yield images, self._reference(images, feeds, upstream)
+
+    def _reference(
+        self, images: slice, feeds: Mapping[str, Array], upstream: Array | None, precision: int = 32
+    ) -> Local:
+        """One run of the reference's unit on some images."""
+        trial, bench = self.trial, self.trial.bench
+        masks = {name: mask for name, mask in bench.ref_masks.items() if name in trial.pair.ref.layers}
+        return bench.ref.isolate(
+            trial.pair.ref.layers,
+            {name: value[images] for name, value in feeds.items()},
+            labels=None,
+            upstream=None if upstream is None else {trial.pair.ref.output: upstream[images]},
+            mode=bench.mode,
+            masks={name: mask[images] for name, mask in masks.items()},
+            precision=precision,
+        )
