@@ -1,0 +1,90 @@
+"""First sight in the debugger: rounding that is carried through a layer is no reason to run it in Keras again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from parity.bench import Trial
+from parity.debugger.stepper import Stepper
+from tests import twins
+
+DEPTH = 12
+
+
+def deep(seed=3):
+    """Convolutions and rectifiers one after the other: what rounding does to the first grows to the last, and back."""
+    rng, layers, depth = np.random.default_rng(seed), [], 3
+    for n in range(1, DEPTH + 1):
+        layers += [twins.conv(f"conv{n}", rng, (3, 3, depth, 16), pad=np.ones(4)), twins.relu(f"relu{n}", 0.1)]
+        depth = 16
+    return [
+        *layers,
+        twins.pool("pool", "max", 2, 2),
+        twins.conv("classifier", rng, (8, 8, 16, 4)),
+        {"type": "softmaxloss", "name": "loss"},
+    ]
+
+
+def bent(size):
+    """A leaky rectifier whose gradient, and nothing else, is off by so much where it is positive."""
+    import keras
+    import tensorflow as tf
+
+    class Bent(keras.layers.Layer):
+        def call(self, x):
+            @tf.custom_gradient
+            def leaky(x):
+                def back(pulled):
+                    return tf.where(x > 0, pulled * (1 + size), pulled * 0.1)
+
+                return tf.where(x > 0, x, 0.1 * x), back
+
+            return leaky(x)
+
+    return Bent
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return twins.save(tmp_path_factory.mktemp("sight") / "net.mat", deep())
+
+
+def stepped(path, monkeypatch, **twin):
+    """A stepper at the end of the backward pass, and the units of which Keras ran one on the reference's tensors."""
+    again: list[str] = []
+    run = Trial.run_keras
+
+    def counted(self, **options):
+        again.append(self.pair.ref.name)
+        return run(self, **options)
+
+    monkeypatch.setattr(Trial, "run_keras", counted)
+    stepper = Stepper.open(path, twins.twin(deep(), **twin), twins.batch(), steps=1)
+    while stepper.stops[stepper.position + 1].phase != "update":
+        stepper.next()
+    return stepper, again
+
+
+def test_keras_runs_once_where_nothing_is_wrong(path, monkeypatch):
+    stepper, again = stepped(path, monkeypatch)
+    probes = [p for p in stepper.probes if p.phase in ("forward", "backward")]
+    assert {p.status for p in probes} == {"match"}
+    carried = {p.layer for p in probes if (p.propagated_x_floor or 0) > 4}
+    assert len([name for name in carried if "relu" in name]) >= 3, "nothing to be explained: the test shows nothing"
+    assert not [name for name in again if "relu" in name or name.startswith("conv")]
+
+
+@pytest.mark.parametrize("size", [7e-5, 1e-2])
+def test_a_gradient_that_is_a_little_off_is_found_at_its_layer(path, monkeypatch, size):
+    stepper, again = stepped(path, monkeypatch, swap={"relu4": lambda **named: bent(size)(name="relu4")})
+    first = stepper.first_divergence
+    assert first is not None and (first.phase, first.layer, first.status) == ("backward", "relu4", "born")
+    assert "relu4" in again
+    assert [p.layer for p in stepper.probes if p.status == "born"] == ["relu4"]
+
+
+def test_a_slope_that_is_a_little_off_is_found_at_its_layer(path, monkeypatch):
+    stepper, _ = stepped(path, monkeypatch, edits={"relu5": {"leak": 0.1 * (1 + 2e-4)}})
+    first = stepper.first_divergence
+    assert first is not None and (first.phase, first.layer, first.status) == ("forward", "relu5", "born")
