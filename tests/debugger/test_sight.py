@@ -79,7 +79,8 @@ def test_keras_runs_once_where_nothing_is_wrong(path, monkeypatch):
 def test_a_gradient_that_is_a_little_off_is_found_at_its_layer(path, monkeypatch, size):
     stepper, again = stepped(path, monkeypatch, swap={"relu4": lambda **named: bent(size)(name="relu4")})
     first = stepper.first_divergence
-    assert first is not None and (first.phase, first.layer, first.status) == ("backward", "relu4", "born")
+    assert first is not None
+    assert (first.phase, first.layer, first.status) == ("backward", "relu4", "born")
     assert "relu4" in again
     assert [p.layer for p in stepper.probes if p.status == "born"] == ["relu4"]
 
@@ -87,4 +88,5 @@ def test_a_gradient_that_is_a_little_off_is_found_at_its_layer(path, monkeypatch
 def test_a_slope_that_is_a_little_off_is_found_at_its_layer(path, monkeypatch):
     stepper, _ = stepped(path, monkeypatch, edits={"relu5": {"leak": 0.1 * (1 + 2e-4)}})
     first = stepper.first_divergence
-    assert first is not None and (first.phase, first.layer, first.status) == ("forward", "relu5", "born")
+    assert first is not None
+    assert (first.phase, first.layer, first.status) == ("forward", "relu5", "born")
