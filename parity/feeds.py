@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from parity.batch import Batch, class_ids, extents
-from parity.errors import BadFile
+from parity.errors import BadFile, CannotCompare
 from parity.layers import Loss
 from parity.layers.loss_words import INTEGERS
 from parity.network import Layer, Network, Shape
 from parity.runner import Targets
 from parity.units import same_shape
 
-__all__ = ["CATEGORICAL", "Side", "data_inputs", "inputs_for", "matched_inputs", "targets_for", "without_ignored"]
+__all__ = [
+    "CATEGORICAL",
+    "Side",
+    "data_inputs",
+    "inputs_for",
+    "matched_inputs",
+    "only_fed",
+    "only_recorded",
+    "targets_for",
+    "without_ignored",
+]
 
 CATEGORICAL = frozenset(("softmaxlog", "log", "mhinge", "mshinge", "classerror", "topkerror"))
 """Losses whose labels are classes; any other may also be held against values."""
@@ -38,6 +48,27 @@ class Side:
         wanted = [f"{letter}_{name}" for name in called if name]
         plain = [f"{letter}_{self.key}", letter] if alone else []
         return [*(f"{letter}_{self.key}_{name}" for name in called if name), *wanted, *plain]
+
+
+def only_recorded(path: object, recorded: str, asked: str) -> None:
+    """Raise CannotCompare where a recorded run is asked for in another mode than its own."""
+    if recorded != asked:
+        raise CannotCompare(f"{path}: was recorded in {recorded} mode; compare it with --mode {recorded}")
+
+
+def only_fed(path: object, labels: Targets | None, recorded: Targets | None, alike: Callable[[], bool]) -> None:
+    """Raise CannotCompare where a recorded run is asked for on another batch than its own.
+
+    Args:
+        path: of the recording.
+        labels: those of the batch; None asks for none.
+        recorded: those that were recorded.
+        alike: whether the inputs are those that were recorded.
+    """
+    if labels is not None and recorded is None:
+        raise CannotCompare(f"{path}: was recorded without labels; leave --batch out, or record it again")
+    if (labels is not None and recorded is not None and not labels.same(recorded)) or not alike():
+        raise CannotCompare(f"{path}: was recorded on another batch; leave --batch out, or record it again")
 
 
 def data_inputs(network: Network) -> dict[str, Shape]:

@@ -15,7 +15,7 @@ from parity.align import align
 from parity.batch import Batch
 from parity.case import Data
 from parity.errors import BadUsage, CannotCompare
-from parity.feeds import Side, data_inputs, inputs_for, matched_inputs, targets_for
+from parity.feeds import Side, data_inputs, inputs_for, matched_inputs, only_fed, only_recorded, targets_for
 from parity.interrupts import heeded
 from parity.joined import joined
 from parity.network import Network, Shape
@@ -186,10 +186,7 @@ def _as_recorded(given: Batch | None, side: _Unopened, mode: str) -> Batch | Non
     if recorded is None:
         return given
     batch, recorded_mode = recorded
-    if mode != recorded_mode:
-        raise CannotCompare(
-            f"{side.path}: was recorded in {recorded_mode} mode; compare it with --mode {recorded_mode}"
-        )
+    only_recorded(side.path, recorded_mode, mode)
     return batch if given is None else given
 
 
@@ -204,12 +201,8 @@ def _check_recorded(
     if side.recorded is None:
         return
     batch = side.recorded[0]
-    own, held = inputs_for(batch, side.side, side.inputs, partners, channels_first=side.channels_first), told(batch)
-    if labels is not None and held is None:
-        raise CannotCompare(f"{side.path}: was recorded without labels; leave --batch out, or record it again")
-    other = labels is not None and held is not None and not labels.same(held)
-    if other or any(not np.array_equal(feeds[name], own[name]) for name in feeds):
-        raise CannotCompare(f"{side.path}: was recorded on another batch; leave --batch out, or record it again")
+    own = inputs_for(batch, side.side, side.inputs, partners, channels_first=side.channels_first)
+    only_fed(side.path, labels, told(batch), lambda: all(np.array_equal(feeds[name], own[name]) for name in feeds))
 
 
 def _shapes(mine: _Unopened, theirs: _Unopened, partners: Mapping[str, str]) -> dict[str, tuple[int, ...]]:

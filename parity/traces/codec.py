@@ -160,6 +160,13 @@ def _typed(value: Any) -> None:
 
 def _fits(network: Network) -> None:
     """Raise ValueError where layers, tensors and parameters do not hang together."""
+    names = (*network.inputs, *network.outputs, *network.labels, *network.objectives, *network.params)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("one of the names of its network is no text")
+    if not all(isinstance(weight, int | float) for weight in network.objectives.values()):
+        raise ValueError("the weight of one of its losses is no number")
+    if not all(shape is None or isinstance(shape, tuple) for shape in network.inputs.values()):
+        raise ValueError("the shape of one of its inputs is none")
     if not all(isinstance(layer, Layer) for layer in network.layers):
         raise ValueError("one of its layers is none")
     if not all(isinstance(param, Param) and param.id == key for key, param in network.params.items()):

@@ -10,6 +10,7 @@ import numpy as np
 
 from parity.batch import Batch
 from parity.errors import CannotCompare
+from parity.feeds import only_recorded
 from parity.layers import Dropout
 from parity.network import Network
 from parity.runner import Labels, Local, Pass, Runner
@@ -139,12 +140,11 @@ class TraceRunner:
         trace = self.trace
         if precision != 32:
             raise NotImplementedError("a recorded run cannot be repeated in float64")
-        if mode != trace.mode:
-            raise CannotCompare(f"{trace.path}: was recorded in {trace.mode} mode; compare it with --mode {trace.mode}")
+        only_recorded(trace.path, trace.mode, mode)
         held = trace.lazy("inputs")
         if self._foreign or any(not np.array_equal(value, held.get(name, ())) for name, value in inputs.items()):
-            what = "weights" if self._foreign else "a batch"
-            raise CannotCompare(f"{trace.path}: cannot be run on other {what} than it was recorded with")
+            what = "other weights" if self._foreign else "another batch"
+            raise CannotCompare(f"{trace.path}: cannot be run on {what} than it was recorded with")
         if self._step + 1 > len(trace.info["passes"]):
             most = len(trace.info["passes"])
             raise CannotCompare(f"{trace.path}: {most} steps were recorded; compare it with --steps {most} at most")

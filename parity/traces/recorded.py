@@ -11,8 +11,7 @@ import numpy as np
 from parity.align import Map, align
 from parity.batch import Batch
 from parity.case import Comparison, Data
-from parity.errors import CannotCompare
-from parity.feeds import Side, data_inputs, inputs_for, matched_inputs, targets_for
+from parity.feeds import Side, data_inputs, inputs_for, matched_inputs, only_fed, only_recorded, targets_for
 from parity.network import Network
 from parity.runner import Targets
 from parity.stretches import Tensor, same
@@ -102,8 +101,7 @@ def begun_traces(
         CannotCompare: another mode or batch than recorded, or nothing in common.
     """
     for trace in (ref, keras):
-        if trace.mode != mode:
-            raise CannotCompare(f"{trace.path}: was recorded in {trace.mode} mode; compare it with --mode {trace.mode}")
+        only_recorded(trace.path, trace.mode, mode)
     if batch is not None:
         partners = matched_inputs(data_inputs(ref.network), data_inputs(keras.network))
         turned = {mine: theirs for theirs, mine in partners.items()}
@@ -136,10 +134,10 @@ def _targets(trace: Trace) -> Targets | None:
 def _check_batch(trace: Trace, side: Side, batch: Batch, other: Network, partners: Mapping[str, str]) -> None:
     """Raise CannotCompare where a side was recorded on another batch than this."""
     feeds = inputs_for(batch, side, data_inputs(trace.network), partners, channels_first=True)
-    labels, told = targets_for(batch, side, trace.network, other)[0], trace.labels
-    if labels is not None and told is None:
-        raise CannotCompare(f"{trace.path}: was recorded without labels; leave --batch out, or record it again")
-    alike = labels is None or told is None or labels.same(told)
-    for name, held in trace.unread("inputs").items():
-        if not alike or name not in feeds or feeds[name].shape != held.shape or not same(feeds[name], held):
-            raise CannotCompare(f"{trace.path}: was recorded on another batch; leave --batch out, or record it again")
+    labels = targets_for(batch, side, trace.network, other)[0]
+
+    def alike() -> bool:
+        held = trace.unread("inputs")
+        return all(n in feeds and feeds[n].shape == own.shape and same(feeds[n], own) for n, own in held.items())
+
+    only_fed(trace.path, labels, trace.labels, alike)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import parity
 from parity.traces.format import BLOCK, seal
 from tests.fuzz.mutators import extreme, flip_bit, flip_byte, truncate
-from tests.fuzz.suite import PLAIN, Suite, damaged
+from tests.fuzz.suite import PLAIN, Container, Suite, damaged
 
 __all__ = ["SUITES"]
 
@@ -31,6 +32,20 @@ def _compare(path: Path) -> object:
     sides = (path, other) if other is FILES[1] else (other, path)
     return parity.compare(ref=sides[0], keras=sides[1]).to_json()
 
+
+@cache
+def _sealed_anew(data: bytes) -> bytes:
+    """The trace in the newest format: the shipped ones are of the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.h5"
+        path.write_bytes(data)
+        seal(path, "0.1.0")
+        return path.read_bytes()
+
+
+NEWEST = Container(
+    "sealed anew", lambda data: {"": bytearray(_sealed_anew(data))}, lambda data, parts: bytes(parts[""])
+)
 
 _ODD: tuple[Any, ...] = (None, -1, 0, 2**70, 1e300, "", "x" * 300, [], {}, [[]], True, {"@": "Conv"}, {"#": 10**6})
 _DTYPES = ("f4", "f8", "i8", "u1", "f2", "S3", "c8")
@@ -99,7 +114,7 @@ def _arrays(rng: random.Random, file: h5py.File) -> None:
 
 
 SUITES = (
-    Suite("trace-bytes", damaged(FILES, (PLAIN,), (flip_byte, flip_bit, extreme)), _compare, ".h5"),
-    Suite("trace-cut", damaged(FILES, (PLAIN,), (truncate,)), _compare, ".h5"),
+    Suite("trace-bytes", damaged(FILES, (PLAIN, NEWEST), (flip_byte, flip_bit, extreme)), _compare, ".h5"),
+    Suite("trace-cut", damaged(FILES, (PLAIN, NEWEST), (truncate,)), _compare, ".h5"),
     Suite("trace-sealed", _wrong_sealed, _compare, ".h5", cost=4),
 )

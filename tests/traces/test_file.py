@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import h5py
@@ -96,6 +96,20 @@ def test_a_kind_that_nobody_knows_is_opaque_and_a_field_that_nobody_knows_is_ref
     assert decoded({"@": "Future", "=": {"size": 3}}, lambda n: n) == Opaque("Future", {"size": 3})
     with pytest.raises(ValueError, match="'colour', which this parity does not know"):
         decoded({"@": "Dense", "=": {"colour": 3}}, lambda n: n)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("inputs", {3: (4,)}, "no text"),
+        ("inputs", {"x": 4}, "shape"),
+        ("outputs", (None,), "no text"),
+        ("objectives", {"loss": "much"}, "no number"),
+    ],
+)
+def test_a_network_whose_names_and_numbers_are_none_is_refused(field, value, words):
+    with pytest.raises(ValueError, match=words):
+        held(replace(empty(), **{field: value}))
 
 
 @pytest.mark.parametrize("path", ["traces/seed/net.mat", "traces/matconvnet/dag_resnet_netfile.mat"])
