@@ -57,6 +57,7 @@ def record(
     from parity.traces.capture import record as capture
     from parity.traces.format import TENSORS
     from parity.traces.reader import Trace
+    from parity.traces.recording import forward_alone
 
     if tensors not in TENSORS:
         raise BadUsage(f"--tensors is one of {', '.join(TENSORS)}, not {tensors!r}")
@@ -75,7 +76,8 @@ def record(
             how=how, progress=progress or (lambda *_: None), option="--output",
         )  # fmt: skip
     with Trace(output, verify=False) as trace:
-        show(_told(output, trace.network.name, trace.steps, tensors))
+        why = forward_alone(trace.network) if trace.mode == "train" else ""
+        show(_told(output, trace.network.name, trace.steps, tensors) + (f"\n{why}" if why else ""))
     return 0
 
 

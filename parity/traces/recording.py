@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from parity.layers import Dropout, Loss
+from parity.layers import Dropout, Loss, Opaque
 from parity.network import Layer, Network
 from parity.runner import Pass, Runner, Targets
 from parity.tolerance import distance
 
-__all__ = ["Sink", "record_run"]
+__all__ = ["Sink", "forward_alone", "record_run"]
 
 Array = np.ndarray
 Progress = Callable[[str, int, int], None]
@@ -117,13 +117,22 @@ def record_run(
             runner.update(grads, statistics)
             for name, value in runner.params().items():
                 sink.put(f"weights/{step}", name, value)
+    alone = forward_alone(network)
     held = {
         "mode": mode, "steps": count, "seed": seed, "tensors": tensors, "passes": passes,
         "engine": _plain(runner.engine), "environment": _environment(), "source": {}, **(facts or {}),
-        "remarks": [str(r) for r in getattr(runner, "remarks", [])],
+        "remarks": [*(str(r) for r in getattr(runner, "remarks", [])), *([alone] if mode == "train" and alone else [])],
     }  # fmt: skip
     sink.info(held, network, replace(runner.recipe, slots=dict(started)) if trained else runner.recipe)
     progress("done", total, total)
+
+
+def forward_alone(network: Network) -> str:
+    """Why nothing but the forward pass can be recorded, where a layer may be a loss that nobody knows; else nothing."""
+    last = network.layers[-1] if network.layers else None
+    if network.losses or last is None or not isinstance(last.kind, Opaque):
+        return ""
+    return f"{last.name} is not known to be a loss, so neither gradients nor updates were recorded"
 
 
 def _keep(seen: Pass, step: int, sink: Sink, tensors: str) -> dict[str, Any]:

@@ -311,6 +311,25 @@ def test_an_error_of_the_run_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("kind", "said"), [("custom", True), ("relu", False)])
+def test_a_last_layer_that_may_be_a_loss_is_told(tmp_path, capsys, kind, said):
+    import scipy.io
+
+    conv = np.empty((1, 2), object)
+    conv[0, :] = [np.ones((3, 3, 3, 4), np.float32), np.zeros((1, 4), np.float32)]
+    cells = np.empty((1, 2), object)
+    cells[0, 0] = {"type": "conv", "name": "c1", "weights": conv, "pad": 0.0, "stride": 1.0}
+    cells[0, 1] = {"type": kind, "name": "own"}
+    scipy.io.savemat(tmp_path / "net.mat", {"layers": cells, "meta": {"inputSize": [3.0, 3.0, 3.0]}})
+    words = "own is not known to be a loss, so neither gradients nor updates were recorded"
+    assert main(["record", "--ref", str(tmp_path / "net.mat"), "-o", str(tmp_path / "run.h5")]) == 0
+    assert (words in capsys.readouterr().out) == said
+    with Trace(tmp_path / "run.h5") as trace:
+        assert (words in trace.info["remarks"]) == said
+    assert main(["record", "--ref", str(tmp_path / "net.mat"), "-o", str(tmp_path / "run.h5"), "--mode", "eval"]) == 0
+    assert words not in capsys.readouterr().out
+
+
 def test_options_that_record_nothing(tmp_path, capsys):
     assert "there is nothing to record" in complaint(capsys, "record", "-o", tmp_path / "t.h5")
     assert "--tensors is one of all, sample, stats" in complaint(capsys, *RECORD, tmp_path / "t.h5", "--tensors", "few")

@@ -183,6 +183,19 @@ def test_the_function_says_what_it_was_called_without(call: str, said: str, octa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("layer", "said"), [("custom", True), ("relu", False)])
+def test_the_function_says_that_a_loss_of_ones_own_is_not_recorded(
+    layer: str, said: bool, octave: str, tmp_path: Path
+) -> None:
+    matlab = Path(parity.__file__).parent / "frameworks" / "matconvnet" / "matlab"
+    begun = f"addpath('{HERE / 'octave'}', '{matlab}'); cd '{tmp_path}'; x = single(ones(6, 6, 2, 1)); "
+    net = f"net.layers = {{struct('type', '{layer}', 'name', 'own', 'forward', @(l, before, after) before)}}; "
+    code = f"{begun}{net}parity_record(net, {{x}}, 'run.mat'); disp(lastwarn())"
+    done = subprocess.run([octave, "--no-gui", "--quiet", "--eval", code], capture_output=True, text=True, check=False)
+    assert ("neither gradients nor updates are recorded" in done.stdout) == said, done.stderr
+    assert (tmp_path / "run.mat").exists()
+
+
 def test_an_evaluation_that_was_recorded() -> None:
     report = parity.compare(RECORDED / "simple_eval.mat", simple(), mode="eval", verify=False)
     assert report.verdict == "match", report

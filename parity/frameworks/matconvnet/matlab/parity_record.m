@@ -47,6 +47,10 @@ function parity_record(net, inputs, file, varargin)
   opts = completed(opts, net, trained);
   if strcmp(kind, 'simplenn')
     [inputs, net] = simpleInputs(net, inputs);
+    if trained && ~isempty(net.layers) && strcmp(net.layers{end}.type, 'custom')
+      warning('parity_record:loss', ['the last layer is a custom one, and not known to be a loss: ' ...
+              'neither gradients nor updates are recorded']);
+    end
   else
     if mod(numel(inputs), 2) || ~iscellstr(inputs(1:2:end))
       error('parity_record:inputs', 'INPUTS of a DagNN are names and values: {''input'', IMAGES, ''label'', LABELS}');
