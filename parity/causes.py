@@ -20,7 +20,7 @@ __all__ = ["CAUSES", "FAMILIES", "HEADINGS", "Page", "page"]
 FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "Input and labels": ("input-channel-order", "input-scale", "input-mean", "label-offset"),
-        "Structure": ("layer-missing", "layer-extra", "layer-order", "layer-setting"),
+        "Structure": ("layer-missing", "layer-extra", "layer-order"),
         "Weights": (
             "kernel-flip",
             "kernel-hw-transpose",

@@ -63,7 +63,7 @@ def cause_of(name: str, class_name: str) -> str:
     """
     if name == "strides" and "Pool" in class_name:
         return "pool-stride"
-    return _CAUSES.get(name.rsplit(".", 1)[-1], "layer-setting")
+    return _CAUSES.get(name.rsplit(".", 1)[-1], "unknown")
 
 
 def _plain(name: str, value: Any, rank: int | None) -> Any:

@@ -107,12 +107,12 @@ def one(name: str, **settings: Any) -> Layers:
 UP = {"filters": 3, "kernel_size": 3, "strides": 2}
 
 OTHERWISE = [
-    ("UpSampling2D", {"interpolation": "nearest"}, {"interpolation": "bilinear"}, "layer-setting"),
-    ("GroupNormalization", {"groups": 3}, {"groups": 2}, "layer-setting"),
+    ("UpSampling2D", {"interpolation": "nearest"}, {"interpolation": "bilinear"}, "unknown"),
+    ("GroupNormalization", {"groups": 3}, {"groups": 2}, "unknown"),
     ("LayerNormalization", {"epsilon": 1e-5}, {"epsilon": 1e-3}, "bn-epsilon"),
     ("SeparableConv2D", {"filters": 4, "kernel_size": 3, "use_bias": True}, {"use_bias": False}, "bias-missing"),
-    ("PReLU", {"shared_axes": [1, 2]}, {"shared_axes": None}, "layer-setting"),
-    ("Softmax", {"axis": -1}, {"axis": 1}, "layer-setting"),
+    ("PReLU", {"shared_axes": [1, 2]}, {"shared_axes": None}, "unknown"),
+    ("Softmax", {"axis": -1}, {"axis": 1}, "unknown"),
     ("ReLU", {"threshold": 0.1}, {"threshold": 0.0}, "activation-kind"),
     ("ZeroPadding2D", {"padding": [[1, 0], [0, 1]]}, {"padding": [[0, 1], [1, 0]]}, "padding-size"),
     ("Conv2DTranspose", UP, {"output_padding": 1}, "padding-size"),
@@ -147,7 +147,7 @@ def test_an_argument_inside_a_wrapper_is_named() -> None:
 def test_an_argument_that_this_batch_does_not_show_is_a_note() -> None:
     masked = lambda value: lambda k: [k.Masking(value, name="mask")]  # noqa: E731
     report = parity.compare(model(masked(7.0), (4, 5)), model(masked(8.0), (4, 5)))
-    assert [(f.cause, f.severity, f.layer) for f in report.findings] == [("layer-setting", "note", "mask")]
+    assert [(f.cause, f.severity, f.layer) for f in report.findings] == [("unknown", "note", "mask")]
     assert report.verdict == "match"
 
 

@@ -24,7 +24,7 @@ class Softmax(Kind):
         axis: -1, the channels; another where Keras says so.
     """
 
-    causes: ClassVar = {"axis": "layer-setting"}
+    causes: ClassVar = {"axis": "unknown"}
     matconvnet: ClassVar = ("softmax", "dagnn.SoftMax")
     keras: ClassVar = ("Softmax",)
 
