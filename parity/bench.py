@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.align import Alignment, Pair
-from parity.layers import Activation, Conv, Dense, Dropout, Loss, Opaque, Pool
+from parity.layers import Activation, Conv, Dense, Dropout, Loss, Opaque, Pool, ROIPooling
 from parity.masks import masks_for_ref
 from parity.runner import Local, Pass, Runner, Targets
 from parity.tensors import Named, fitted
@@ -295,9 +295,17 @@ class Trial:
     @cached_property
     def truth_by_rows(self) -> Local | None:
         """The reference with ties of a maximum given to the first in row-major order, as tensorflow does."""
-        if not isinstance(self.pair.ref.kind, Pool) or self.pair.ref.kind.method != "max":
-            return None
-        return self.run_ref(ties="row")
+        return self.run_ref(ties="row") if self._takes_maxima else None
+
+    @cached_property
+    def truth_by_shares(self) -> Local | None:
+        """The reference with a maximum's gradient shared by all that are equal, as a reduction over axes does it."""
+        return self.run_ref(ties="shared") if self._takes_maxima else None
+
+    @property
+    def _takes_maxima(self) -> bool:
+        kind = self.pair.ref.kind
+        return isinstance(kind, Pool | ROIPooling) and kind.method == "max"
 
     @cached_property
     def truth_over_zeros(self) -> Local | None:

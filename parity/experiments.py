@@ -19,7 +19,7 @@ from parity.align import Pair
 from parity.bench import Trial, Unfit
 from parity.case import Comparison
 from parity.errors import CannotCompare
-from parity.layers import Dropout, Kind, Loss
+from parity.layers import Dropout, Kind, Loss, Pool
 from parity.network import STATISTICS
 from parity.runner import Local, Targets
 from parity.tensors import shaped
@@ -149,11 +149,19 @@ class Experiment:
             return False
 
     def fits(self, trial: Trial, edit: Edit) -> bool:
-        """Whether the edited reference makes every tensor that the Keras layer makes in this trial."""
+        """Whether the edited reference makes every tensor that the Keras layer makes in this trial.
+
+        A maximum of Keras gives its gradient to the first of equal ones, or, reduced over axes, to all of them.
+        """
+        kind = edit.kind or self.kind
+        maxima = isinstance(kind, Pool) and edit.fields.get("method", kind.method) == "max"
+        return any(self._fits(trial, edit, ties) for ties in (("row", "shared") if maxima else ("row",)))
+
+    def _fits(self, trial: Trial, edit: Edit, ties: str) -> bool:
         try:
             if self._far(trial, edit):
                 return False
-            made = self.evaluate(trial, edit)
+            made = self.evaluate(trial, edit, ties=ties)
             keras = trial.keras_local
         except (NotImplementedError, RuntimeError, ValueError, KeyError, TypeError):
             return False
@@ -182,7 +190,7 @@ class Experiment:
             if judged is None:
                 return False
             if wide is None:
-                wide = self.evaluate(trial, edit, precision=64)
+                wide = self.evaluate(trial, edit, precision=64, ties=ties)
             truth = self._made(wide, name, edit)
             again = None if truth is None else shaped(judged, truth.shape)
             if again is None or truth is None or distance(again, truth).x_floor(floor) > _SETTLED:

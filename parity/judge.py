@@ -202,8 +202,12 @@ class Judge:
 
         Or where it is another one only at the kink of a rectifier.
         """
-        for where in ("an equal maximum", "a zero around the map"):
-            local = self.trial.truth_by_rows if where == "an equal maximum" else self.trial.truth_over_zeros
+        for where, truth in (
+            ("an equal maximum", "truth_by_rows"),
+            ("a zero around the map", "truth_over_zeros"),
+            ("all equal maxima", "truth_by_shares"),
+        ):
+            local: Local | None = getattr(self.trial, truth)  # each runs the reference's layer once more
             other = None if local is None else self.trial.tensor(local, "ref", tensor)
             if other is None or distance(actual, other).x_floor(floor) > CLEAN:
                 continue

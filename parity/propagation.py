@@ -161,7 +161,7 @@ class Propagation:
             return (value * (1 + rng.uniform(-1, 1, value.shape) * 2.0**-24)).astype(value.dtype)
 
         try:
-            for ties in ("column", "row") if self.rows_noted else ("column",):
+            for ties in ("column", "row", "shared") if self.rows_noted else ("column",):
                 run.ref.load({key: jittered(value) for key, value in values.items()})
                 yield run.ref.run(
                     {name: jittered(value) for name, value in run.data.ref.items()},

@@ -83,3 +83,68 @@ def test_zeros_that_are_a_maximum_among_negatives_are_a_fault(compared):
     assert report.first_divergence.layer == "pool1"
     assert report.first_divergence.phase == "forward"
     assert report.findings[0].cause == "pool-pad-value"
+
+
+def silent(method: str) -> list[twins.Layer]:
+    """Half of the channels never rise above zero: all cells of their maps are equal maxima."""
+    rng = np.random.default_rng(5)
+    conv = twins.conv("conv1", rng, (3, 3, 3, 4))
+    conv["weights"][1][..., :2] = -50.0
+    return [
+        conv,
+        twins.relu("relu1"),
+        twins.pool("pool1", method, 14, 1, (0, 0, 0, 0)),
+        twins.conv("fc", rng, (1, 1, 4, 5)),
+        {"type": "softmaxloss", "name": "loss"},
+    ]
+
+
+def reduced(share):
+    """A pooling of the whole map by a reduction over its axes, or one that gives every maximum the whole gradient."""
+    import keras
+
+    class Whole(keras.layers.Layer):
+        def call(self, x):
+            top = keras.ops.max(x, (1, 2), keepdims=True)
+            if share:
+                return top
+            at = keras.ops.cast(x == top, "float32")
+            return keras.ops.stop_gradient(top) + keras.ops.sum(
+                at * (x - keras.ops.stop_gradient(x)), (1, 2), keepdims=True
+            )
+
+    return Whole(name="pool1")
+
+
+def on_whole_maps(net, pool):
+    import keras
+
+    x = start = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv1")(x)
+    x = pool(keras.layers.ReLU(name="relu1")(x))
+    x = keras.layers.Dense(5, name="fc")(keras.layers.Flatten()(x))
+    model = keras.Model(start, keras.layers.Softmax()(x))
+    model.get_layer("conv1").set_weights([net[0]["weights"][0], net[0]["weights"][1].ravel()])
+    model.get_layer("fc").set_weights([net[-2]["weights"][0].reshape(4, 5), net[-2]["weights"][1].ravel()])
+    return model
+
+
+def test_a_reduction_over_axes_shares_the_gradient_of_equal_maxima(compared):
+    import keras
+
+    net = silent("max")
+    report = compared(net, on_whole_maps(net, keras.layers.GlobalMaxPooling2D(name="pool1")))
+    assert report.verdict == "match", str(report)
+    assert "all equal maxima" in row(report).note
+    net = silent("avg")
+    report = compared(net, on_whole_maps(net, keras.layers.GlobalMaxPooling2D(name="pool1")))
+    assert (report.first_divergence.phase, report.first_divergence.layer) == ("forward", "pool1")
+    assert [(f.cause, f.confirmed) for f in report.findings if f.severity == "divergence"] == [("pool-method", True)]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_maximum_written_out_must_not_give_the_gradient_several_times(share, compared):
+    net = silent("max")
+    report = compared(net, on_whole_maps(net, reduced(share)))
+    assert report.verdict == ("match" if share else "diverged")
+    assert row(report).status == ("match" if share else "born")

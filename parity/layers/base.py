@@ -49,7 +49,8 @@ class Context:
         labels: class ids from 0, of shape (n,) or (n, h, w); -1 is ignored.
         weights: instance weights of the labels, or None.
         ties: which of several equal maxima of a pooling window gets the gradient: `"column"` the first in MatConvNet's
-            column-major order, `"row"` the first in row-major order (torch, tensorflow).
+            column-major order, `"row"` the first in row-major order (torch, tensorflow), `"shared"` all of them alike
+            (what is reduced over axes: tensorflow's `reduce_max`, Keras' global pooling).
         finite: whether nothing that is read holds a NaN, so that no layer need look for one.
         statistics: filled by layers that compute batch statistics: role → tensor (c).
     """

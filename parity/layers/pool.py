@@ -159,7 +159,8 @@ def _maximum(
 ) -> torch.Tensor:
     """Max pooling whose gradient goes to the first maximum in column-major (`ties="column"`) or row-major order.
 
-    MatConvNet looks for it column by column (nnpooling.cu:47-53, 199-204), torch and tensorflow row by row.
+    MatConvNet looks for it column by column (nnpooling.cu:47-53, 199-204), torch and tensorflow row by row; with
+    `"shared"` all equal maxima have a part of it.
     """
     import torch
     import torch.nn.functional as F
@@ -167,6 +168,9 @@ def _maximum(
     top, bottom, left, right = pad
     lowest = float("-inf")
     padded = F.pad(x, (left, right, top, bottom), value=lowest) if any(pad) else x
+
+    if ties == "shared":
+        return padded.unfold(2, size[0], stride[0]).unfold(3, size[1], stride[1]).amax((-2, -1))
 
     class MaxPool(torch.autograd.Function):
         @staticmethod

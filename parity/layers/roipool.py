@@ -66,7 +66,7 @@ class ROIPooling(Kind):
         if flat.numel() % 5:
             raise ValueError(f"its regions are {flat.numel()} numbers, not five each")
         bins = [self._bins(x, region) for region in flat.reshape(-1, 5).cpu().numpy()]
-        cells = [[_pooled(x[image], self.method, *cell) for cell in places] for image, places in bins]
+        cells = [[_pooled(x[image], self.method, context.ties, *cell) for cell in places] for image, places in bins]
         y = torch.stack([torch.stack(row, -1) for row in cells]) if cells else x.new_zeros(0, x.shape[1], 1)
         h, w = self.subdivisions
         if self.flatten:  # y lists a region's cells row by row
@@ -136,9 +136,12 @@ def _clip(value: int, extent: int) -> int:
     return min(max(value, 0), extent)
 
 
-def _pooled(x: torch.Tensor, method: str, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
-    """The maximum (the first one, column by column, gets the gradient) or mean of a part of x (c, h, w), for each c."""
+def _pooled(x: torch.Tensor, method: str, ties: str, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
+    """The maximum (`ties` as `Context` has it) or mean of a part of x (c, h, w), for each c."""
     if bottom <= top or right <= left:
         return x.new_zeros(x.shape[0])
-    part = x[:, top:bottom, left:right].transpose(1, 2).flatten(1)
-    return part.max(1).values if method == "max" else part.mean(1)
+    part = x[:, top:bottom, left:right]
+    part = (part if ties == "row" else part.transpose(1, 2)).flatten(1)
+    if method == "max":
+        return part.amax(1) if ties == "shared" else part.max(1).values
+    return part.mean(1)
