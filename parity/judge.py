@@ -16,6 +16,7 @@ import numpy as np
 from parity.bench import Trial, Unfit
 from parity.differences import differences
 from parity.layers import BatchNorm, Dropout
+from parity.runner import Local
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
 
