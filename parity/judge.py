@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -196,6 +196,23 @@ class Judge:
             return Verdict(phase, tensor, "match", x_floor, floor, apart)
         return self._doubt(phase, tensor, floor, fitted, expected, apart, x_floor)
 
+    @cached_property
+    def _ref_alone(self) -> Local:
+        """The reference's unit alone, after `Trial.ref_again`."""
+        return self.trial.run_ref()
+
+    def _as_alone(self, phase: str, tensor: str, floor: Array, actual: Array, once: Array) -> Verdict | None:
+        """A match where the reference's unit alone makes what Keras' does, each time.
+
+        In its whole pass it may not: there a gradient comes through the type of the layer before it, bfloat16 say.
+        """
+        twice = self.trial.tensor(self._ref_alone, "ref", tensor)
+        if twice is None or distance(twice, once).x_floor(floor) > CLEAN:
+            return None
+        apart = self.apart[tensor] = distance(actual, once)
+        x_floor = apart.x_floor(floor)
+        return Verdict(phase, tensor, "match", x_floor, floor, apart) if x_floor <= CLEAN else None
+
     def _tied(
         self, phase: str, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance
     ) -> Verdict | None:
@@ -261,7 +278,8 @@ class Judge:
         if repeated is not None and distance(repeated, actual).x_floor(floor) > CLEAN:
             return Verdict(phase, tensor, "unverified", x_floor, floor, apart, RESTLESS)
         if not ref_rests:
-            return Verdict(phase, tensor, "unverified", x_floor, floor, apart, RESTLESS_REF)
+            alone = None if once is None else self._as_alone(phase, tensor, floor, actual, once)
+            return alone or Verdict(phase, tensor, "unverified", x_floor, floor, apart, RESTLESS_REF)
         if truth is not None and near is not None:
             floor, x_floor = raised, near
             if self.trial.low_precision:

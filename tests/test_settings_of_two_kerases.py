@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import parity
@@ -187,3 +188,28 @@ def test_the_fix_of_a_schedule_is_a_line_of_keras() -> None:
         "decay_rate=0.25)"
     )
     assert parity.compare(made(law), made(law)).verdict == "match"
+
+
+def adapted(mean: float) -> Any:
+    """A network whose first layer was adapted to images of this mean."""
+    import keras
+
+    norm = keras.layers.Normalization(name="norm")
+    norm.adapt(np.random.default_rng(0).normal(mean, 2, (20, 8, 8, 4)).astype(np.float32))
+    return model(lambda k: [norm, k.Conv2D(3, 3, name="conv")])
+
+
+def test_moments_that_are_weights_are_the_references_once_loaded() -> None:
+    # Keras computes with constants that it made of them before.
+    for ref, keras in ((0.0, 1.0), (1.0, 0.0)):
+        assert parity.compare(adapted(ref), adapted(keras)).verdict == "match"
+    report = parity.compare(adapted(0.0), adapted(1.0), weights="own")
+    assert {cause for cause, _, _ in named(report)} == {"weights-differ"}
+    assert {layer for _, layer, _ in named(report)} == {"norm"}
+
+
+def test_a_layer_behind_one_of_few_bits_repeats_itself() -> None:
+    # In the whole pass its gradient is rounded to bfloat16 on its way; alone it is not.
+    few = "mixed_bfloat16"
+    report = parity.compare(*(model(lambda k: [k.Conv2D(4, 3, name="conv", dtype=few)]) for _ in range(2)))
+    assert (report.verdict, named(report)) == ("match", [])

@@ -13,7 +13,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -87,6 +87,12 @@ class Engine:
     def description(self) -> dict[str, str]:
         """Name and version of what executes the model, for the report."""
         return {"framework": self.name, "version": self.keras.__version__, self.backend.name: self.backend.version}
+
+    @staticmethod
+    def settle(layers: Iterable[Any]) -> None:
+        """Lets layers that compute with constants made of their weights make them of the present ones."""
+        for layer in (layer for layer in layers if type(layer).__name__ == "Normalization"):
+            getattr(layer, "finalize_state", bool)()
 
     # Nested structures ----------------------------------------------------------------------------------------------
 

@@ -164,9 +164,11 @@ class Replay:
         with contextlib.ExitStack() as stack:
             state = [v for item in layers.values() if self.engine.is_layer(item) for v in self.engine.state(item)]
             moved = [v for v in state if id(v) not in trained or id(v) in overridden]
+            stack.callback(self.engine.settle, layers.values())
             stack.enter_context(self.backend.untouched(moved))
             for pid, value in params.items():
                 owned[pid].assign(value)
+            self.engine.settle(layers.values())
             if task.precision == 32:
                 yield layers, owned
                 return
@@ -182,6 +184,7 @@ class Replay:
                         value = params.get(pid, variable.numpy())
                         target.assign(np.asarray(value, np.float64).reshape(tuple(target.shape)))
                         renamed[pid] = target
+            self.engine.settle(doubles.values())
             yield doubles, renamed
 
     @staticmethod

@@ -169,6 +169,7 @@ class KerasRunner:
             if tuple(variable.shape) != np.shape(value):
                 raise CannotCompare(f"{pid} has shape {tuple(variable.shape)}, and cannot take {np.shape(value)}")
             variable.assign(np.asarray(value, np.float32))
+        self._engine.settle(place.item for place in self._watched.leaves)
 
     # Running --------------------------------------------------------------------------------------------------------
 
