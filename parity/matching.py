@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,9 @@ def likeness(left: Sequence[Unit], right: Sequence[Unit], ref: Network, keras: N
     """How alike each two units are, from their own properties; -inf where they cannot be partners."""
     table = np.full((len(left), len(right)), -np.inf)
     names_left, names_right = _plain_names(left), _plain_names(right)
+    fields_left, fields_right = ([_compared(unit.kind) for unit in side] for side in (left, right))
+    sizes_left, sizes_right = ([_Sizes(unit, of) for unit in side] for side, of in ((left, ref), (right, keras)))
+    matchers = [SequenceMatcher(None, "", name, autojunk=False) for name in names_right]  # each counts its letters once
     for i, a in enumerate(left):
         for j, b in enumerate(right):
             base = _kinship(a, b)
@@ -47,12 +51,13 @@ def likeness(left: Sequence[Unit], right: Sequence[Unit], ref: Network, keras: N
                 continue
             points = base
             points += 1.0 * same_shape(a.shape, b.shape)
-            points += 1.0 * _fields_alike(a.kind, b.kind)
-            points += 1.0 * _params_alike(a, b, ref, keras)
+            points += 1.0 * _fields_alike(a.kind, b.kind, fields_left[i], fields_right[j])
+            points += 1.0 * _params_alike(a, b, sizes_left[i], sizes_right[j])
             if names_left[i] == names_right[j]:
                 points += 0.6
             elif names_left[i] and names_right[j]:
-                points += 0.3 * SequenceMatcher(None, names_left[i], names_right[j], autojunk=False).quick_ratio() ** 2
+                matchers[j].set_seq1(names_left[i])
+                points += 0.3 * matchers[j].quick_ratio() ** 2
             points -= 0.2 * abs(i / max(1, len(left)) - j / max(1, len(right)))
             table[i, j] = points
     return table
@@ -116,25 +121,44 @@ def stands_in(a: Unit, b: Unit) -> bool:
     return False
 
 
-def _fields_alike(a: Kind, b: Kind) -> float:
+_APART = ("momentum", "stored", "sparse", "squeeze", "reduction", "filters", "config")
+"""Fields that say nothing of which layer is whose partner."""
+
+
+def _compared(kind: Kind) -> dict[str, Any]:
+    """The fields of a kind by which partners are known."""
+    return {name: value for name, value in kind.describe().items() if name not in _APART}
+
+
+def _fields_alike(a: Kind, b: Kind, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
     if type(a) is not type(b):
         return 0.0
-    mine, theirs = a.describe(), b.describe()
-    keys = [k for k in mine if k not in ("momentum", "stored", "sparse", "squeeze", "reduction", "filters", "config")]
-    return sum(mine[k] == theirs[k] for k in keys) / len(keys) if keys else 1.0
+    return sum(mine[k] == theirs[k] for k in mine) / len(mine) if mine else 1.0
 
 
-def _params_alike(a: Unit, b: Unit, ref: Network, keras: Network) -> float:
-    def volume(unit: Unit, network: Network, roles: Sequence[str]) -> int:
-        return sum(math.prod(network.params[key].shape) for role in roles for key in unit.params.get(role, ()))
+class _Sizes:
+    """How many values a unit's parameters have."""
 
+    def __init__(self, unit: Unit, network: Network) -> None:
+        self._unit, self._network = unit, network
+        self._known: dict[tuple[str, ...], int] = {}
+
+    def of(self, roles: tuple[str, ...]) -> int:
+        """Of these roles together."""
+        if roles not in self._known:
+            keys = [key for role in roles for key in self._unit.params.get(role, ())]
+            self._known[roles] = sum(math.prod(self._network.params[key].shape) for key in keys)
+        return self._known[roles]
+
+
+def _params_alike(a: Unit, b: Unit, sizes_a: _Sizes, sizes_b: _Sizes) -> float:
     if not a.params and not b.params:
         return 1.0
     roles = ("kernel", "gamma") if "kernel" in a.params or "gamma" in a.params else tuple(a.params)
     if isinstance(a.kind, Opaque) or isinstance(b.kind, Opaque):  # whose author calls its parameters what they like
-        mine, theirs = volume(a, ref, tuple(a.params)), volume(b, keras, tuple(b.params))
+        mine, theirs = sizes_a.of(tuple(a.params)), sizes_b.of(tuple(b.params))
     else:
-        mine, theirs = volume(a, ref, roles), volume(b, keras, roles)
+        mine, theirs = sizes_a.of(roles), sizes_b.of(roles)
     if mine == theirs:
         return 1.0
     return 0.5 * min(mine, theirs) / max(mine, theirs, 1)
@@ -162,17 +186,80 @@ def with_neighbours(score: np.ndarray, left: Sequence[Unit], right: Sequence[Uni
                 if source >= 0:
                     after[source].append((index, slot))
     possible = np.isfinite(score)
+    pairs = np.argwhere(possible)
+    before = _Neighbours(
+        pairs,
+        [[(source, 0) for source in sources] for sources in before_left],
+        [[(source, 0) for source in sources] for sources in before_right],
+        lambda i, j, current: _agreement_before(before_left[i], before_right[j], current, left[i].kind),
+    )
+    behind = _Neighbours(
+        pairs,
+        after_left,
+        after_right,
+        lambda i, j, current: _agreement_after(after_left[i], after_right[j], current, left),
+        weigh=lambda i, slot, other: 1.0 if slot == other or isinstance(left[i].kind, Merge) else 0.7,
+        alone=1.0,
+    )
     own = np.where(possible, score, 0.0)
     current = own / max(1.0, float(own.max(initial=1.0)))
     base = current.copy()
     for _ in range(rounds):
         updated = base.copy()
-        for i in range(len(left)):
-            for j in np.flatnonzero(possible[i]):
-                updated[i, j] += 0.5 * _agreement_before(before_left[i], before_right[j], current, left[i].kind)
-                updated[i, j] += 0.5 * _agreement_after(after_left[i], after_right[j], current, left)
+        updated[possible] += 0.5 * before.agreement(current)
+        updated[possible] += 0.5 * behind.agreement(current)
         current = updated / max(1e-12, float(updated.max(initial=1.0)))
     return np.where(possible, score + 2.0 * current, -np.inf)
+
+
+class _Neighbours:
+    """How well the neighbours of each pair of units agree: looked up all at once where each unit has one neighbour.
+
+    Args:
+        pairs: (left, right) of each pair.
+        left, right: of each unit the (unit, slot) of its neighbours on its side; -1 is the network's input.
+        otherwise: says it of one pair whose units have several.
+        weigh: what a pair of neighbours counts, by the left one and both slots.
+        alone: what it counts that neither has any.
+    """
+
+    def __init__(
+        self,
+        pairs: np.ndarray,
+        left: Sequence[Sequence[tuple[int, int]]],
+        right: Sequence[Sequence[tuple[int, int]]],
+        otherwise: Callable[[int, int, np.ndarray], float],
+        *,
+        weigh: Callable[[int, int, int], float] = lambda *_: 1.0,
+        alone: float = 0.0,
+    ) -> None:
+        self._fixed, self._otherwise = np.zeros(len(pairs)), otherwise
+        self._several: list[tuple[int, int, int]] = []
+        looked_up: list[tuple[int, int, int]] = []
+        weights: list[float] = []
+        for at, (i, j) in enumerate(pairs.tolist()):
+            mine, theirs = left[i], right[j]
+            if not mine or not theirs:
+                self._fixed[at] = 0.0 if mine or theirs else alone
+            elif len(mine) > 1 or len(theirs) > 1:
+                self._several.append((at, i, j))
+            else:
+                ((a, slot),), ((b, other),) = mine, theirs
+                if min(a, b) < 0:
+                    self._fixed[at] = float(a == b)
+                else:
+                    looked_up.append((at, a, b))
+                    weights.append(weigh(a, slot, other))
+        self._at, self._left, self._right = np.asarray(looked_up, int).reshape(-1, 3).T
+        self._weights = np.asarray(weights)
+
+    def agreement(self, current: np.ndarray) -> np.ndarray:
+        """Of each pair, given how alike all units are."""
+        made = self._fixed.copy()
+        made[self._at] = current[self._left, self._right] * self._weights
+        for at, i, j in self._several:
+            made[at] = self._otherwise(i, j, current)
+        return made
 
 
 def _agreement_before(mine: list[int], theirs: list[int], current: np.ndarray, kind: Kind) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -76,7 +77,7 @@ class Unit:
     weight: float = 1.0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def core(self) -> str:
         """What family of operations it belongs to: only units of one family are paired."""
         return family(self.kind)
