@@ -253,7 +253,7 @@ class Experiment:
             mask = bench.ref_masks.get(pair.ref.layers[-1])
             context.mask = None if mask is None else to_torch(np.asarray(mask), precision)
         with torch.set_grad_enabled(backward):
-            made = kind.forward(inputs, leaves, context)
+            made = kind.forward(self._passed(kind, inputs, context), leaves, context)
         output = made[0] if isinstance(made, (tuple, list)) else made
         if edit.order:
             output = output[:, list(edit.order)]
@@ -265,6 +265,14 @@ class Experiment:
         if backward:
             self._differentiate(trial, local, output, read, inputs, leaves, precision)
         return local
+
+    def _passed(self, kind: Kind, inputs: Sequence[Any], context: Any) -> list[Any]:
+        """What a loss reads: of one that is compared with the activation before it, what that makes of the logits."""
+        made = list(inputs)
+        if isinstance(kind, Loss) and kind.function != "softmaxlog":
+            for name in self.pair.ref.layers[:-1]:
+                made[0] = self.run.ref.network[name].kind.forward(made[:1], {}, context)
+        return made
 
     def _differentiate(
         self,
