@@ -9,7 +9,7 @@ import json
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,12 @@ _LOOK = 1 << 12
 _STORED = 0xFFFF
 """Bytes of a stored block of deflate at most."""
 
+_SAVED = 1 << 26
+"""Bytes after which the disk is told to begin: else whoever waits for the end of a file waits for all of it."""
+
+_DEFLATE = 1 << 1
+"""Deflate in HDF5's mask of the filters that a chunk went without: it is the second one, after shuffle."""
+
 _WORTH = 1.3
 """Bits in a byte below which coding it is worth its time."""
 
@@ -57,13 +63,17 @@ def writing(path: Path, option: str, parity: str) -> Iterator[TraceWriter]:
 
     with replacing(path, option) as name:
         pieces = Pieces(Path(name))
-        with Path(name).open("w+b", buffering=0) as raw, contextlib.closing(pieces):
-            stream = _Stream(raw, pieces)
+        with (
+            Path(name).open("w+b", buffering=0) as raw,
+            contextlib.closing(pieces),
+            contextlib.closing(_Stream(raw, pieces)) as stream,
+        ):
             file = h5py.File(stream, "w", userblock_size=BLOCK, libver=("earliest", "v110"))
             try:
                 with TraceWriter(file) as writer:
                     yield writer
                 file.close()
+                stream.settle()
             except BaseException:
                 stream.dead = True  # the file goes; HDF5 must not stumble over what it still holds
                 with contextlib.suppress(Exception):
@@ -90,6 +100,8 @@ class _Stream:
     def __init__(self, stream: Any, pieces: Pieces) -> None:
         self.stream, self.pieces, self.dead = stream, pieces, False
         self.problem: OSError | None = None
+        self._disk, self._unsaved = ThreadPoolExecutor(1), 0
+        self._saved: list[Future[None]] = []
 
     def write(self, data: Any) -> int:
         """Write, or swallow what still comes after an error."""
@@ -100,7 +112,20 @@ class _Stream:
         while left:
             left = left[self._tried(lambda rest=left: self.stream.write(rest)) :]
         self.pieces.wrote(start, start + size)
+        self._unsaved += size
+        if self._unsaved >= _SAVED:
+            self._unsaved = 0
+            self._saved.append(self._disk.submit(os.fsync, self.stream.fileno()))
         return size
+
+    def settle(self) -> None:
+        """Wait for the disk; raises the OSError that it had: it tells of one only once."""
+        for saved in self._saved:
+            self._tried(saved.result)
+
+    def close(self) -> None:
+        """Leave the disk alone."""
+        self._disk.shutdown(cancel_futures=True)
 
     def flush(self) -> None:
         """Flush."""
@@ -129,8 +154,9 @@ class TraceWriter:
     """The open file of a trace that is being written.
 
     Every array goes out in chunks of a mebibyte: bytes shuffled, then deflated without a search for repetitions other
-    than runs, which weights and activations hardly have, and without coding bytes that would not get much shorter. Any
-    reader of HDF5 reads them. No more than a few chunks are copied at a time.
+    than runs, which weights and activations hardly have, and without coding bytes that would not get much shorter; a
+    chunk of nothing else is not deflated at all. Any reader of HDF5 reads them. No more than a few chunks are copied
+    at a time.
 
     What is given is written in its order while whoever gave it goes on: nobody may write to it before `settle`, or
     before the writer is left.
@@ -140,8 +166,7 @@ class TraceWriter:
         self.file = file
         self._arrays = 0
         self._folders: dict[str, Any] = {}
-        self._spare: list[_Packed] = []
-        self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+        self._packed = _Packed()
         self._line = ThreadPoolExecutor(max_workers=1)
         self._waiting: deque[Future[None]] = deque()
 
@@ -154,7 +179,6 @@ class TraceWriter:
                 self.settle()
         finally:
             self._line.shutdown(cancel_futures=True)
-            self._pool.shutdown(cancel_futures=True)
 
     def settle(self) -> None:
         """Wait until all that was given is written; raises what went wrong with it."""
@@ -246,45 +270,31 @@ class TraceWriter:
         return self._folders[group]
 
     def _chunked(self, folder: Any, key: str, array: Array) -> Any:
+        from h5py._objects import phil
+
         chunks = chunk_shape(array.shape)
         dataset = folder.create_dataset(
             key, array.shape, array.dtype, chunks=chunks, shuffle=True, compression="gzip", compression_opts=1
         )
         corners = itertools.product(*(range(0, n, c) for n, c in zip(array.shape, chunks, strict=True)))
-        waiting: deque[tuple[tuple[int, ...], Future[_Packed]]] = deque()
         for corner in corners:
-            waiting.append((corner, self._pool.submit(self._packed, array, corner, chunks)))
-            if len(waiting) > 4:
-                self._out(dataset, *waiting.popleft())
-        while waiting:
-            self._out(dataset, *waiting.popleft())
+            self._packed.pack(array, corner, chunks)
+            with phil:  # h5py's lock around HDF5, which this call alone does not take: another thread may be reading
+                dataset.id.write_direct_chunk(corner, self._packed.bytes, self._packed.skipped)
         return dataset
-
-    def _packed(self, array: Array, corner: tuple[int, ...], chunks: tuple[int, ...]) -> _Packed:
-        made = self._spare.pop() if self._spare else _Packed()
-        made.pack(array, corner, chunks)
-        return made
-
-    def _out(self, dataset: Any, corner: tuple[int, ...], packed: Future[_Packed]) -> None:
-        from h5py._objects import phil
-
-        made = packed.result()
-        with phil:  # h5py's lock around HDF5, which this call alone does not take: another thread may be reading
-            dataset.id.write_direct_chunk(corner, made.bytes)
-        self._spare.append(made)
 
 
 class _Packed:
-    """A chunk as HDF5 would shuffle and deflate it, in memory that is used again: to get new memory takes time."""
+    """A chunk as HDF5 would shuffle and deflate it, in memory that is used again: to get new memory takes time.
+
+    Attributes:
+        bytes: what was packed.
+        skipped: which of HDF5's filters were not applied, as a mask: deflate where it would save nothing.
+    """
 
     def __init__(self) -> None:
-        self.out, self.plane = np.empty(0, np.uint8), np.empty(0, np.uint8)
-        self.at = self.sum = 0
-
-    @property
-    def bytes(self) -> memoryview:
-        """What was packed."""
-        return self.out[: self.at].data
+        self.planes = self.out = self.moved = np.empty(0, np.uint8)
+        self.bytes, self.skipped, self.at = self.out.data, 0, 0
 
     def pack(self, array: Array, corner: tuple[int, ...], chunks: tuple[int, ...]) -> None:
         """Pack the chunk at a corner of an array; beyond the array's end it is zero."""
@@ -293,37 +303,49 @@ class _Packed:
             full = np.zeros(chunks, array.dtype)
             full[tuple(slice(0, n) for n in part.shape)] = part
             part = full
-        size = array.dtype.itemsize
-        octets = np.ascontiguousarray(part).reshape(-1).view(np.uint8).reshape(-1, size)
-        count = len(octets)
-        most = size * (count + count // 1000 + 64) + 64
-        if len(self.plane) < count or len(self.out) < most:
-            self.out, self.plane = np.empty(most, np.uint8), np.empty(count, np.uint8)
-        self.at, self.sum = 0, 1
+        planes = self._shuffled(np.ascontiguousarray(part).reshape(-1).view(f"<u{array.dtype.itemsize}"))
+        worth = [_worthwhile(plane) for plane in planes]
+        if any(worth):
+            self._deflate(planes, worth)
+            self.bytes, self.skipped = self.out[: self.at].data, 0
+        else:
+            self.bytes, self.skipped = planes.reshape(-1).data, _DEFLATE
+
+    def _shuffled(self, words: Array) -> Array:
+        """The bytes of numbers, (size, n): to shift and narrow whole numbers is twice as fast as to pick bytes out."""
+        size, count = words.itemsize, len(words)
+        if self.planes.size < size * count or self.moved.dtype != words.dtype:
+            self.planes, self.moved = np.empty(size * count, np.uint8), np.empty(count, words.dtype)
+        planes, moved = self.planes[: size * count].reshape(size, count), self.moved[:count]
+        for n, plane in enumerate(planes):
+            np.copyto(plane, np.right_shift(words, 8 * n, out=moved) if n else words, casting="unsafe")
+        return planes
+
+    def _deflate(self, planes: Array, worth: Sequence[bool]) -> None:
+        """All planes as one stream of deflate; those that are worth it are coded."""
+        most = planes.size + planes.size // 1000 + 64 * (len(planes) + 1)
+        if len(self.out) < most:
+            self.out = np.empty(most, np.uint8)
+        self.at = 0
         self._add(b"\x78\x01")
-        for n in range(size):
-            (self._code if _worthwhile(octets[:, n]) else self._store)(octets[:, n], last=n == size - 1)
-        self._add(self.sum.to_bytes(4, "big"))
+        for n, plane in enumerate(planes):
+            (self._code if worth[n] else self._store)(plane, last=n == len(planes) - 1)
+        self._add(zlib.adler32(planes.reshape(-1).data).to_bytes(4, "big"))
 
     def _code(self, plane: Array, *, last: bool) -> None:
         """One byte of every number, coded as a part of a deflate stream."""
-        held = self.plane[: plane.size]
-        np.copyto(held, plane)
-        self.sum = zlib.adler32(held.data, self.sum)
         coder = zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
-        self._add(coder.compress(held.data))
+        self._add(coder.compress(plane.data))
         self._add(coder.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH))
 
-    def _store(self, octets: Array, *, last: bool) -> None:
+    def _store(self, plane: Array, *, last: bool) -> None:
         """Bytes as they are, in blocks of a deflate stream."""
-        for start in range(0, octets.size, _STORED):
-            block = octets[start : start + _STORED]
-            final = last and start + _STORED >= octets.size
+        for start in range(0, plane.size, _STORED):
+            block = plane[start : start + _STORED]
+            final = last and start + _STORED >= plane.size
             # RFC 1951, 3.2.4: the last block's bit, then the length and its complement.
             self._add(bytes([final]) + len(block).to_bytes(2, "little") + (0xFFFF - len(block)).to_bytes(2, "little"))
-            held = self.out[self.at : self.at + len(block)]
-            np.copyto(held, block)
-            self.sum = zlib.adler32(held.data, self.sum)
+            np.copyto(self.out[self.at : self.at + len(block)], block)
             self.at += len(block)
 
     def _add(self, data: bytes) -> None:

@@ -526,6 +526,7 @@ def test_every_kind_of_number_comes_back_bit_by_bit(tmp_path):
         "mask": rng.random((700, 50)) < 0.5,
         "turned": np.asfortranarray(noise.astype(np.float32)),
         "long": rng.standard_normal(700_001).astype(np.float32),
+        "half": np.concatenate([noise, np.zeros_like(noise)]).astype(np.float32),
     }
     with writing(tmp_path / "t.h5", "-o", "0") as writer:
         for name, value in given.items():
@@ -540,6 +541,27 @@ def test_every_kind_of_number_comes_back_bit_by_bit(tmp_path):
     assert stored["sparse"] < 0.3
     assert stored["constant"] < 0.2
     assert stored["dense"] < 1.001
+    assert stored["half"] < 0.7  # chunks that are worth it are coded though others of the tensor are not
+
+
+def test_a_disk_that_fails_while_it_is_told_to_begin_leaves_the_old_file(tmp_path, monkeypatch):
+    """It tells of a fault once: whoever asks again at the end hears nothing of it."""
+    asked, path = [], tmp_path / "t.h5"
+    path.write_bytes(b"an earlier file")
+
+    def fails(_):
+        asked.append(0)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("parity.traces.writer._SAVED", 1 << 16)
+    monkeypatch.setattr("parity.traces.writer.os.fsync", fails)
+    with pytest.raises(parity.BadUsage, match="cannot be written"), writing(path, "-o", "0") as writer:
+        writer.put("step1/outputs", "x", np.random.default_rng(0).normal(size=(80, 1000)))
+        writer.settle()
+        monkeypatch.setattr("parity.traces.writer.os.fsync", lambda _: None)
+    assert asked
+    assert path.read_bytes() == b"an earlier file"
+    assert [item.name for item in tmp_path.iterdir()] == ["t.h5"]
 
 
 def test_a_file_is_read_by_plain_hdf5(trace):
