@@ -9,7 +9,7 @@ import json
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,6 @@ _STORED = 0xFFFF
 
 _SAVED = 1 << 26
 """Bytes after which the disk is told to begin: else whoever waits for the end of a file waits for all of it."""
-
-_DEFLATE = 1 << 1
-"""Deflate in HDF5's mask of the filters that a chunk went without: it is the second one, after shuffle."""
 
 _WORTH = 1.3
 """Bits in a byte below which coding it is worth its time."""
@@ -154,9 +151,9 @@ class TraceWriter:
     """The open file of a trace that is being written.
 
     Every array goes out in chunks of a mebibyte: bytes shuffled, then deflated without a search for repetitions other
-    than runs, which weights and activations hardly have, and without coding bytes that would not get much shorter; a
-    chunk of nothing else is not deflated at all. Any reader of HDF5 reads them. No more than a few chunks are copied
-    at a time.
+    than runs, which weights and activations hardly have, and without coding bytes that would not get much shorter. Any
+    reader of HDF5 reads them. One chunk at a time is copied, by one thread: several wait for each other, and for the
+    run.
 
     What is given is written in its order while whoever gave it goes on: nobody may write to it before `settle`, or
     before the writer is left.
@@ -280,21 +277,21 @@ class TraceWriter:
         for corner in corners:
             self._packed.pack(array, corner, chunks)
             with phil:  # h5py's lock around HDF5, which this call alone does not take: another thread may be reading
-                dataset.id.write_direct_chunk(corner, self._packed.bytes, self._packed.skipped)
+                dataset.id.write_direct_chunk(corner, self._packed.bytes)
         return dataset
 
 
 class _Packed:
-    """A chunk as HDF5 would shuffle and deflate it, in memory that is used again: to get new memory takes time.
-
-    Attributes:
-        bytes: what was packed.
-        skipped: which of HDF5's filters were not applied, as a mask: deflate where it would save nothing.
-    """
+    """A chunk as HDF5 would shuffle and deflate it, in memory that is used again: to get new memory takes time."""
 
     def __init__(self) -> None:
         self.planes = self.out = self.moved = np.empty(0, np.uint8)
-        self.bytes, self.skipped, self.at = self.out.data, 0, 0
+        self.at = 0
+
+    @property
+    def bytes(self) -> memoryview:
+        """What was packed."""
+        return self.out[: self.at].data
 
     def pack(self, array: Array, corner: tuple[int, ...], chunks: tuple[int, ...]) -> None:
         """Pack the chunk at a corner of an array; beyond the array's end it is zero."""
@@ -304,12 +301,14 @@ class _Packed:
             full[tuple(slice(0, n) for n in part.shape)] = part
             part = full
         planes = self._shuffled(np.ascontiguousarray(part).reshape(-1).view(f"<u{array.dtype.itemsize}"))
-        worth = [_worthwhile(plane) for plane in planes]
-        if any(worth):
-            self._deflate(planes, worth)
-            self.bytes, self.skipped = self.out[: self.at].data, 0
-        else:
-            self.bytes, self.skipped = planes.reshape(-1).data, _DEFLATE
+        most = planes.size + planes.size // 1000 + 64 * (len(planes) + 1)
+        if len(self.out) < most:
+            self.out = np.empty(most, np.uint8)
+        self.at = 0
+        self._add(b"\x78\x01")
+        for n, plane in enumerate(planes):
+            (self._code if _worthwhile(plane) else self._store)(plane, last=n == len(planes) - 1)
+        self._add(zlib.adler32(planes.reshape(-1).data).to_bytes(4, "big"))
 
     def _shuffled(self, words: Array) -> Array:
         """The bytes of numbers, (size, n): to shift and narrow whole numbers is twice as fast as to pick bytes out."""
@@ -320,17 +319,6 @@ class _Packed:
         for n, plane in enumerate(planes):
             np.copyto(plane, np.right_shift(words, 8 * n, out=moved) if n else words, casting="unsafe")
         return planes
-
-    def _deflate(self, planes: Array, worth: Sequence[bool]) -> None:
-        """All planes as one stream of deflate; those that are worth it are coded."""
-        most = planes.size + planes.size // 1000 + 64 * (len(planes) + 1)
-        if len(self.out) < most:
-            self.out = np.empty(most, np.uint8)
-        self.at = 0
-        self._add(b"\x78\x01")
-        for n, plane in enumerate(planes):
-            (self._code if worth[n] else self._store)(plane, last=n == len(planes) - 1)
-        self._add(zlib.adler32(planes.reshape(-1).data).to_bytes(4, "big"))
 
     def _code(self, plane: Array, *, last: bool) -> None:
         """One byte of every number, coded as a part of a deflate stream."""

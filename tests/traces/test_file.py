@@ -555,13 +555,18 @@ def test_a_disk_that_fails_while_it_is_told_to_begin_leaves_the_old_file(tmp_pat
 
     monkeypatch.setattr("parity.traces.writer._SAVED", 1 << 16)
     monkeypatch.setattr("parity.traces.writer.os.fsync", fails)
-    with pytest.raises(parity.BadUsage, match="cannot be written"), writing(path, "-o", "0") as writer:
-        writer.put("step1/outputs", "x", np.random.default_rng(0).normal(size=(80, 1000)))
-        writer.settle()
-        monkeypatch.setattr("parity.traces.writer.os.fsync", lambda _: None)
+    with pytest.raises(BadUsage, match="cannot be written"):
+        _written(path, lambda: monkeypatch.setattr("parity.traces.writer.os.fsync", lambda _: None))
     assert asked
     assert path.read_bytes() == b"an earlier file"
     assert [item.name for item in tmp_path.iterdir()] == ["t.h5"]
+
+
+def _written(path, then):
+    with writing(path, "-o", "0") as writer:
+        writer.put("step1/outputs", "x", np.random.default_rng(0).normal(size=(80, 1000)))
+        writer.settle()
+        then()
 
 
 def test_a_file_is_read_by_plain_hdf5(trace):
