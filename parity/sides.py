@@ -25,7 +25,7 @@ from parity.recipe import Recipe
 from parity.runner import Runner, Targets
 
 if TYPE_CHECKING:
-    from parity.frameworks.matconvnet.recorded import MatlabRecording
+    from parity.frameworks.matconvnet.recording import MatlabRecording
     from parity.traces.reader import Trace
 
 __all__ = ["Opening", "Sides", "open_one", "open_sides"]
@@ -295,7 +295,7 @@ class _Unopened:
         from parity.frameworks.matconvnet.lift import lift_data
         from parity.frameworks.matconvnet.matfile import read
         from parity.frameworks.matconvnet.recipe_file import Overrides, read_recipe
-        from parity.frameworks.matconvnet.recorded import is_recording, read_recording
+        from parity.frameworks.matconvnet.recording import is_recording, read_recording
 
         given = read_recipe(self.how.ref_recipe) if self.how.ref_recipe else None
         if self.how.ref_version:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from parity.errors import CannotCompare
-from parity.frameworks.matconvnet.recorded import MatlabRecording, RecordedRunner
+from parity.frameworks.matconvnet.recorded import RecordedRunner
+from parity.frameworks.matconvnet.recording import MatlabRecording
 from parity.frameworks.matconvnet.runner import MatConvNetRunner
 from parity.network import Network
 from parity.runner import Pass, Runner

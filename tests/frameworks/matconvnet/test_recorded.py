@@ -15,7 +15,8 @@ import parity
 from parity.cli import main
 from parity.errors import BadFile, CannotCompare
 from parity.frameworks.matconvnet.matfile import read
-from parity.frameworks.matconvnet.recorded import RecordedRunner, is_recording, read_recording
+from parity.frameworks.matconvnet.recorded import RecordedRunner
+from parity.frameworks.matconvnet.recording import is_recording, read_recording
 from parity.frameworks.matconvnet.runner import MatConvNetRunner
 from parity.runner import Targets
 
