@@ -100,7 +100,8 @@ class Held:
                 return self.data[()]
         if self.kept != "all":
             return None
-        wanted, at, found = places(self.shape), 0, []
+        wanted, at = places(self.shape), 0
+        found = [np.empty((0, self.shape[-1] if self.shape else 1), np.float32)]
         for block in self.blocks():
             rows = block.reshape(-1, self.shape[-1] if self.shape else 1)
             inside = wanted[(wanted >= at) & (wanted < at + len(rows))] - at

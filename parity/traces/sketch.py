@@ -35,8 +35,8 @@ def places(shape: tuple[int, ...]) -> Array:
     """Which rows (all axes but the last, row-major) of a tensor are sampled: evenly spread, the same for each shape."""
     channels = shape[-1] if shape else 1
     rows = math.prod(shape[:-1]) if shape else 1
-    count = max(1, min(rows, PLACES // max(1, channels)))
-    return np.arange(count, dtype=np.int64) * rows // count
+    count = min(rows, max(1, PLACES // max(1, channels)))
+    return np.arange(count, dtype=np.int64) * rows // max(1, count)
 
 
 @dataclass(eq=False)

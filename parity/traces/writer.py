@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import json
+import math
 import os
 import zlib
 from collections import deque
@@ -235,7 +236,7 @@ class TraceWriter:
     def sample(self, group: str, name: str, value: Array) -> None:
         """Write a tensor's values at the sampled places, and no more of it."""
         shape = tuple(value.shape)
-        rows = value.reshape(-1, shape[-1] if shape else 1)
+        rows = value.reshape(math.prod(shape[:-1]), shape[-1] if shape else 1)  # -1 is no number where nothing is
         self.put(group, name, rows[places(shape)], shape=np.asarray(shape, np.int64))
 
     def info(self, held: Mapping[str, Any], network: Any, recipe: Any) -> None:

@@ -148,6 +148,22 @@ def test_arrays_are_kept_bit_for_bit(tmp_path, shape, kind):
             assert np.prod(chunk_shape(shape)) <= 1 << 18
 
 
+@pytest.mark.parametrize("keep", ["all", "sample", "stats"])
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 4), (0, 0), (1, 3), ()])
+def test_of_a_tensor_without_elements_nothing_is_kept(tmp_path, keep, shape):
+    """A region pooling that found no region makes one."""
+    with writing(tmp_path / "t.h5", "-o", "0") as writer:
+        writer.tensor("step1/outputs", "y", np.ones(shape, np.float32), keep)
+        writer.sample("truth/outputs", "y", np.ones(shape))
+        writer.info(facts(), empty(), Recipe())
+    with Trace(tmp_path / "t.h5") as trace:
+        held = trace.held("step1/outputs", "y")
+        assert held.shape == shape
+        assert held.sketch().count == np.prod(shape[:-1])
+        sample = held.sample()
+        assert keep == "stats" or sample.shape == (np.prod(shape[:-1]), shape[-1] if shape else 1)
+
+
 def test_arrays_may_change_once_the_writer_has_settled(tmp_path):
     """It writes while whoever gave them goes on; what it is given later comes behind."""
     values = [np.full((40, 1000, 30), n, np.float32) for n in range(6)]
