@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from parity.align import Alignment, Pair
-from parity.layers import Activation, Conv, Dense, Dropout, Loss, Opaque, Pool, ROIPooling
+from parity.layers import Conv, Dense, Dropout, Loss, Opaque, Pool, ROIPooling
 from parity.masks import masks_for_ref
 from parity.runner import Local, Pass, Runner, Targets
 from parity.tensors import Named, fitted
+from parity.ties import over_zeros, past_kinks
 from parity.transfer import Link, transferred
 
 __all__ = ["Bench", "Trial", "Unfit"]
@@ -309,61 +310,21 @@ class Trial:
 
     @cached_property
     def truth_over_zeros(self) -> Local | None:
-        """A maximum whose padding is zeros that take part in it, ties by rows; None where these change an output.
-
-        Where no value is below zero, zeros around the map may be as large as what is in it: then the gradient goes to
-        one of them, though all outputs are the same.
-        """
+        """A maximum whose padding is zeros that take part in it, ties by rows; None where these change an output."""
         kind = self.pair.ref.kind
-        if not isinstance(kind, Pool) or kind.method != "max" or not self.backward or len(self.ref_feeds) != 1:
+        if not isinstance(kind, Pool) or self.upstream_ref is None or len(self.ref_feeds) != 1:
             return None
-        (source, value) = next(iter(self.ref_feeds.items()))
-        if kind.size is None or len(kind.size) != 2 or np.ndim(value) != 4 or self.upstream_ref is None:
-            return None
+        ((source, value),) = self.ref_feeds.items()
         plain = self.ref_local.outputs[self.pair.ref.output]
-        pad = self._pad(kind, value, plain)
-        if not any(pad):
-            return None
-        import torch
-
-        from parity.frameworks.matconvnet.tensors import from_torch, to_torch
-        from parity.layers import Context
-
-        top, bottom, left, right = pad
-        wide = np.pad(value, ((0, 0), (top, bottom), (left, right), (0, 0)))
-        fed = to_torch(wide, 32, grad=True)
-        made = replace(kind, pad=(0, 0, 0, 0)).forward([fed], {}, Context(mode=self.bench.mode, ties="row"))
-        if not np.array_equal(from_torch(made), plain):
-            return None
-        (gradient,) = torch.autograd.grad(made, fed, to_torch(self.upstream_ref, 32).reshape(made.shape))
-        inside = from_torch(gradient)[:, top : wide.shape[1] - bottom, left : wide.shape[2] - right]
-        return Local(input_grads={source: inside})
+        gradient = over_zeros(kind, value, plain, self.upstream_ref, self.bench.mode)
+        return None if gradient is None else Local(input_grads={source: gradient})
 
     def past_kinks(self, actual: Array, expected: Array) -> tuple[Array, int]:
-        """A derivative as it would be with the reference's own choice where a rectifier stands exactly at its kink.
-
-        There any share of what comes from above, from none to all of it, is as right: `maximum(x, 0.1 * x)` takes 1 or
-        1/2, a relu 0. How many elements that changes comes with it.
-        """
-        kind, pulled = self.pair.ref.kind, self.upstream_ref
-        x = next(iter(self.ref_feeds.values()), None)
-        if not isinstance(kind, Activation) or not kind.function.startswith("relu") or pulled is None or x is None:
+        """A derivative with the reference's own choice where a rectifier stands at its kink; how many change."""
+        fed = next(iter(self.ref_feeds.values()), None)
+        if fed is None or self.upstream_ref is None:
             return actual, 0
-        if not x.shape == actual.shape == expected.shape or pulled.size != x.size:
-            return actual, 0
-        pulled = pulled.reshape(x.shape)
-        low, high = np.minimum(pulled, 0), np.maximum(pulled, 0)
-        free = (x == kind.threshold) & (actual >= low) & (actual <= high)
-        return np.where(free, expected, actual), int(np.count_nonzero(free & (actual != expected)))
-
-    @staticmethod
-    def _pad(kind: Pool, fed: Array, made: Array) -> tuple[int, int, int, int]:
-        """(top, bottom, left, right) of the cells around a map n h w c that windows reach."""
-        from parity.layers.geometry import pads_of
-
-        assert kind.size is not None
-        top, bottom, left, right = pads_of(kind.pad, fed.shape[1:3], kind.size, kind.stride, (1, 1))
-        return top, bottom, left, right
+        return past_kinks(self.pair.ref.kind, fed, self.upstream_ref, actual, expected)
 
     # ---- what they show
 

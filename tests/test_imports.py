@@ -43,6 +43,7 @@ ORDER = (
         "detail",
         "looks",
         "masks",
+        "ties",
         "bench",
         "judge",
         "sight",
