@@ -5,6 +5,7 @@ Nothing here renders and nothing here names a cause: it makes `Probe`s, and keep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -275,10 +276,11 @@ def _updates(run: Comparison, slots: Slots) -> None:
     )
     run.rehearsal = rehearse(run.ref, run.keras, run.course.passes[0])
     before = any(p.status in ("born", "unpaired", "inherited") for p in run.probes)
-    moved_apart = any(m.status == "born" for m in run.moves)
-    unseen = run.rehearsal is not None and not moved_apart and run.rehearsal.differ(run.ref.recipe, run.keras.recipe)
+    moved_apart = min((m.step for m in run.moves if m.status == "born"), default=math.inf)
+    rehearsal = run.rehearsal if moved_apart == math.inf else None
+    unseen = rehearsal is not None and rehearsal.differ(run.ref.recipe, run.keras.recipe)
     for move in sorted(run.moves, key=lambda m: m.step):
-        probe = update_probe(move, before=before or moved_apart)
+        probe = update_probe(move, before=before or moved_apart <= move.step)  # a later step is no cause of this one
         if unseen and probe.status == "match" and move.link.learned:
             probe = replace(probe, status="masked", note="the optimizers differ, but this batch does not show it")
         run.probes.append(probe)
@@ -323,6 +325,8 @@ def unmoved(run: Comparison) -> dict[str, str]:
             if isinstance(kind, BatchNorm) and kind.momentum is None and link.role in STATISTICS:
                 # Without a rate for them MatConvNet's trainer stops with an index error at the first update.
                 made[key] = "the reference's trainer stops here: it has no averaging rate for the moments"
+            elif link.learned and (run.ref.recipe.optimizer is None) != (run.keras.recipe.optimizer is None):
+                made[key] = "one side has no optimizer, and the other's cannot stand in"
             elif code and network.params[key].trainable and key not in first.param_grads:
                 made[key] = "its gradient passes through a layer whose code parity does not have"
     return made

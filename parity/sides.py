@@ -143,7 +143,7 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
 
 @heeded()
 def open_one(
-    given: Any, key: str, batch: Batch | None, how: Opening, seed: int, mode: str
+    given: Any, key: str, batch: Batch | None, how: Opening, seed: int, mode: str, lender: Network | None = None
 ) -> tuple[Runner, Mapping[str, np.ndarray], Targets | None, Batch, tuple[str, ...]]:
     """One side alone, to be recorded: its runner, the batch as it takes it, the batch itself, and remarks.
 
@@ -154,6 +154,7 @@ def open_one(
         how: files are opened.
         seed: of the probe batch.
         mode: `"train"` or `"eval"`.
+        lender: the network of the trace that the batch is from, whose names its arrays bear.
 
     Raises:
         ParityError: a file cannot be read, or the batch does not fit it.
@@ -170,12 +171,13 @@ def open_one(
         used = probe_inputs(mine.network, _shapes(mine, mine, {name: name for name in mine.inputs}), rng)
         used = replace(used, source=f"a probe batch (seed {seed})")
     said: list[str] = []
-    feeds = inputs_for(used, side, mine.inputs, {}, channels_first=mine.channels_first, notes=said)
+    partners = {} if lender is None else matched_inputs(data_inputs(lender), mine.inputs)
+    feeds = inputs_for(used, side, mine.inputs, partners, channels_first=mine.channels_first, notes=said)
     runner = joined(mine.open(feeds))
     if generated:
         used = with_targets(used, runner.network, rng)
     network = runner.network
-    labels, remarks = targets_for(used, side, network, network)
+    labels, remarks = targets_for(used, side, network, lender or network)
     _check_recorded(mine, feeds, labels, {}, lambda own: targets_for(own, side, network, network)[0])
     return runner, _named(feeds, network), labels, used, (*used.notes, *said, *remarks)
 
@@ -239,19 +241,28 @@ def _named(feeds: Mapping[str, np.ndarray], network: Network) -> dict[str, np.nd
 
 
 def _adopted(ref: Runner, keras: Runner) -> list[str]:
-    """An uncompiled Keras model takes the reference's loss and recipe; and the report says so."""
+    """A Keras model that is not compiled takes the other side's loss and recipe; and the report says so."""
+    notes: list[str] = []
+    if ref.network.losses and ref.recipe.optimizer is None and keras.recipe.optimizer is not None:
+        take = getattr(ref, "adopt", None)  # a file of Keras may hold the loss alone
+        if take is not None:
+            take(keras.recipe, whose="the Keras model", donor=keras)
+            notes.append(
+                "The reference's file does not say which optimizer trained it: it is updated by a translation of the "
+                "Keras model's, so nothing is said about that."
+            )
     if keras.recipe.optimizer is not None and keras.recipe.loss is not None:
-        return []
+        return notes
     losses = ref.network.losses
     adopt = getattr(keras, "adopt", None)
     if not losses or adopt is None:
-        return []
-    adopt(ref.recipe, losses[0].kind)
-    note = (
+        return notes
+    adopt(ref.recipe, losses[0].kind, donor=ref)
+    notes.append(
         "The Keras model is not compiled: it is compared with the reference's loss and a translation of its recipe, so "
         "nothing is said about its own training."
     )
-    return [note]
+    return notes
 
 
 class _Unopened:

@@ -145,9 +145,9 @@ class EditedRunner(KerasRunner):
         """The runner of a copy of what another runner runs."""
         return cls(edited, before._example, before.recipe)
 
-    def adopt(self, recipe: Recipe, loss: Loss | None = None) -> None:
+    def adopt(self, recipe: Recipe, loss: Loss | None = None, **how: Any) -> None:
         """As `KerasRunner.adopt`."""
-        super().adopt(recipe, loss)
+        super().adopt(recipe, loss, **how)
         self._multiply()
 
     def _multiply(self) -> None:

@@ -26,6 +26,7 @@ from parity.frameworks.keras.watched import Watched
 from parity.layers import Loss
 from parity.layers.endings import softmax_behind
 from parity.network import Network
+from parity.optimizers import OpaqueRule
 from parity.optimizers.updater import Updater
 from parity.recipe import Recipe
 from parity.runner import Labels, Local, Pass, Targets
@@ -98,12 +99,16 @@ class KerasRunner:
         """What is run, and changed on trial: of a model in code the graph that the code makes, where it makes one."""
         return self._watched.model
 
-    def adopt(self, recipe: Recipe, loss: Loss | None = None) -> None:
-        """Gives an uncompiled model the reference's loss and update rule; what the model has itself stays.
+    def adopt(
+        self, recipe: Recipe, loss: Loss | None = None, *, whose: str = "the reference", donor: Any = None
+    ) -> None:
+        """Gives an uncompiled model the other side's loss and update rule; what the model has itself stays.
 
         Args:
-            recipe: the reference's. Its rule steps the Keras weights in numpy, with its first rate and weight decay.
+            recipe: the other side's. Its rule steps the weights in numpy, with its first rate and weight decay.
             loss: the kind to use; by default the recipe's.
+            whose: recipe it is.
+            donor: the other side's runner; of a model of the same Keras the optimizer is taken as it is.
 
         Raises:
             CannotCompare: the loss has no Keras counterpart.
@@ -118,20 +123,30 @@ class KerasRunner:
             self._replay = Replay(self._engine, self._graph, self._feeder.labels)
             self._stepper = Stepper(self._engine, self.model, self._graph)
             self.recipe = replace(self.recipe, loss=self._graph.terms[0].kind)
-            notes.append("the model is not compiled: the reference's loss stands in")
+            notes.append(f"the model is not compiled: {whose}'s loss stands in")
         if self._stepper.optimizer is None and recipe.optimizer is not None:
-            adopted = replace(
-                recipe,
-                loss=self.recipe.loss,
-                metrics=self.recipe.metrics,
-                origin="the reference",
-                slots={},
-                steps_done=0,
-            )
-            self._stepper.updater = Updater(adopted, self.network.params)
-            self.recipe = adopted
-            notes.append("the model is not compiled: the reference's update rule stands in")
+            notes.append(self._adopt_rule(recipe, whose, getattr(donor, "lent_optimizer", lambda _: None)(self)))
         self.recipe = replace(self.recipe, notes=tuple(dict.fromkeys(notes)))
+
+    def _adopt_rule(self, recipe: Recipe, whose: str, live: Any) -> str:
+        """Steps by another model's optimizer, or by its recipe in numpy; what a reader should know of it."""
+        assert recipe.optimizer is not None
+        if live is None and (isinstance(recipe.optimizer, OpaqueRule) or recipe.extras):
+            also = f" with {', '.join(recipe.extras)}" if recipe.extras else ""
+            return f"the model is not compiled, and {whose}'s {recipe.optimizer.name}{also} has no translation"
+        own = {"loss": self.recipe.loss, "metrics": self.recipe.metrics, "origin": whose}
+        adopted = replace(recipe, slots={}, steps_done=0, **own)
+        if live is None:
+            self._stepper.updater = Updater(adopted, self.network.params)
+        else:
+            self._stepper.optimizer = self._engine.fresh_optimizer(live, list(self.model.trainable_variables))
+        self.recipe = adopted
+        return f"the model is not compiled: {whose}'s update rule stands in"
+
+    def lent_optimizer(self, other: KerasRunner) -> Any:
+        """The optimizer that steps this model, where another model's Keras can make one like it; else None."""
+        own = self.engine == other.engine and self._stepper.updater is None
+        return self._stepper.optimizer if own else None
 
     def translate(self, factors: Mapping[str, tuple[float, float]]) -> None:
         """Gives the adopted recipe the reference's factors per parameter; without an adopted recipe nothing changes.
