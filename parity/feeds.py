@@ -220,8 +220,8 @@ def targets_for(
         if side.key == "keras" and _counts_none(loss.kind, value):
             values[label], weights[label] = without_ignored(value, weights.get(label))
             notes.append("Labels of -1 are ignored: the Keras loss is given a sample weight of 0 for them.")
-    if missing and any(network.label_of(loss) in values for loss in losses):
-        have = ", ".join(key for key in batch.arrays if key.startswith("y"))
+    have = ", ".join(key for key in batch.arrays if key.startswith("y"))
+    if missing and have:
         problem = f"has no labels for the loss on {missing[0]} of {side.words} (it has {have})"
         raise BadFile(batch.source, problem, f"name them y_{missing[0]}")
     return (Targets(values, weights) if values else None), tuple(dict.fromkeys(notes))

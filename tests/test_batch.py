@@ -179,6 +179,9 @@ def test_several_losses_take_labels_of_their_own_or_the_same():
     assert len(both.values) == 2
     with pytest.raises(BadFile, match="no labels for the loss on coarse"):
         targets_for(load({"x": X, "y_fine": Y}), REF, ref, keras)
+    with pytest.raises(BadFile, match=r"no labels for the loss on fine of the reference \(it has y_a, y_b\)"):
+        targets_for(load({"x": X, "y_a": Y, "y_b": Y}), REF, ref, keras)  # not: a batch without labels
+    assert targets_for(load({"x": X}), REF, ref, keras) == (None, ())
 
 
 def test_a_loss_of_values_takes_them_as_they_are():

@@ -85,7 +85,9 @@ def record(
         runner, inputs, labels, used, notes, slots = _with_weights(ref, keras, given, how, seed, mode)
     else:
         key = "ref" if keras is None else "keras"
-        runner, inputs, labels, used, notes = open_one(ref if keras is None else keras, key, given, how, seed, mode)
+        runner, inputs, labels, used, notes = open_one(
+            ref if keras is None else keras, key, given, how, seed, mode, lender.network if lender is not None else None
+        )
     source = identity(ref if keras is None else keras)
     facts = {
         "source": source, "batch": identity(batch) or {"source": used.source}, "notes": list(notes),

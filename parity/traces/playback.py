@@ -72,7 +72,10 @@ def _named(letter: str, values: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _keys(letter: str, values: Mapping[str, Array]) -> list[str]:
-    return [letter if len(values) == 1 else f"{letter}_{name}" for name in values]
+    """Names of arrays; labels of an output go by its name."""
+    if len(values) == 1:
+        return [letter]
+    return [f"{letter}_{name if letter == 'x' else name.split(':', 1)[-1]}" for name in values]
 
 
 class TraceRunner:

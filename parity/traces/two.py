@@ -31,6 +31,7 @@ from parity.traces.moves import recorded_moves, update_probes
 from parity.traces.pictures import LARGEST, look_at_gradient, look_at_held, look_at_moves
 from parity.traces.reader import Trace
 from parity.traces.recorded import Laid, begun_traces
+from parity.traces.shares import alike, share
 from parity.transfer import Link
 from parity.updates import Move
 
@@ -42,6 +43,8 @@ OPEN = "the first probe above noise; two traces cannot say in which layer it was
 """The note of the first probe at which two traces part."""
 
 _DRAWN = "dropout kept other values on the two sides; record the reference with the Keras trace as its --batch"
+
+_SUM = "other layers read its input on one side, and what this one adds to the gradient was not recorded"
 
 _ABOVE = 2 * CLEAN
 """Floors above which an end-to-end difference is no noise, in the worst channel."""
@@ -198,11 +201,38 @@ class Two:
         for name, (source, *others) in of.sources.items():
             mine = self.ref.held("step1/output_grads", source)
             theirs = self.keras.held("step1/output_grads", others[0])
-            if mine is not None or theirs is not None:
-                kinds = ("output_grads", source), ("output_grads", others[0])
+            if mine is None and theirs is None:
+                continue
+            kinds = ("output_grads", source), ("output_grads", others[0])
+            if alike(self.run.alignment, source, others[0]):
                 self._tensors(of, "backward", name, mine, theirs, *kinds)
+            else:
+                self._shares(of, name, (mine, theirs), *kinds)
         for name, link in of.gradients.items():
             self._parameter(pair, name, link)
+
+    def _shares(
+        self,
+        of: Named,
+        name: str,
+        sums: tuple[Held | None, Held | None],
+        place: tuple[str, str],
+        other: tuple[str, str],
+    ) -> None:
+        """What the pair alone adds to the gradient of its input, which more layers read on one side than on the other.
+
+        Where that was not recorded the sums may still be equal; that they differ says nothing.
+        """
+        mine = share(self.ref, of.pair, self.run.alignment, "ref", place[1])
+        theirs = share(self.keras, of.pair, self.run.alignment, "keras", other[1])
+        if mine is not None and theirs is not None:
+            self._tensors(of, "backward", name, mine, theirs, place, other, whole=False)
+            return
+        parted = self.parted
+        self._tensors(of, "backward", name, *sums, place, other, whole=False)
+        if self.made[-1].status == "inherited":
+            self.parted = parted
+            self.made[-1] = replace(self.made[-1], status="unverified", note=_SUM)
 
     def outcome(self) -> Outcome | None:
         """What the predictions say, where both traces hold them whole, and as vectors."""
@@ -226,6 +256,8 @@ class Two:
         theirs: Held | None,
         place: tuple[str, str],
         other: tuple[str, str],
+        *,
+        whole: bool = True,
     ) -> None:
         if mine is None or theirs is None:
             who = "the reference's trace" if mine is None else "the Keras side's trace"
@@ -239,7 +271,7 @@ class Two:
             return
         parted = self.parted
         self._judge(of.pair, phase, name, found, mine.shape, how)
-        if self.made[-1].status == "inherited" and not parted:
+        if self.made[-1].status == "inherited" and not parted and whole:
             self._beside_the_truth(mine, theirs, self.ref.truth(*place))
         look_at_held(self.run, of.pair, (phase, name), theirs, mine, self.made[-1].floor)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -15,10 +16,11 @@ import parity
 from parity import stretches
 from parity.cli import main
 from parity.traces import held, pictures, recorded, two
+from parity.traces.format import seal
 from parity.traces.playback import TraceRunner
 from parity.traces.reader import Trace
 from parity.traces.two import OPEN, compare_traces
-from tests import twins
+from tests import twins, twins_dag
 
 NETS = {"plain": twins.plain, "normalised": twins.normalised}
 
@@ -136,6 +138,48 @@ def test_a_large_parameter_that_differs_is_named_without_its_layout(pairs, folde
     named = {f.layer: f for f in report.findings if f.cause == "weights-differ" and f.layer == "fc"}
     assert "too large to look for its layout" in named["fc"].evidence
     assert short[0] <= 200
+
+
+@pytest.fixture(scope="module")
+def heads(folder):
+    """Traces of a net with two losses, of its twin, of one without what layers add alone, and of a wrong twin."""
+    dag = twins_dag.two_heads()
+    mat, keras, wrong = twins_dag.save(folder / "heads.mat", dag), folder / "heads.keras.h5", folder / "heads.wrong.h5"
+    options = {"steps": 2, "batch": twins_dag.batch(dag)}
+    parity.record(keras, ref=mat, keras=twins_dag.twin(dag), **options)
+    parity.record(wrong, ref=mat, keras=twins_dag.twin(dag, loss_weights=[1.0, 2.0]), **options)
+    ref, bare = folder / "heads.ref.h5", folder / "heads.bare.h5"
+    parity.record(ref, ref=mat, batch=keras, steps=2)
+    bare.write_bytes(ref.read_bytes())
+    with h5py.File(bare, "r+") as file:
+        del file["isolated"]
+    seal(bare, parity.__version__)
+    return {"mat": mat, "keras": keras, "wrong": wrong, "ref": ref, "bare": bare}
+
+
+def test_heads_that_flatten_for_themselves_are_no_divergence(heads):
+    """What flows back to the map that two heads read is a sum; what flows back to each head's Flatten is not."""
+    report = compare((heads["ref"], heads["keras"]))
+    assert report.verdict == "match", [p for p in report.probes if p.status != "match"]
+    assert {"head1", "head2"} <= {p.layer for p in report.probes if p.tensor == "dx"}
+    bare = compare((heads["bare"], heads["keras"]))
+    assert bare.verdict == "unverified"
+    assert {(p.layer, p.tensor) for p in bare.probes if p.status == "unverified"} == {("head1", "dx"), ("head2", "dx")}
+    wrong = compare((heads["ref"], heads["wrong"]))
+    assert wrong.verdict == "diverged"
+    apart = {p.layer for p in wrong.probes if p.tensor == "dx" and p.status == "inherited"}
+    assert "head2" in apart
+    assert "head1" not in apart
+
+
+def test_the_labels_of_a_trace_are_found_by_the_names_of_its_network(heads):
+    """Keras's losses go by their outputs, those of a MatConvNet net by its variables; there are two of each."""
+    with Trace(heads["ref"]) as ref, Trace(heads["keras"]) as keras:
+        for mine, theirs in (("label", "labels:head1"), ("attribute", "labels:head2")):
+            assert np.array_equal(ref.labels.values[mine], keras.labels.values[theirs])
+    report = compare((heads["mat"], heads["keras"]))
+    assert report.verdict == "match"
+    assert {p.phase for p in report.probes} == set(parity.report.PHASES)
 
 
 @pytest.mark.parametrize("tensors", ["stats", "sample"])
