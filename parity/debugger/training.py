@@ -185,7 +185,8 @@ class Training:
     def probes(self, step: int, layer: str, before: list[Probe]) -> list[Probe]:
         """The probes of one layer's parameters in an update."""
         moves = self.update(step)
-        fault = any(p.status in _BAD for p in before) or any(m.status == "born" for m in self.run.moves)
+        fault = any(p.status in _BAD for p in before)
+        fault = fault or any(m.status == "born" and m.step <= step for m in self.run.moves)
         return [update_probe(move, before=fault) for move in moves if move.link.pair.ref.name == layer]
 
     # ---- experiments

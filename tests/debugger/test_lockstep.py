@@ -27,8 +27,8 @@ def walked(stepper):
     return stepper
 
 
-def simple(folder, layers, **twin):
-    path = twins.save(folder / "net.mat", layers)
+def simple(folder, layers, recipe=None, **twin):
+    path = twins.save(folder / "net.mat", layers, **recipe or {})
     return path, twins.twin(layers, **twin), twins.batch()
 
 
@@ -42,6 +42,21 @@ def leaky(folder):
     """A plain net in a submodel whose first activation leaks otherwise."""
     layers = twins.plain()
     return simple(folder, layers, nested=True, edits={"relu1": {"leak": 0.2}})
+
+
+def shrinking():
+    """The reference's optimizer, whose first step alone has the reference's rate."""
+    import keras
+
+    rate = keras.optimizers.schedules.InverseTimeDecay(twins.RATE, decay_steps=1, decay_rate=1e-2)
+    return keras.optimizers.SGD(rate, momentum=twins.MOMENTUM)
+
+
+def unbiased():
+    """A net whose first bias begins at zero and has no gradient but rounding, as one before a normalisation."""
+    layers = twins.normalised()
+    layers[0]["weights"][1][:] = 0
+    return layers
 
 
 def costly(law=None):
@@ -114,6 +129,11 @@ CASES = {
     ),
     "an output that costs more": (lambda _: costs(1e-2, 2e-2), {"steps": 2}, ("loss", "first")),
     "an output that costs the same": (lambda _: costs(1e-2, 1e-2), {"steps": 2}, None),
+    "a rate that shrinks from the second step on": (
+        lambda folder: simple(folder, unbiased(), {"weightDecay": 0.0}, decay=None, optimizer=shrinking()),
+        {"steps": 2},
+        ("update", "conv1"),
+    ),
     "a clean net with dropout and batch normalisation": (
         lambda folder: simple(folder, twins.normalised()),
         {"steps": 2},
@@ -133,6 +153,8 @@ def test_every_stop_says_what_compare_says(name, folder):
     assert {k: mine.get(k) for k in theirs} == theirs
     first = stepper.first_divergence
     assert (stepper.verdict, first and (first.phase, first.layer)) == (report.verdict, fault)
+    born = [p.step for p in report.probes if p.status in ("born", "unpaired")]
+    assert not [key(p) for p in report.probes if p.status == "inherited" and p.step < min(born, default=9)]
 
 
 @pytest.mark.parametrize("build", [twins_dag.resnet, twins_dag.two_heads, twins_dag.two_inputs])
