@@ -23,7 +23,7 @@ CLASSES = frozenset(
     Deconvolution2D Deconvolution3D Dense DenseFeatures DepthwiseConv1D DepthwiseConv2D Dice Discretization Dot
     Dropout DynamicEmbedding DynamicLookup ELU EinsumDense Embedding Equalization ExponentialDecay F1Score
     FBetaScore FalseNegatives FalsePositives Flatten FlaxLayer FloatDTypePolicy Ftrl Functional GRU GRUCell
-    GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D
+    GaussianDropout GaussianNoise GroupedQueryAttention GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D
     GlobalAvgPool1D GlobalAvgPool2D GlobalAvgPool3D GlobalMaxPool1D GlobalMaxPool2D GlobalMaxPool3D
     GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GlorotNormal GlorotUniform GroupNormalization
     GroupQueryAttention HashedCrossing Hashing HeNormal HeUniform Highway Hinge Huber Identity

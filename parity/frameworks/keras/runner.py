@@ -261,8 +261,11 @@ class KerasRunner:
         return {name: {role: self._array(t) for role, t in both.items()} for name, both in given.items()}
 
     def _moving(self) -> list[Any]:
-        """What a training call moves: statistics, seed counters, and whatever else is not a trained weight."""
+        """What a training call moves: statistics, seed counters, and whatever else the optimizer alone does not."""
         trained = {id(v) for v in self.model.trainable_variables}
+        for place in self._watched.leaves:
+            if place.type == "SpectralNormalization":  # a call puts the kernel that it divides in the kernel's place
+                trained -= {id(v) for v in self._engine.state(place.item)}
         return [v for v in self._engine.state(self.model) if id(v) not in trained]
 
     def _seen(self, recorder: Recorder, inputs: Mapping[str, Any], predictions: Any) -> dict[str, Any]:
