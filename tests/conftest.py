@@ -1,6 +1,8 @@
 """What holds for every test, and the tables of measured errors at the end of a run."""
 
+import gc
 import os
+import sys
 
 import pytest
 
@@ -17,6 +19,24 @@ def as_a_user(monkeypatch):
     """No switch of the developer's own environment may change what a user is told."""
     for name in ("PARITY_DEBUG", "NO_COLOR", "FORCE_COLOR", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
+
+
+_FRAMEWORKS = ("tensorflow", "keras", "tf_keras", "torch")
+_settled: set[str] = set()
+
+
+@pytest.fixture(autouse=True)
+def frameworks_are_no_garbage():
+    """Frameworks live as long as the process: a search for garbage in their half a million objects takes 0.3 s.
+
+    There are many of these, for Keras' `clear_session` makes one as well.
+    """
+    yield
+    loaded = {name for name in _FRAMEWORKS if name in sys.modules}
+    if loaded - _settled:
+        _settled.update(loaded)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,6 @@ named; so the row of a similar fault says that the rule does not claim it. What 
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from parity.causes import CAUSES, FAMILIES
@@ -30,15 +28,13 @@ TRAINED = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _light():
-    """Nets this small are no work for two threads, and the frameworks none for the collector of garbage."""
+    """Nets this small are no work for two threads."""
     import keras
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    gc.freeze()
     yield
-    gc.unfreeze()
     keras.backend.clear_session()
     torch.set_num_threads(threads)
 
