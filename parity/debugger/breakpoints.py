@@ -78,7 +78,8 @@ class Breakpoint:
     @property
     def words(self) -> str:
         """What was asked for, as `break` takes it."""
-        parts = [self.layer, *(f"{k}={v}" for k, v in (("phase", self.phase), ("status", self.status)) if v)]
+        named = f"layer={self.layer}" if self.layer in (*PHASES, *STATUSES) else self.layer
+        parts = [named, self.phase, self.status]
         parts += [f"after={self.after}"] if self.after else []
         parts += [f"if {self.condition}"] if self.condition else []
         return " ".join(part for part in parts if part) or "everywhere"

@@ -111,6 +111,8 @@ class Commands:
         if not word or word.startswith("#"):
             return None
         command = self.named(word)
+        if rest.strip() and not command.takes:
+            raise BadUsage(f"{command.word} takes nothing behind it, not {rest.strip()!r}")
         made = getattr(self, f"_{command.word}")(rest.strip())
         if self.session is not None:
             save(self.stepper, self.session)
@@ -214,8 +216,9 @@ class Commands:
         look = self.stepper.look()
         words = _words(rest)
         view = next((word for word in words if word in _VIEWS), "")
-        side = next((word for word in words if word in SIDES), "difference")
+        side = next((word for word in words if word in SIDES), "")
         left = [word for word in words if word not in (view, side)]
+        view = view or ("heatmap" if side else "")  # one side alone has no worst elements
         index = next((word for word in left if set(word) <= set("0123456789,*-")), "")
         names = [word for word in left if word != index]
         name = names[0] if names else ""
@@ -242,7 +245,7 @@ class Commands:
                     raise BadUsage("show terms: give one element, e.g. show terms 0,3,3,7")
                 return pictures.terms(look.terms([i for i in at if i is not None]))
             case "heatmap":
-                return shown.heatmap(look, name, side, _index(index) if index else None)
+                return shown.heatmap(look, name, side or "difference", _index(index) if index else None)
             case _:
                 return shown.worst(look, name)
 
@@ -252,6 +255,8 @@ class Commands:
             raise BadUsage("export: to which file? e.g. export conv1.npy output keras")
         side = next((word for word in words[1:] if word in SIDES), "ref")
         names = [word for word in words[1:] if word != side]
+        if len(names) > 1:
+            raise BadUsage(f"export: what is {names[1]!r}? it takes a file, a tensor, and {', '.join(SIDES)}")
         path = self.stepper.look().export(Path(words[0]), names[0] if names else "", side)
         return Text(f"wrote {path}")
 

@@ -50,8 +50,8 @@ class HelpScreen(ModalScreen[None]):
         """The page."""
         with VerticalScroll(id="sheet"):
             yield Static(Text("Keys", "bold"))
-            yield Static(_table([(key, f"{words}  ({command})") for key, command, words, _ in self._keys]))
-            yield Static(_table(_MORE))
+            keys = [(key, f"{words}  ({command})") for key, command, words, _ in self._keys]
+            yield Static(_table([*keys, *_MORE]))
             yield Static(Text("\nCommands", "bold"))
             yield Static(_table(self._commands.help_rows()))
 

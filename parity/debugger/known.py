@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -133,6 +134,12 @@ class Known:
                 self._states[at] = self._judge(self.stops[at])
                 self._note()
         return self._states[index]
+
+    def ahead(self) -> Iterator[Stop]:
+        """The stops behind the present one, each judged when it is come to; one stays where one is."""
+        for index in range(self.position + 1, len(self.stops)):
+            self._judge_through(index)
+            yield self.stops[index]
 
     def _judge(self, stop: Stop) -> State:
         began = time.perf_counter()

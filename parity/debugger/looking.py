@@ -290,7 +290,8 @@ class Look:
         if len(index) != value.ndim or sum(i is None for i in index) != 2:
             raise BadUsage(f"a cut of {_extent(value)} takes {value.ndim} entries, two of them free (None or *)")
         if any(i is not None and not -n <= i < n for i, n in zip(index, value.shape, strict=True)):
-            raise BadUsage(f"{tuple(index)} lies outside of {_extent(value)}")
+            at = ",".join("*" if i is None else str(i) for i in index)
+            raise BadUsage(f"{at} lies outside of {_extent(value)}")
         return value[tuple(slice(None) if i is None else i for i in index)]
 
     def cut(self, name: str = "") -> tuple[int | None, ...]:

@@ -73,7 +73,7 @@ def heatmap(value: Array, width: int = 60, height: int = 16, title: str = "", li
 
 def _scale(whole: tuple[int, ...], shown: tuple[int, ...], top: float, width: int) -> str:
     """The line beneath a picture: as much of it as fits."""
-    extent, strongest = f"{whole[0]}×{whole[1]}", f"strongest {number(top)}"
+    extent, strongest = f"{whole[0]}×{whole[1]}", f"strongest {number(top)}" if top else "zero everywhere"
     covered = "×".join(str(-(-n // m)) for n, m in zip(whole, shown, strict=True))
     said = [f"{extent}, {strongest}, each cell the greatest of {covered}"] if shown != whole else []
     said += [f"{extent}, {strongest}", strongest, number(top)]
@@ -146,7 +146,7 @@ def worst(found: Sequence[Extreme], width: int = 80) -> Table:
         share = abs(gap / item.ref) if item.ref else math.inf
         rows.append((_index(item.index), f"{item.ref:.7g}", f"{item.keras:.7g}", number(gap), number(share)))
     columns = ("index", "reference", "Keras", "difference", "relative")
-    return _table(columns, rows, width, spare=("relative", "difference"))
+    return _table(columns, rows, width, spare=(("relative",), ("difference",)))
 
 
 def profiles(channels: Array, spatial: Array, width: int = 60, height: int = 16) -> Group:
@@ -160,7 +160,7 @@ def profiles(channels: Array, spatial: Array, width: int = 60, height: int = 16)
     return Group(*parts)
 
 
-def terms(found: Terms, width: int = 110) -> Group:
+def terms(found: Terms, width: int = 80) -> Group:
     """What made one element, on both sides."""
     head = [
         Text.assemble((f"{word} ", "dim"), said)
@@ -186,9 +186,11 @@ def terms(found: Terms, width: int = 110) -> Group:
         values = (term.value_ref, term.value_keras, term.slope_ref, term.slope_keras, term.ref, term.keras)
         place = (f"{term.input}: " if several else "") + _index(term.index)
         rows.append((place, *(number(value) for value in values)))
-    rows.append(("the rest", "", "", "", "", number(found.rest_ref), number(found.rest_keras)))
-    columns = ("input", "value (ref)", "value (Keras)", "slope (ref)", "slope (Keras)", "adds (ref)", "adds (Keras)")
-    return Group(*lines, _table(columns, rows, width, spare=columns[1:5]))
+    if found.others:
+        rows.append((f"{found.others} others", "", "", "", "", number(found.others_ref), number(found.others_keras)))
+    rows.append(("no input", "", "", "", "", number(found.rest_ref), number(found.rest_keras)))
+    columns = ("input", "value ref", "value Keras", "slope ref", "slope Keras", "adds ref", "adds Keras")
+    return Group(*lines, _table(columns, rows, width, spare=(columns[1:3], columns[3:5])))
 
 
 def parameters(given: Sequence[ParameterLine], width: int = 80) -> Table:
@@ -197,7 +199,7 @@ def parameters(given: Sequence[ParameterLine], width: int = 80) -> Table:
     for row in given:
         sizes = ("-" if value is None else number(value) for value in (row.ref, row.keras, row.difference))
         rows.append((clean(row.name), "×".join(map(str, row.shape)) or "scalar", *sizes))
-    return _table(("tensor", "shape", "rms (ref)", "rms (Keras)", "difference"), rows, width, spare=("shape",))
+    return _table(("tensor", "shape", "rms ref", "rms Keras", "difference"), rows, width, spare=(("shape",),))
 
 
 def recipe(rows: Sequence[RecipeRow]) -> Table:
@@ -216,12 +218,13 @@ def _index(index: Sequence[int]) -> str:
     return "[" + ",".join(map(str, index)) + "]"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, spare: Sequence[str]) -> Table:
-    """A table without lines; where it is too wide, columns that can be spared are left out, the last named first."""
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, spare: Sequence[Sequence[str]]) -> Table:
+    """A table without lines; where it is too wide, groups of columns that can be spared go, the last one first."""
     sizes = {name: max(len(cell) for cell in (name, *(row[i] for row in rows))) for i, name in enumerate(columns)}
     kept, left = list(columns), list(spare)
     while left and sum(sizes[name] for name in kept) + 2 * (len(kept) - 1) > width:
-        kept.remove(left.pop())
+        gone = left.pop()
+        kept = [name for name in kept if name not in gone]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for name in kept:
         table.add_column(name, justify="left" if name == columns[0] else "right", no_wrap=True)

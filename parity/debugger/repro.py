@@ -94,14 +94,10 @@ def _chosen(stepper: Stepper) -> Stop:
     same = [stop for stop in found if stop.layer == here.layer]
     if same or found:
         return (same or found)[0]
-    while stepper.position + 1 < len(stepper.stops) and not born(stepper.stop):
-        before = stepper.position
-        stepper.resume()
-        if stepper.position == before:
-            break
-    if not born(stepper.stop):
+    ahead = next((stop for stop in stepper.ahead() if born(stop)), None)
+    if ahead is None:
         raise BadUsage("repro: no layer diverges when it is run alone on the reference's inputs")
-    return stepper.stop
+    return ahead
 
 
 def _smallest(trial: Trial) -> Trial:

@@ -17,7 +17,7 @@ from parity.debugger.experiments import Experiments
 from parity.debugger.known import Known, State
 from parity.debugger.played import RecordedPair
 from parity.debugger.scene import How
-from parity.debugger.stops import Stop, common, end_of, entered, stops_of, within
+from parity.debugger.stops import Stop, common, end_of, entered, known_places, stops_of, within
 from parity.debugger.training import Training
 from parity.errors import BadUsage
 from parity.lending import Loan
@@ -293,10 +293,7 @@ class Stepper(Known):
             and all(any(n and fnmatchcase(n, name) for n in (stop.layer, stop.keras_layer)) for name in names)
         ]
         if not words or not found:
-            known = dict.fromkeys(stop.layer or stop.keras_layer for stop in self.stops)
-            raise BadUsage(
-                f"{asking}: no stop is {where!r}; the layers are {', '.join(name for name in known if name)}"
-            )
+            raise BadUsage(f"{asking}: no stop is {where!r}; {known_places(self.stops, names)}")
         return found
 
     def goto(self, index: int) -> Arrival:

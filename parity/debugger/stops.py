@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 from parity.align import Alignment, Pair
 from parity.layers import Loss
 from parity.report import Probe
 
-__all__ = ["Stop", "common", "end_of", "entered", "stops_of", "within"]
+__all__ = ["Stop", "common", "end_of", "entered", "known_places", "stops_of", "within"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,21 @@ def stops_of(
                 add("update", step, pair)
     return tuple(made)
 
+
+def known_places(stops: Sequence[Stop], names: Sequence[str]) -> str:
+    """What somebody can go to who asked for layers of these names: what is like the first that there is none of."""
+    known = list(dict.fromkeys(name for stop in stops for name in (stop.layer, stop.keras_layer) if name))
+    phases = list(dict.fromkeys(stop.phase for stop in stops))
+    strange = next((n for n in names if not any(fnmatchcase(name, n) for name in known)), "")
+    near = get_close_matches(strange, [*phases, *known], 3) if strange else []
+    meant = f"perhaps {' or '.join(near)} is meant; " if near else ""
+    first = list(dict.fromkeys(stop.layer or stop.keras_layer for stop in stops if stop.layer or stop.keras_layer))
+    more = f" and {len(first) - _NAMED} more" if len(first) > _NAMED else ""
+    return f"{meant}the phases are {', '.join(phases)}, and the layers {', '.join(first[:_NAMED])}{more}"
+
+
+_NAMED = 12
+"""Layers that a message names."""
 
 # ---- submodels
 

@@ -65,7 +65,9 @@ class Terms:
         image_field: (size, stride, offset) of its receptive field on the network's input, along each spatial axis, as
             MatConvNet counts them; None where nobody can say.
         terms: the inputs whose shares differ most, the worst first.
-        rest_ref, rest_keras: what does not come from these inputs' products (biases, the curve of a nonlinearity).
+        others: how many further inputs there are.
+        others_ref, others_keras: what those add.
+        rest_ref, rest_keras: what does not come from inputs' products (biases, the curve of a nonlinearity).
     """
 
     index: tuple[int, ...]
@@ -74,6 +76,9 @@ class Terms:
     fields: tuple[tuple[tuple[int, int], ...], ...]
     image_field: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None
     terms: tuple[Term, ...]
+    others: int
+    others_ref: float
+    others_keras: float
     rest_ref: float
     rest_keras: float
 
@@ -110,6 +115,8 @@ def terms_of(stepper: Stepper, stop: Stop, index: tuple[int, ...], count: int) -
     ]
     found = sorted((term for read in reads for term in read.strongest(count)), key=_order)
     value, other = float(output[index]), float("nan") if actual is None else float(actual[index])
+    shown = found[:count]
+    whole = [sum(float(read.products[side].sum()) for read in reads) for side in (0, 1)]
     reach = receptive_fields(stepper.comparison.ref.network).get(pair.ref.output)
     return Terms(
         index,
@@ -117,9 +124,12 @@ def terms_of(stepper: Stepper, stop: Stop, index: tuple[int, ...], count: int) -
         other,
         tuple(read.field for read in reads),
         None if reach is None else (tuple(reach.size), tuple(reach.stride), tuple(reach.offset)),
-        tuple(found[:count]),
-        value - sum(float(read.products[0].sum()) for read in reads),
-        other - sum(float(read.products[1].sum()) for read in reads),
+        tuple(shown),
+        sum(int(read.touched.sum()) for read in reads) - len(shown),
+        whole[0] - sum(term.ref for term in shown),
+        whole[1] - sum(term.keras for term in shown),
+        value - whole[0],
+        other - whole[1],
     )
 
 

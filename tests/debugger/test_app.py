@@ -166,7 +166,7 @@ def test_every_view_draws(stepper):
         "worst": "relative",
         "profile": "by channel",
         "terms": "receptive field",
-        "params": "rms (Keras)",
+        "params": "rms Keras",
         "recipe": "learning rate",
         "experiments": "no experiments",
     }

@@ -275,6 +275,12 @@ def test_what_made_an_element_adds_up_on_both_sides(leaky_steps):
                 own = look.tensor("bias", side)[at[-1]] if "bias" in look.names else 0.0
                 total = sum(getattr(term, side) for term in terms.terms) + own
                 assert total == pytest.approx(look.tensor("output", side)[at], rel=1e-4, abs=1e-5), (stop.words, side)
+            few = look.terms(at, count=2)
+            assert few.others == len(terms.terms) - len(few.terms)
+            for side in ("ref", "keras"):
+                total = sum(getattr(term, side) for term in few.terms)
+                total += getattr(few, f"others_{side}") + getattr(few, f"rest_{side}")
+                assert total == pytest.approx(getattr(few, side), rel=1e-6, abs=1e-9), (stop.words, side)
 
 
 def test_the_terms_of_a_convolution_are_its_inputs_and_filters(leaky_steps):

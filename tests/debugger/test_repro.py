@@ -93,7 +93,10 @@ def test_what_differs_by_little_is_told_from_rounding(tmp_path):
     (probe,) = stepper.here.state.probes
     assert probe.status == "born"
     assert probe.isolated_x_floor < 100
-    write_repro(stepper, tmp_path)
+    stepper.restart()
+    assert "forward of bn2" in write_repro(stepper, tmp_path)
+    assert stepper.position == 0  # it goes nowhere
+    stepper.run_to("bn2 forward")
     (row,) = re.findall(r'\("output", .*, ([\d.e-]+)\),', (tmp_path / "repro.py").read_text(encoding="utf-8"))
     look = stepper.look()
     gap = look.tensor("output", "keras") - look.tensor("output", "ref")

@@ -137,6 +137,11 @@ def test_a_mistake_ends_a_script_and_not_somebody_who_types(stepper):
         ("goto 0", "the stops are 1 to"),
         ("show terms 99,0,0,0", "there is no output"),
         ("put sideways", "whose tensor, ref or keras"),
+        ("next 3", "next takes nothing behind it, not '3'"),
+        ("quit now", "quit takes nothing behind it"),
+        ("export a.npy x sideways", "what is 'sideways'"),
+        ("show x heatmap 0,*,*,99", "0,\\*,\\*,99 lies outside of"),
+        ("run ip1 backwards", "no stop is 'ip1 backwards'; perhaps backward is meant; the phases are"),
     ],
 )
 def test_a_mistake_in_writing_is_told_in_a_line_and_changes_nothing(stepper, line, said):
@@ -147,6 +152,14 @@ def test_a_mistake_in_writing_is_told_in_a_line_and_changes_nothing(stepper, lin
     assert commands.session is None
     assert not stepper.breakpoints
     commands.run("next")
+
+
+@pytest.mark.parametrize(
+    "words", ["conv* backward born after=2 if nan or x_floor > 50", "layer=loss", "if nan", "ip1", "layer=born update"]
+)
+def test_a_breakpoint_is_told_as_it_is_written(words):
+    assert parse_break(words).words == words
+    assert parse_break(parse_break(words).words).to_dict() == parse_break(words).to_dict()
 
 
 @pytest.mark.parametrize("words", ["conv1 if size > 3", "if max_abs > a", "phase=sideways", "colour=red"])
