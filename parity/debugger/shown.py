@@ -39,7 +39,10 @@ def arrival(made: Arrival) -> Any:
     line.append(clean(stop.words), "bold")
     line.append("  ")
     line.append(state.status, verdict_style(state.status))
-    return Group(line, probes(state.probes)) if state.probes else line
+    lines: list[Any] = [line]
+    if made.passed is not None:
+        lines.insert(0, Text(f"on the way diverges {clean(made.passed.words)} (goto {made.passed.index + 1})"))
+    return Group(*lines, probes(state.probes)) if state.probes else Group(*lines)
 
 
 def probes(rows: Sequence[Probe]) -> Table:

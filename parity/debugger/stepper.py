@@ -41,12 +41,14 @@ class Arrival:
         state: what is known of it.
         reason: `step`, `breakpoint`, `divergence`, `reached`, `start`, or `end`.
         breakpoint: which one, where that is the reason.
+        passed: the first divergence on the way there that nobody had seen before; None where there is none.
     """
 
     stop: Stop
     state: State
     reason: str = "step"
     breakpoint: Breakpoint | None = None
+    passed: Stop | None = None
 
 
 class Stepper(Known):
@@ -355,17 +357,21 @@ class Stepper(Known):
         progress: Callable[[Stop], None] | None = None,
     ) -> Arrival:
         """Stop by stop to a target; with `passing`, breakpoints on the way stop it, with `faults` divergences too."""
+        passed: Stop | None = None
         for index in range(self.position + 1, target + 1):
             if progress is not None:
                 progress(self.stops[index])
+            known = self.state(index) is not None
             state = self._judge_through(index)
             self.position = index
             hit = self._hit(self.stops[index], state)
             if hit is not None and (passing or index == target):
-                return Arrival(self.stop, state, "breakpoint", hit)
+                return Arrival(self.stop, state, "breakpoint", hit, passed)
             if faults and self._is_new_fault(index, state):
                 return Arrival(self.stop, state, "divergence")
-        return Arrival(self.stop, self._judge_through(self.position), reason)
+            if index < target and passed is None and not known and self._is_new_fault(index, state):
+                passed = self.stop
+        return Arrival(self.stop, self._judge_through(self.position), reason, passed=passed)
 
     def _hit(self, stop: Stop, state: State) -> Breakpoint | None:
         """The breakpoint that stops a run here; every one that is met counts it."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import parity
+from parity.debugger import shown
 from parity.debugger.commands import Commands
 from parity.debugger.stepper import Stepper
 from parity.errors import BadUsage
+from parity.reports.output import show
 from tests import twins, twins_dag
 
 MATCONVNET = Path(__file__).parents[2] / "traces" / "matconvnet"
@@ -232,7 +235,15 @@ def test_an_update_goes_on_from_the_one_before(folder, monkeypatch):
 
 def test_submodels_are_one_step_unless_one_goes_into_them(leaky):
     stepper = Stepper.open(*leaky, steps=1)
-    assert stepper.next().stop.layer == "relu2"  # the last of the first half, which is a submodel
+    arrival = stepper.next()
+    assert arrival.stop.layer == "relu2"  # the last of the first half, which is a submodel
+    assert arrival.passed is not None
+    assert arrival.passed.layer == "relu1"
+    out = io.StringIO()
+    show(shown.arrival(arrival), out)
+    assert out.getvalue().startswith("on the way diverges forward of relu1 (Keras front/relu1) (goto 3)")
+    stepper.previous()
+    assert stepper.next().passed is None  # it was seen
     stepper.previous()
     assert stepper.into().stop.layer == "conv1"
     assert stepper.inside == ("front",)
