@@ -66,7 +66,11 @@ def _found(run: Comparison, tried: Replay) -> Acting | None:
         return None
     if not known and tried.explains(base.recipe, base.params):
         return base
-    return _multiplied(tried, base) or _numbers(tried, base)
+    alike = _as_multiplied(run, base)
+    if alike is not None and tried.explains(alike.recipe, alike.params):
+        return alike
+    made = _multiplied(run, tried, base) or _numbers(tried, base)
+    return made or (None if alike is None else _numbers(tried, alike))
 
 
 def _beyond(declared: Acting) -> bool:
@@ -84,13 +88,29 @@ def _as_reference(run: Comparison, declared: Acting) -> Acting | None:
     return replace(declared, recipe=replace(declared.recipe, optimizer=ref.optimizer))
 
 
-def _multiplied(tried: Replay, base: Acting) -> Acting | None:
+def _as_multiplied(run: Comparison, base: Acting) -> Acting | None:
+    """With the reference's factors on single parameters, which a class may hold; None where it has none."""
+    theirs = _factors(run)
+    if all(param.rate_multiplier == theirs.get(key, param.rate_multiplier) for key, param in base.params.items()):
+        return None
+    params = {key: replace(p, rate_multiplier=theirs.get(key, p.rate_multiplier)) for key, p in base.params.items()}
+    return Acting(base.recipe, params, frozenset({"factors"}))
+
+
+def _factors(run: Comparison) -> dict[str, float]:
+    """Keras id → the reference's factor on its rate."""
+    held = run.ref.network.params
+    links = [link for link in run.links if link.ref and link.keras and link.learned]
+    return {link.keras: held[link.ref[0]].rate_multiplier for link in links}
+
+
+def _multiplied(run: Comparison, tried: Replay, base: Acting) -> Acting | None:
     """One constant factor for each parameter."""
     found = tried.factors(base.recipe, base.params)
     if found is None or not all(factor > 0 for factor in found.values()):
         return None
-    common = float(f"{sorted(found.values())[(len(found) - 1) // 2]:.6g}")
-    alike = [math.isclose(factor, common, rel_tol=1e-4) for factor in found.values()]
+    common = _common(run, found)
+    alike = [math.isclose(factor, common, rel_tol=_ALIKE) for factor in found.values()]
     solved: set[str] = set()
     recipe, params = base.recipe, dict(base.params)
     if not math.isclose(common, 1.0, rel_tol=1e-5):
@@ -102,6 +122,24 @@ def _multiplied(tried: Replay, base: Acting) -> Acting | None:
             params[key] = replace(params[key], rate_multiplier=params[key].rate_multiplier * rest)
     made = Acting(recipe, params, frozenset(solved))
     return made if tried.explains(made.recipe, made.params) else None
+
+
+_ALIKE = 1e-4
+"""Relative distance of two factors that are one."""
+
+
+def _common(run: Comparison, found: Mapping[str, float]) -> float:
+    """The part of the factors that is the rate's: what most parameters have in common.
+
+    A class may multiply as the reference does; then it is what remains beside the reference's multipliers.
+    """
+    theirs = _factors(run)
+    best, most = 1.0, 0
+    for factors in (found, {key: factor / (theirs.get(key) or 1.0) for key, factor in found.items()}):
+        middle = float(f"{sorted(factors.values())[(len(factors) - 1) // 2]:.6g}")
+        count = sum(math.isclose(factor, middle, rel_tol=_ALIKE) for factor in factors.values())
+        best, most = (middle, count) if count > most else (best, most)
+    return best
 
 
 # Numbers --------------------------------------------------------------------------------------------------------------

@@ -66,6 +66,13 @@ class Rehearsal:
         """The steps, from 1, at which a recipe makes others than the Keras optimizer."""
         return self.apart(rehearsed(recipe, self.weight, self.gradients, FACTORS))
 
+    def _multiplied(self) -> list[Array]:
+        """The reference's steps, all times the factor by which they come closest to Keras'."""
+        mine, theirs = (np.stack(steps).astype(np.float64) - self.weight for steps in (self.ref, self.keras))
+        power = float(np.sum(mine * mine))
+        factor = float(np.sum(mine * theirs)) / power if power else 1.0
+        return [(self.weight + factor * step).astype(np.float32) for step in mine]
+
     def differ(self, ref: Recipe, keras: Recipe) -> tuple[int, ...]:
         """The steps, from 1, at which the two sides differ by more than what a change of the rate means to them.
 
@@ -73,6 +80,8 @@ class Rehearsal:
         not matter where a decay is, so it is the network's to tell.
         """
         found = self.apart(self.ref)
+        if found and keras.custom and not self.apart(self._multiplied()):
+            return ()  # a class may multiply the rates of single parameters, and knows nothing of this one
         mine, theirs = ref.optimizer, keras.optimizer
         if found and isinstance(mine, SGD) and isinstance(theirs, SGD):
             still = not (mine.momentum or theirs.momentum)

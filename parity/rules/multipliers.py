@@ -12,7 +12,7 @@ from parity.report import Finding
 from parity.rules.attribution import doing, judged, rebuilt, with_params
 from parity.rules.base import finding, listed
 from parity.rules.repairs import path
-from parity.rules.trained import reference_of, trained, where
+from parity.rules.trained import reference_of, severity_of, trained, where
 from parity.transfer import Link
 
 __all__ = ["find"]
@@ -28,6 +28,8 @@ def find(run: Comparison) -> Iterator[Finding]:
 
 
 def _multipliers(run: Comparison) -> Iterator[Finding]:
+    if run.keras.recipe.custom and severity_of(run) == "note":
+        return  # its steps are the reference's: a class multiplies, whatever it declares
     acts = doing(run)
     by_factor: dict[float, list[Link]] = {}
     for link in trained(run):

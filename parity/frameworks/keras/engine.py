@@ -21,6 +21,8 @@ import numpy as np
 
 from parity.errors import CannotCompare
 from parity.frameworks.keras.backends import BACKENDS, Backend, backend_of
+from parity.frameworks.keras.optimizer_copies import again
+from parity.garbage import unsought
 
 __all__ = ["Engine", "engine_of", "quiet", "tensorflow"]
 
@@ -51,7 +53,7 @@ def tensorflow() -> Any:
     if "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-        with quiet():
+        with quiet(), unsought():
             importlib.import_module("tensorflow").constant(0.0)  # starts its runtime, which looks for devices
             from absl import logging
 
@@ -74,7 +76,7 @@ class Engine:
             self._masks = importlib.import_module("keras.src.backend")
             return
         tensorflow()
-        with quiet():
+        with quiet(), unsought():
             self.keras = importlib.import_module(name)
         self.backend = backend_of("tensorflow")
 
@@ -305,7 +307,7 @@ class Engine:
 
     def fresh_optimizer(self, optimizer: Any, variables: Sequence[Any]) -> Any:
         """A new optimizer of the same configuration at step 0, with its slots made for these variables."""
-        copy = type(optimizer).from_config(optimizer.get_config())
+        copy = again(optimizer)
         self.build_optimizer(copy, variables)
         return copy
 
@@ -341,7 +343,8 @@ def _keras_3() -> Any:
     wanted = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if wanted in BACKENDS:  # what is none of them Keras or `backend_of` refuses
         try:
-            tensorflow() if wanted == "tensorflow" else importlib.import_module(wanted)
+            with unsought():
+                tensorflow() if wanted == "tensorflow" else importlib.import_module(wanted)
         except ImportError as error:
             extra = "parity-debugger[jax]" if wanted == "jax" else wanted
             raise CannotCompare(
@@ -349,7 +352,7 @@ def _keras_3() -> Any:
             ) from error
     else:
         backend_of(wanted)
-    with quiet():
+    with quiet(), unsought():
         keras = importlib.import_module("keras")
         with contextlib.suppress(ImportError):
             tensorflow()  # Keras imports it on any backend as soon as a layer says its configuration

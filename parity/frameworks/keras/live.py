@@ -13,6 +13,7 @@ from parity.frameworks.keras.edits import optimizers
 from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.files import KerasFile
 from parity.frameworks.keras.lift import lift_file
+from parity.frameworks.keras.optimizer_copies import again, keras_class
 from parity.frameworks.keras.optimizer_state import stepping
 from parity.frameworks.keras.recipes import metric_names, recipe_of
 from parity.frameworks.keras.saved_state import saved_state
@@ -123,7 +124,12 @@ def compile_alike(engine: Engine, copy: Any, model: Any) -> None:
     compiled = model.get_compile_config() if getattr(model, "optimizer", None) is not None else None
     if compiled:
         # Saving as HDF5 takes the optimizer out of what a model of Keras 3 was compiled with.
-        copy.compile_from_config({"optimizer": engine.keras.optimizers.serialize(model.optimizer), **compiled})
+        optimizer = model.optimizer
+        if keras_class(type(optimizer)) is type(optimizer):
+            copy.compile_from_config({"optimizer": engine.keras.optimizers.serialize(optimizer), **compiled})
+        else:  # what is written of a user's own class may not be enough to make it again
+            copy.compile_from_config({**compiled, "optimizer": "sgd"})
+            copy.optimizer = again(optimizer)
 
 
 def copied(model: Any) -> Any:

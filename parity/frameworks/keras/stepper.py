@@ -10,6 +10,7 @@ import numpy as np
 from parity.frameworks.keras.backends import Made, Watch
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.graph import Graph
+from parity.frameworks.keras.optimizer_copies import again
 from parity.frameworks.keras.optimizer_state import (
     first_rate,
     live_slots,
@@ -237,7 +238,7 @@ class Stepper:
         if inner is not self.optimizer:
             raise NotImplementedError("a schedule inside an optimizer that scales the loss")
         config = {**inner.get_config(), "learning_rate": float(np.asarray(law(0)))}
-        optimizer = type(inner).from_config(config)
+        optimizer = again(inner, config)
         self.engine.build_optimizer(optimizer, [variable])
         return optimizer, law
 

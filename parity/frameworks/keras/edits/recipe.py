@@ -9,6 +9,7 @@ import numpy as np
 
 from parity.frameworks.keras.edits.optimizers import OWN_OPTIMIZERS, own_optimizer
 from parity.frameworks.keras.engine import Engine
+from parity.frameworks.keras.optimizer_copies import again
 from parity.frameworks.keras.optimizer_state import live_slots, modern_config, set_steps, slot_variable, stepping
 from parity.frameworks.keras.slots import canonical
 from parity.layers.keras_losses import class_of
@@ -65,7 +66,7 @@ def optimizer_like(engine: Engine, optimizer: Any, values: Mapping[str, Any] | N
         ValueError: this Keras has no such class, or the class no such argument.
     """
     if values is None:
-        return type(optimizer).from_config(optimizer.get_config())
+        return again(optimizer)
     inner = stepping(optimizer)
     asked = str(values.get("class_name") or "")
     name = asked or type(inner).__name__
@@ -78,7 +79,8 @@ def optimizer_like(engine: Engine, optimizer: Any, values: Mapping[str, Any] | N
             config = {key: value for key, value in config.items() if key not in _LAW}
         try:
             known = config if maker is type(inner) else {**maker().get_config(), **config}
-            new = maker.from_config({**config, **_known(known, given, maker)})
+            settings = {**config, **_known(known, given, maker)}
+            new = again(inner, settings) if maker is type(inner) else maker.from_config(settings)
         except ValueError as error:
             reason = reason or error
         else:

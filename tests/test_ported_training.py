@@ -1,0 +1,70 @@
+"""How a porter trains: optimizers of his own that multiply rates, layers frozen by halves, images prepared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import parity
+from tests.test_ported_by_hand import compared, first, images, keras, penalty, told
+from tests.twins_dag import MOMENTUM, RATE, Dag
+
+# ---------------------------------------------------------------------------------- optimizers that multiply the rates
+
+
+def slowed() -> Dag:
+    """As MatConvNet's CIFAR net: filters learn at a tenth of the rate, biases at twice the rate."""
+    dag = Dag(21, {"data": (6, 6, 3)})
+    x = dag.relu("relu", dag.conv("conv", "data", (3, 3, 3, 4)))
+    dag.loss("loss", dag.conv("fc", x, (4, 4, 4, 5)), "objective")
+    for name, param in dag.params.items():
+        param["learningRate"] = 0.1 if name.endswith("f") else 2.0
+    return dag
+
+
+def multiplying(*, asked: bool, rates: dict[str, float], **settings: Any) -> Any:
+    """A model whose optimizer multiplies; `asked`: its constructor needs the factors, which no config holds."""
+    k = keras()
+
+    class Rated(k.optimizers.SGD):
+        def __init__(self, learning_rate: float, rates: dict[str, float], **options: Any) -> None:
+            super().__init__(learning_rate, **options)
+            self.rates = rates
+
+        def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+            held = self._trainable_variables if trainable_variables is None else trainable_variables
+            factors = [self.rates["/".join(v.path.split("/")[-2:])] for v in held]
+            return super().apply([g * f for g, f in zip(grads, factors, strict=True)], trainable_variables)
+
+    class Defaulting(Rated):
+        def __init__(self, learning_rate: float = 0.01, rates: Any = None, **options: Any) -> None:
+            super().__init__(learning_rate, rates or dict.fromkeys(usual, 1.0), **options)
+
+    usual = {"conv/kernel": 0.1, "conv/bias": 2.0, "fc/kernel": 0.1, "fc/bias": 2.0}
+    made = (Rated if asked else Defaulting)(settings.pop("rate", RATE), usual | rates, momentum=MOMENTUM, **settings)
+    image = k.Input((6, 6, 3))
+    x = k.layers.Conv2D(4, 3, activation="relu", name="conv", **penalty())(image)
+    model = k.Model(image, k.layers.Dense(5, name="fc", **penalty())(k.layers.Flatten()(x)))
+    model.compile(made, k.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_optimizer_that_multiplies_rates_is_run_as_it_is(asked: bool, tmp_path: Path) -> None:
+    """Its factors are in no config; what it does beside them is told alone."""
+    dag, batch = slowed(), {"x": images(), "y": np.arange(6) % 5}
+
+    def report(**options: Any) -> parity.Report:
+        return compared(tmp_path, dag, multiplying(asked=asked, rates=options.pop("rates", {}), **options), batch)
+
+    right = report()
+    assert (right.verdict, right.findings) == ("match", ())
+    assert not any(probe.status == "masked" for probe in right.probes)
+    wrong = report(rates={"fc/bias": 1.0})
+    assert first(wrong) == ("update", "fc")
+    assert [row[:3] for row in told(wrong)] == [("optimizer-lr-multiplier", "fc", True)]
+    assert told(report(nesterov=True)) == [("optimizer-nesterov", "", True, True)]
+    assert [row[:3] for row in told(report(rate=0.1 * RATE))] == [("optimizer-learning-rate", "", True)]
