@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "parity"
 
 ORDER = (
-    ("errors", "interrupts", "digits", "axes", "network", "recipe", "changes", "report", "runner", "npz"),
+    ("errors", "interrupts", "garbage", "digits", "axes", "network", "recipe", "changes", "report", "runner", "npz"),
     ("settings",),
     ("layers", "optimizers", "wording"),
     ("frameworks", "opening"),

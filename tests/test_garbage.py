@@ -1,0 +1,59 @@
+"""No search for garbage while a framework is imported; whatever somebody set stays as it was."""
+
+from __future__ import annotations
+
+import gc
+
+from parity.garbage import unsought
+
+
+def test_nothing_is_sought_inside_and_everything_again_behind():
+    with unsought():
+        assert not gc.isenabled()
+        with unsought():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_an_import_that_fails_turns_it_on_again():
+    try:
+        with unsought():
+            raise ImportError
+    except ImportError:
+        pass
+    assert gc.isenabled()
+
+
+def test_who_turned_it_off_or_froze_objects_finds_it_so():
+    frozen = gc.get_freeze_count()
+    gc.freeze()
+    try:
+        held = gc.get_freeze_count()
+        with unsought():
+            pass
+        assert gc.get_freeze_count() == held
+        gc.disable()
+        with unsought():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        if not frozen:
+            gc.unfreeze()
+
+
+def test_what_was_made_inside_is_still_found_to_be_garbage():
+    import weakref
+
+    class Held:
+        itself: Held
+
+    with unsought():
+        one = Held()
+        one.itself = one
+        seen = weakref.ref(one)
+        del one
+    assert seen() is not None
+    gc.collect()
+    assert seen() is None
