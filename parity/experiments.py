@@ -284,16 +284,14 @@ class Experiment:
         leaves: Mapping[str, Any],
         precision: int,
     ) -> None:
-        import torch
+        from parity.frameworks.matconvnet.tensors import derivatives, from_torch, to_torch
 
-        from parity.frameworks.matconvnet.tensors import from_torch, to_torch
-
-        seed = torch.ones_like(output)
+        pulled = None
         if not trial.is_loss:
             assert trial.upstream_ref is not None
-            seed = to_torch(np.asarray(trial.upstream_ref), precision).reshape(output.shape)
+            pulled = to_torch(np.asarray(trial.upstream_ref), precision)
         trained = {role: leaf for role, leaf in leaves.items() if leaf.requires_grad}
-        grads = torch.autograd.grad(output, [*inputs, *trained.values()], seed, allow_unused=True)
+        grads = derivatives([output], [*inputs, *trained.values()], [pulled])
         for tensor, grad in zip(read, grads, strict=False):
             if grad is not None:
                 own = from_torch(grad)

@@ -35,16 +35,15 @@ def over_zeros(kind: Pool, fed: Array, made: Array, pulled: Array, mode: str) ->
     top, bottom, left, right = pads_of(kind.pad, fed.shape[1:3], kind.size, kind.stride, (1, 1))
     if not any((top, bottom, left, right)):
         return None
-    import torch
-
-    from parity.frameworks.matconvnet.tensors import from_torch, to_torch
+    from parity.frameworks.matconvnet.tensors import derivatives, from_torch, to_torch
 
     wide = np.pad(fed, ((0, 0), (top, bottom), (left, right), (0, 0)))
     read = to_torch(wide, 32, grad=True)
     over = replace(kind, pad=(0, 0, 0, 0)).forward([read], {}, Context(mode=mode, ties="row"))
     if not np.array_equal(from_torch(over), made):
         return None
-    (gradient,) = torch.autograd.grad(over, read, to_torch(pulled, 32).reshape(over.shape))
+    (gradient,) = derivatives([over], [read], [to_torch(pulled, 32)])
+    assert gradient is not None
     return from_torch(gradient)[:, top : wide.shape[1] - bottom, left : wide.shape[2] - right]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from parity.errors import CannotCompare, Refused
 from parity.frameworks.matconvnet.labels import has_labels, labels_of
 from parity.frameworks.matconvnet.sizes import times
-from parity.frameworks.matconvnet.tensors import from_torch, to_torch, weight_tensor
+from parity.frameworks.matconvnet.tensors import derivatives, from_torch, to_torch, weight_tensor
 from parity.layers import Context, Dropout, Loss, Opaque
 from parity.network import Layer, Network
 from parity.runner import Targets
@@ -133,19 +133,12 @@ class Execution:
         watched: Mapping[str, torch.Tensor],
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Derivatives of Σ ⟨upstream, source⟩ for the watched tensors and the trainable parameters."""
-        import torch
-
         params = {id_: leaf for id_, leaf in self._leaves.items() if leaf.requires_grad}
         wanted = {name: tensor for name, tensor in watched.items() if tensor.requires_grad}
         usable = [(s, u) for s, u in zip(sources, upstream, strict=True) if s.requires_grad]
         if not usable or not (params or wanted):
             return {}, {}
-        found = torch.autograd.grad(
-            [s for s, _ in usable],
-            [*wanted.values(), *params.values()],
-            [torch.ones_like(s) if u is None else u.reshape(s.shape) for s, u in usable],
-            allow_unused=True,
-        )
+        found = derivatives([s for s, _ in usable], [*wanted.values(), *params.values()], [u for _, u in usable])
         return (
             {name: from_torch(g) for name, g in zip(wanted, found, strict=False) if g is not None},
             {id_: g.numpy() for id_, g in zip(params, found[len(wanted) :], strict=True) if g is not None},

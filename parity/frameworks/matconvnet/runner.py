@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from parity.frameworks.matconvnet.recipe import VERSIONS, Overrides
 from parity.frameworks.matconvnet.sizes import times, with_input
 from parity.frameworks.matconvnet.subbatches import Piece, joined, pieces
 from parity.frameworks.matconvnet.tensors import from_torch, to_torch
+from parity.garbage import unsought
 from parity.layers import BatchNorm, Kind, Loss, PDist
 from parity.network import Layer, Network
 from parity.optimizers.base import OpaqueRule
@@ -50,6 +52,8 @@ class MatConvNetRunner:
     """
 
     def __init__(self, network: Network, recipe: Recipe) -> None:
+        with unsought():
+            importlib.import_module("torch")  # which everything here runs on
         self.network = network
         self.recipe = recipe
         self.remarks: list[str] = []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["from_torch", "label_tensor", "label_weights", "target_tensor", "to_torch", "weight_tensor"]
+__all__ = ["derivatives", "from_torch", "label_tensor", "label_weights", "target_tensor", "to_torch", "weight_tensor"]
 
 
 def to_torch(array: np.ndarray, precision: int, grad: bool = False) -> torch.Tensor:
@@ -67,3 +69,32 @@ def label_weights(weights: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     array = np.asarray(weights)
     array = array.reshape(*array.shape, *(1,) * (3 - array.ndim))
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
+
+
+def derivatives(
+    made: Sequence[torch.Tensor], sources: Sequence[torch.Tensor], upstream: Sequence[torch.Tensor | None]
+) -> tuple[torch.Tensor | None, ...]:
+    """Derivatives of Σ ⟨upstream, made⟩ for each source, or None where none of it was made of it; None is a sum."""
+    import torch
+
+    pulled = [torch.ones_like(m) if u is None else u.reshape(m.shape) for m, u in zip(made, upstream, strict=True)]
+    ends = [_pulling().apply(m, u) for m, u in zip(made, pulled, strict=True)]
+    return torch.autograd.grad(ends, sources, allow_unused=True)
+
+
+@cache
+def _pulling() -> Any:
+    """A number whose derivative is the given one: told it as `grad_outputs`, torch imports sympy first."""
+    import torch
+
+    class Pulling(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, made: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+            ctx.save_for_backward(upstream)
+            return made.new_zeros(())
+
+        @staticmethod
+        def backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return ctx.saved_tensors[0], None
+
+    return Pulling
