@@ -365,6 +365,13 @@ class Trial:
         )
 
     @property
+    def drops_inside(self) -> bool:
+        """Whether a layer drops inside itself, as an LSTM can, and the two sides are not the same Keras."""
+        settings = self.pair.ref.settings
+        said = [name for name, value in settings.items() if name.split(".")[-1].endswith("dropout") and value]
+        return bool(said) and self.bench.ref.engine.get("framework") != self.bench.keras.engine.get("framework")
+
+    @property
     def roles(self) -> dict[str, Array]:
         """Role → value of the reference's parameters."""
         values = self.bench.ref_values

@@ -84,13 +84,19 @@ class Judge:
         reason = self._unseen()
         if not reason:
             try:
-                return self._each()
+                return self._drawn_alike(self._each())
             except Unfit as problem:  # the Keras unit, which runs for the first tensor that is not known
                 reason = str(problem)
         otherwise = self._draws and any(d.worded for d in differences(self.trial.pair))
         status, note = ("born", "draws by another law") if otherwise else ("unverified", reason)
         made = [] if self.gradients_only else [Verdict(*self._made, status, note=note)]
         return made + [Verdict("backward", "dx", "unverified", note=reason)] * self.trial.backward
+
+    def _drawn_alike(self, made: list[Verdict]) -> list[Verdict]:
+        """What differs unverified, where two Kerases drop inside a layer, each by its own law, and say the same."""
+        chance = self.trial.bench.mode == "train" and self.trial.drops_inside and not differences(self.trial.pair)
+        note = "drops inside itself; this Keras shares what it drops otherwise"
+        return [replace(v, status="unverified", note=note) if chance and v.status == "born" else v for v in made]
 
     def _each(self) -> list[Verdict]:
         made: list[Verdict] = []

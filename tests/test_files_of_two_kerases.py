@@ -76,3 +76,64 @@ def test_what_else_moves_the_weights_is_compared_without_an_optimizer(tmp_path: 
     decayed, frozen = compiled(momentum(), penalty=0.01), compiled(momentum(), frozen=True)
     assert named(parity.compare(lost, decayed)) == [("optimizer-weight-decay-missing", "conv", True, True)]
     assert named(parity.compare(lost, frozen)) == [("layer-frozen", "conv", True, True)]
+
+
+# ----------------------------------------------------------------------------------- what layers drop inside themselves
+
+
+def recurrent(k: Any, seed: int, **settings: Any) -> Any:
+    """A network whose weights and draws begin at this seed."""
+    k.utils.set_random_seed(seed)
+    layers = [k.layers.LSTM(4, name="lstm", **settings), k.layers.Dense(3, activation="softmax", name="dense")]
+    made = k.Sequential([k.layers.Input((4, 3)), *layers])
+    made.compile(k.optimizers.SGD(0.05), "categorical_crossentropy")
+    return made
+
+
+@pytest.mark.parametrize(("old", "word"), [(False, "dropout"), (True, "recurrent_dropout")])
+def test_what_a_recurrent_layer_drops_is_the_same_on_both_sides(old: bool, word: str, tmp_path: Path) -> None:
+    import keras
+    import tf_keras
+
+    k: Any = tf_keras if old else keras
+    pair = [saved(recurrent(k, seed, **{word: 0.4}), tmp_path / f"{seed}.h5") for seed in (1, 2)]
+    report = parity.compare(*pair)
+    assert (report.verdict, [f.cause for f in report.findings]) == ("match", [])
+    other = saved(recurrent(k, 2, **{word: 0.6}), tmp_path / "other.h5")
+    report = parity.compare(pair[0], other)
+    assert named(report) == [("dropout-rate", "lstm", True, True)]
+    assert report.first_divergence is not None
+    assert (report.first_divergence.phase, report.first_divergence.layer) == ("forward", "lstm")
+
+
+def test_two_kerases_that_share_what_they_drop_otherwise_accuse_nobody() -> None:
+    import keras
+    import tf_keras
+
+    report = parity.compare(recurrent(tf_keras, 1, dropout=0.4), recurrent(keras, 2, dropout=0.4))
+    assert (report.verdict, named(report)) == ("unverified", [])
+    assert {p.layer for p in report.probes if p.phase == "forward" and p.status == "unverified"} >= {"lstm"}
+    calm = parity.compare(recurrent(tf_keras, 1, dropout=0.4), recurrent(keras, 2, dropout=0.4), mode="eval")
+    assert calm.verdict == "match"
+
+
+# --------------------------------------------------------------------------------------------------- layers of few nets
+
+
+def queries(k: Any) -> Any:
+    """An attention that files call by another name than Keras does, and a kernel that a call changes."""
+    k.utils.set_random_seed(3)
+    read = k.Input((3, 4), name="read")
+    seen = k.layers.GroupQueryAttention(2, 2, 1, name="attention")(read, read)
+    made = k.layers.SpectralNormalization(k.layers.Dense(3), name="spectral")(k.layers.Flatten()(seen))
+    model = k.Model(read, made)
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_layers_with_a_name_or_a_kernel_of_their_own_match_themselves(tmp_path: Path) -> None:
+    import keras
+
+    pair = [saved(queries(keras), tmp_path / name) for name in ("one.keras", "two.h5")]
+    report = parity.compare(*pair)
+    assert (report.verdict, named(report)) == ("match", [])

@@ -23,10 +23,10 @@ CLASSES = frozenset(
     Deconvolution2D Deconvolution3D Dense DenseFeatures DepthwiseConv1D DepthwiseConv2D Dice Discretization Dot
     Dropout DynamicEmbedding DynamicLookup ELU EinsumDense Embedding Equalization ExponentialDecay F1Score
     FBetaScore FalseNegatives FalsePositives Flatten FlaxLayer FloatDTypePolicy Ftrl Functional GRU GRUCell
-    GaussianDropout GaussianNoise GroupedQueryAttention GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D
+    GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D
     GlobalAvgPool1D GlobalAvgPool2D GlobalAvgPool3D GlobalMaxPool1D GlobalMaxPool2D GlobalMaxPool3D
     GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GlorotNormal GlorotUniform GroupNormalization
-    GroupQueryAttention HashedCrossing Hashing HeNormal HeUniform Highway Hinge Huber Identity
+    GroupQueryAttention GroupedQueryAttention HashedCrossing Hashing HeNormal HeUniform Highway Hinge Huber Identity
     IdentityInitializer Initializer InputLayer InputSpec IntegerLookup InverseTimeDecay IoU JaxLayer
     KLDivergence L1 L1L2 L2 LSTM LSTMCell Lamb Layer LayerNormalization LeakyReLU LearningRateSchedule
     LecunNormal LecunUniform Lion LocallyConnected1D LocallyConnected2D LogCosh LogCoshError Loss

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from parity.network import Layer, Shape
 
 __all__ = [
+    "NOISE",
     "activation_kind",
     "axes_of",
     "described",
@@ -32,7 +33,7 @@ __all__ = [
     "under_keras_2",
 ]
 
-_NOISE = frozenset(
+NOISE = frozenset(
     "GaussianNoise GaussianDropout AlphaDropout RandomFlip RandomRotation RandomZoom RandomTranslation RandomContrast "
     "RandomBrightness RandomCrop RandomHeight RandomWidth MixUp CutMix RandAugment AugMix RandomErasing".split()
 )
@@ -86,7 +87,7 @@ def draws_unseen(class_name: str, kind: Kind) -> bool:
         class_name: e.g. `"GaussianNoise"`.
         kind: of the layer: a dropout that the vocabulary does not know leaves none either.
     """
-    return class_name in _NOISE or (class_name == "Dropout" and isinstance(kind, Opaque))
+    return class_name in NOISE or (class_name == "Dropout" and isinstance(kind, Opaque))
 
 
 def activation_kind(value: Any) -> Kind | None:

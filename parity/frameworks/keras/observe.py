@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from parity.frameworks.keras.backends import Watch
+from parity.frameworks.keras.draws import alike
 from parity.frameworks.keras.engine import Engine
-from parity.frameworks.keras.kinds import fuses
+from parity.frameworks.keras.kinds import NOISE, fuses
 from parity.frameworks.keras.records import Mask, Place, Record, Ref
 
 __all__ = ["DROPOUTS", "Recorder", "averages", "shadowed"]
@@ -124,7 +125,12 @@ class Recorder:
             steps: list[tuple[Any, Any]] = []
             function = getattr(place.item, "activation", None) if fuses(place.type) and place.own else None
             if not callable(function):
-                return self._finish(record, original(*args, **kwargs), None)
+                drawing = (
+                    place.own and place.type not in NOISE
+                )  # noise alone draws as it will, and is compared by nobody
+                with alike(self.engine) if drawing else contextlib.nullcontext():
+                    made = original(*args, **kwargs)
+                return self._finish(record, made, None)
 
             def activation(x: Any, *more: Any, **others: Any) -> Any:
                 x = self.watch(x)
