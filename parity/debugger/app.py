@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from parity.debugger.commands import Commands
     from parity.debugger.stepper import Stepper
 
-__all__ = ["DebuggerApp"]
+__all__ = ["DebuggerApp", "fitting"]
 
 _KEYS = (
     ("n", "next", "next", "next"),
@@ -62,12 +62,15 @@ _PATIENCE = 2.0
 """Seconds that a layer which runs when one quits is waited for."""
 
 
-def _fitting(words: str, names: tuple[str, ...], room: int) -> str:
-    """Where one stands in so many cells, as far as that goes: long names by their ends."""
+def fitting(words: str, names: tuple[str, ...], room: int) -> str:
+    """Where one stands in so many cells, as far as that goes: long names by their ends, or the layer's alone."""
+    whole, (layer, partner) = words, (*names, "")[:2]
     for name in sorted(map(clean, names), key=len, reverse=True):
         over = cell_len(words) - room
         if over > 0 and name:
             words = words.replace(name, ended(name, max(_SHORTEST, cell_len(name) - over)))
+    if partner and cell_len(words) > room:
+        return fitting(whole.replace(f" (Keras {clean(partner)})", ""), (layer,), room)
     return words
 
 
@@ -181,7 +184,7 @@ class DebuggerApp(App[int]):
         text, rest = Text(no_wrap=True, overflow="ellipsis"), Text()
         text.append(f"{stop.index + 1}/{len(self.stepper.stops)}  ", "dim")
         room = self.query_one("#right").size.width - 2
-        text.append(_fitting(clean(stop.words), (stop.layer, stop.keras_layer), room - text.cell_len), "bold")
+        text.append(fitting(clean(stop.words), (stop.layer, stop.keras_layer), room - text.cell_len), "bold")
         if state is not None:
             rest.append(state.status, verdict_style(state.status))
         tensors = self._tensors()

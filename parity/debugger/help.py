@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
@@ -53,7 +55,12 @@ class HelpScreen(ModalScreen[None]):
             keys = [(key, f"{words}  ({command})") for key, command, words, _ in self._keys]
             yield Static(_table([*keys, *_MORE]))
             yield Static(Text("\nCommands", "bold"))
-            yield Static(_table(self._commands.help_rows()))
+            yield Static(_commands(self._commands.help_rows()))
+
+
+def _commands(rows: Sequence[tuple[str, str]]) -> Group:
+    """Each command above what it does: some take more than half a line."""
+    return Group(*(part for takes, words in rows for part in (Text(takes, "bold"), Padding(words, (0, 0, 0, 4)))))
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> Table:

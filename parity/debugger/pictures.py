@@ -29,6 +29,8 @@ Array = np.ndarray
 
 _RAMP = " .:-=+*#%@"
 _BARS = " ▏▎▍▌▋▊▉█"
+_SHORTEST = 8
+"""Cells that are left to the first column of a table where there is no room."""
 _BLUE, _RED, _GREY = (33, 102, 172), (178, 24, 43), (247, 247, 247)
 
 
@@ -138,7 +140,7 @@ def histogram(found: Histogram, width: int = 60, height: int = 20) -> Group:
     return Group(*lines)
 
 
-def worst(found: Sequence[Extreme], width: int = 80) -> Table:
+def worst(found: Sequence[Extreme], width: int = 76) -> Table:
     """The elements at which the sides are furthest apart."""
     rows: list[tuple[str, ...]] = []
     for item in found:
@@ -160,7 +162,7 @@ def profiles(channels: Array, spatial: Array, width: int = 60, height: int = 16)
     return Group(*parts)
 
 
-def terms(found: Terms, width: int = 80) -> Group:
+def terms(found: Terms, width: int = 76) -> Group:
     """What made one element, on both sides."""
     head = [
         Text.assemble((f"{word} ", "dim"), said)
@@ -193,7 +195,7 @@ def terms(found: Terms, width: int = 80) -> Group:
     return Group(*lines, _table(columns, rows, width, spare=(columns[1:3], columns[3:5])))
 
 
-def parameters(given: Sequence[ParameterLine], width: int = 80) -> Table:
+def parameters(given: Sequence[ParameterLine], width: int = 76) -> Table:
     """Parameters and what optimizers hold of them: sizes as root mean squares, and how far the sides are apart."""
     rows: list[tuple[str, ...]] = []
     for row in given:
@@ -226,8 +228,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, sp
         gone = left.pop()
         kept = [name for name in kept if name not in gone]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for name in kept:
-        table.add_column(name, justify="left" if name == columns[0] else "right", no_wrap=True)
+    over = max(0, sum(sizes[name] for name in kept) + 2 * (len(kept) - 1) - width)
+    for name in kept:  # a name can be told by its beginning, a number cannot
+        first = name == columns[0]
+        room = max(_SHORTEST, sizes[name] - over) if first else sizes[name]
+        table.add_column(name, justify="left" if first else "right", no_wrap=True, width=room)
     for row in rows:
         table.add_row(*(cell for name, cell in zip(columns, row, strict=True) if name in kept))
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import html
+import io
 import os
 import re
 import sys
@@ -14,10 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.debugger.app import DebuggerApp
+from parity.debugger import pictures
+from parity.debugger.app import DebuggerApp, fitting
 from parity.debugger.commands import Commands
+from parity.debugger.looking import ParameterLine
 from parity.debugger.panels import Panel, ended
 from parity.debugger.stepper import Stepper
+from parity.reports.output import show
 
 SEED = Path(__file__).parents[2] / "traces" / "seed"
 SCREENS = Path(__file__).parent / "screens"
@@ -225,6 +229,30 @@ def test_the_footer_of_a_small_screen_holds_every_key(stepper):
 )
 def test_of_a_long_name_the_end_is_shown(text, room, shown):
     assert ended(text, room) == shown
+
+
+@pytest.mark.parametrize(
+    ("room", "shown"),
+    [
+        (80, "forward of stage2_block_12_convolution (Keras front/stage2_block_12_convolution)"),
+        (60, "forward of stage2_block_12_convolution (Keras …_convolution)"),
+        (44, "forward of …convolution (Keras …convolution)"),
+        (42, "forward of stage2_block_12_convolution"),
+        (30, "forward of …ock_12_convolution"),
+    ],
+)
+def test_where_one_stands_is_said_in_the_room_that_there_is(room, shown):
+    layer = "stage2_block_12_convolution"
+    assert fitting(f"forward of {layer} (Keras front/{layer})", (layer, f"front/{layer}"), room) == shown
+
+
+def test_numbers_are_whole_where_a_tensor_has_a_long_name():
+    rows = [ParameterLine("kernel.momentum", (8, 8, 4, 4), 0.2331999, 0.2331, 6.1711e-10)]
+    out = io.StringIO()
+    show(pictures.parameters(rows, 43), out, 43)
+    assert [line.split() for line in out.getvalue().splitlines()[1:]] == [
+        ["kernel.mom…", "0.2332", "0.2331", "6.171e-10"]
+    ]
 
 
 def test_a_view_is_drawn_for_its_panel_when_it_is_first_opened(stepper):
