@@ -24,7 +24,7 @@ from parity.matching import follow, given_names, is_linear, likeness, pairing, s
 from parity.network import Layer, Network
 from parity.units import Unit, units
 
-__all__ = ["Alignment", "Map", "Pair", "align"]
+__all__ = ["Alignment", "Map", "Pair", "align", "readers"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +166,13 @@ class Alignment:
         )
         return {mine: theirs for mine, theirs in named if mine and theirs}
 
+    def summed_alike(self, source: str, other: str) -> bool:
+        """Whether as many units add to the gradient of a tensor of the reference as to that of a Keras tensor."""
+        if all(len(n.consumers.get(t, ())) < 2 for n, t in ((self.ref, source), (self.keras, other))):
+            return True
+        mine, theirs = readers(self.ref, self.ref_units, source), readers(self.keras, self.keras_units, other)
+        return len(mine) == len(theirs)
+
     def feeds(self, pair: Pair) -> tuple[dict[str, str], bool]:
         """Keras input tensor → the reference's tensor to put there, and whether the wiring agrees.
 
@@ -200,6 +207,13 @@ class Alignment:
         if len(set(keras_inputs)) != len(set(ref_inputs)) and len(keras_inputs) != len(ref_inputs):
             wired = False
         return feeds, wired
+
+
+def readers(network: Network, units: Sequence[Unit], tensor: str) -> list[Unit]:
+    """The units that add to a tensor's gradient: those that read it, but for metrics."""
+    losses = {layer.name for layer in network.losses}
+    found = [unit for unit in units if tensor in unit.inputs]
+    return [unit for unit in found if not isinstance(unit.kind, Loss) or not losses.isdisjoint(unit.layers)]
 
 
 def align(

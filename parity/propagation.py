@@ -35,6 +35,8 @@ def propagated_distances(run: Comparison, ref: Pass, keras: Pass) -> dict[tuple[
 
     def measured(item: tuple[Named, str]) -> Distance | None:
         named, name = item
+        if name in named.unlike:
+            return None
         expected, actual = seen_tensor(named, name, ref, "ref"), seen_tensor(named, name, keras, "keras")
         if expected is None or actual is None:
             return None

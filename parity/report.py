@@ -145,6 +145,11 @@ class RecipeRow:
     same: bool
     default: bool = False
 
+    @property
+    def word(self) -> str:
+        """`same`, `differs`, or `not stated`: a Keras file keeps neither epochs nor batch size, which is no fault."""
+        return "same" if self.same else "differs" if self.ref and self.keras else "not stated"
+
 
 @dataclass(frozen=True)
 class Outcome:

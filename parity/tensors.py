@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -27,11 +27,14 @@ class Named:
         wiring: Keras input tensor → the reference's tensor to put there.
         gradients: name of a parameter's gradient (`dkernel`; `dkernel2` for the second of several) → its link; only
             of those that can be compared.
+        unlike: names of gradients of inputs that are sums of other terms on the two sides: more layers read that tensor
+            on one side (each head has a Flatten of its own, say), so whole passes cannot be compared there.
     """
 
     pair: Pair
     wiring: Mapping[str, str]
     gradients: Mapping[str, Link]
+    unlike: frozenset[str] = frozenset()
 
     @cached_property
     def sources(self) -> Mapping[str, tuple[str, ...]]:
@@ -78,7 +81,12 @@ def named(alignment: Alignment, links: tuple[Link, ...]) -> dict[str, Named]:
             count += 1
             name = f"d{link.role}{count}"
         made[name] = link
-    return {pair.ref.name: Named(pair, alignment.feeds(pair)[0], by_pair[pair.ref.name]) for pair in alignment.pairs}
+    found: dict[str, Named] = {}
+    for pair in alignment.pairs:
+        plain = Named(pair, alignment.feeds(pair)[0], by_pair[pair.ref.name])
+        unlike = [n for n, (source, *others) in plain.sources.items() if not alignment.summed_alike(source, others[0])]
+        found[pair.ref.name] = replace(plain, unlike=frozenset(unlike))
+    return found
 
 
 def shaped(value: Array, like: tuple[int, ...]) -> Array | None:

@@ -57,6 +57,8 @@ def test_clean_twins_match_through_three_updates(name: str, tmp_path: Path) -> N
     report = compared(tmp_path, dag, twins_dag.twin(dag, **options))
     assert report.verdict == "match", report.first_divergence
     assert set(report.phases) == TRAINING
+    # End to end, too: where heads flatten for themselves, a sum of gradients is not held against its terms.
+    assert max(p.rms_rel or 0 for p in report.probes if p.phase == "backward") < 1e-2
     assert {probe.step for probe in report.probes if probe.phase == "update"} >= {1, 2, 3}
     judged = {probe.layer for probe in report.probes if probe.phase == "forward"}
     apart = {"dagnn.Loss", "dagnn.SoftMax"}  # a softmax before a loss on probabilities is a part of the loss

@@ -315,13 +315,10 @@ def recipe_table(rows: Sequence[RecipeRow], names: tuple[str, str]) -> Table | N
     flat: dict[str, Any] = {"no_wrap": True}
     table = plain_table(("", flat), (names[0], fold_text), (names[1], fold_text), ("", flat), title="Recipe")
     for row in rows:
-        style = "bold" if not row.same and row.ref and row.keras else ""
+        style = "bold" if row.word == "differs" else ""
         left = Text(clean(row.ref) or "–", style=style)
         if row.default:
             left.append(" (default)", style="dim")
-        # What only one file states is no difference: Keras keeps neither epochs nor batch size in a file.
-        unstated = not row.same and not (row.ref and row.keras)
-        word = "same" if row.same else "not stated" if unstated else "differs"
-        mark = Text(word, style=_DIFFERS if word == "differs" else "dim")
+        mark = Text(row.word, style=_DIFFERS if row.word == "differs" else "dim")
         table.add_row(Text(clean(row.name)), left, Text(clean(row.keras) or "–", style=style), mark)
     return table

@@ -31,7 +31,7 @@ from parity.traces.moves import recorded_moves, update_probes
 from parity.traces.pictures import LARGEST, look_at_gradient, look_at_held, look_at_moves
 from parity.traces.reader import Trace
 from parity.traces.recorded import Laid, begun_traces
-from parity.traces.shares import alike, share
+from parity.traces.shares import share
 from parity.transfer import Link
 from parity.updates import Move
 
@@ -204,10 +204,10 @@ class Two:
             if mine is None and theirs is None:
                 continue
             kinds = ("output_grads", source), ("output_grads", others[0])
-            if alike(self.run.alignment, source, others[0]):
-                self._tensors(of, "backward", name, mine, theirs, *kinds)
-            else:
+            if name in of.unlike:
                 self._shares(of, name, (mine, theirs), *kinds)
+            else:
+                self._tensors(of, "backward", name, mine, theirs, *kinds)
         for name, link in of.gradients.items():
             self._parameter(pair, name, link)
 

@@ -16,7 +16,7 @@ import pytest
 
 import parity
 from parity.detail import Album
-from parity.report import LayerRow
+from parity.report import LayerRow, Probe
 from parity.reports.html import Entry, charts_library, index, render
 from parity.reports.html.charts import update_figure
 from parity.reports.html.graph import HEIGHT, WIDTH, draw
@@ -51,6 +51,8 @@ def test_the_verdict_the_cause_and_the_fix_are_in_the_page():
         "fix verified",
     ):
         assert text in page
+    assert page.count("≠ differs") == 4
+    assert page.count("not stated") == 1  # the batch size, of which the Keras file says nothing
     assert "fix verified" not in render(examples.matching())
     assert "First divergence" not in render(examples.matching())
 
@@ -264,6 +266,25 @@ def test_it_fits_the_screen_and_draws_its_curves(opened, width):
         assert page.locator(".node.folded:visible").count() >= 1
         page.locator("#fold").click()
         assert page.locator(".node:visible").count() == 150
+
+
+@pytest.mark.parametrize("width", [375, 1600])
+def test_long_lists_and_graphs_begin_at_the_first_divergence(opened, width):
+    report = examples.long()
+    row = report.layers[120]
+    first = dataclasses.replace(examples.divergent().first_divergence, layer=row.layer, keras_layer=row.keras_layer)
+    named = [(r.layer, r.keras_layer) for r in report.layers]
+    probes = tuple(Probe(*names, "forward", "output", 1, (2,), "match", 0, 0, 1, 1, 1) for names in named)
+    page = opened(render(dataclasses.replace(report, first_divergence=first, probes=probes)), width=width)
+    middle = "(n, b) => { const r = n.getBoundingClientRect(), s = n.closest(b).getBoundingClientRect();"
+    middle += " return r.top >= s.top && r.bottom <= s.bottom }"
+    assert page.locator("#table tr[data-layer='120']").evaluate(f"n => ({middle})(n, '.tall')")
+    assert page.locator(".canvas:not([hidden]) .node[href='#layer-120']").evaluate(f"n => ({middle})(n, '.canvas')")
+    assert page.evaluate("scrollY") == 0
+    if width == 375:
+        page.locator(".chart[data-figure=forward]").scroll_into_view_if_needed()
+        page.locator(".chart[data-figure=forward][data-ready] .xtick").first.wait_for(state="attached")
+        assert page.locator(".chart[data-figure=forward] .xtick").count() <= 10
 
 
 def test_many_layers_scroll_in_their_own_table_and_print_whole(opened):

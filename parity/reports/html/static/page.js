@@ -43,8 +43,11 @@
   const plot = (place, figure) => {
     let number = 0;
     const narrow = innerWidth < 620 && place.dataset.figure === "update";
+    const own = { ...figure.layout }, ticks = own.xaxis.tickvals, few = Math.ceil(ticks.length / 10);
+    // Names that stand upright need the room of a line each.
+    if (innerWidth < 620 && own.xaxis.ticktext && few > 1) own.xaxis = { ...own.xaxis, tickvals: ticks.filter((_, i) => i % few === 0), ticktext: own.xaxis.ticktext.filter((_, i) => i % few === 0) };
     const traces = figure.data.map((trace) => ({ ...trace, line: looks(trace.meta, trace.meta === "rest" ? 0 : number++), marker: { size: trace.x.length > 60 ? 3 : 6, color: looks(trace.meta, number - 1).color } }));
-    Plotly.react(place, traces, { ...layout(figure.layout), showlegend: !narrow }, config);
+    Plotly.react(place, traces, { ...layout(own), showlegend: !narrow }, config);
     if (!place.dataset.ready) {
       place.dataset.ready = "yes";
       place.on("plotly_click", (event) => { const at = event.points[0].customdata; if (at >= 0 && place.dataset.figure !== "update") open(at); });
@@ -139,6 +142,11 @@
   const visible = () => $$("tbody tr", table).filter((row) => !row.hidden);
   let current = null;
   const mark = (at) => { $$(".here").forEach((n) => n.classList.remove("here")); $$(`tr[data-layer="${at}"], .node[href="#layer-${at}"]`).forEach((n) => n.classList.add("here")); };
+  // Long lists and graphs begin where the two sides part, not at the first layer.
+  const seek = (at) => $$(`tr[data-layer="${at}"], .canvas:not([hidden]) .node[href="#layer-${at}"]`).forEach((node) => {
+    const box = node.closest(".tall, .canvas");
+    if (box) { const a = node.getBoundingClientRect(), b = box.getBoundingClientRect(); box.scrollTop += a.top + a.height / 2 - b.top - b.height / 2; box.scrollLeft += a.left + a.width / 2 - b.left - b.width / 2; }
+  });
   const open = (at) => {
     const section = document.getElementById(`layer-${at}`);
     if (!section) return;
@@ -223,5 +231,7 @@
     const done = { "/": () => search.focus(), j: () => move(1), k: () => move(-1), d: turn, "?": () => keys.showModal() }[event.key];
     if (done) { event.preventDefault(); done(); }
   });
+  const first = $(".first .place a");
+  if (first) seek(first.getAttribute("href").slice(7));
   if (/^#layer-\d+$/.test(location.hash)) open(location.hash.slice(7));
 })();
