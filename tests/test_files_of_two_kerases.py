@@ -137,3 +137,33 @@ def test_layers_with_a_name_or_a_kernel_of_their_own_match_themselves(tmp_path: 
     pair = [saved(queries(keras), tmp_path / name) for name in ("one.keras", "two.h5")]
     report = parity.compare(*pair)
     assert (report.verdict, named(report)) == ("match", [])
+
+
+# ------------------------------------------------------------------------------------------------- weights of the file
+
+
+def twice(exchanged: bool = False) -> Any:
+    """Two convolutions whose kernels fit in each other's place."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    k = keras.layers
+    convs = [k.Conv2D(4, 3, padding="same", name=name) for name in ("first", "second")]
+    made = keras.Sequential([keras.Input((6, 6, 4)), *convs, k.Flatten(), k.Dense(3, "softmax", name="dense")])
+    made.compile("sgd", "categorical_crossentropy")
+    if exchanged:
+        first, second = (conv.get_weights()[0] for conv in convs)
+        for conv, kernel in zip(convs, (second, first), strict=True):
+            conv.set_weights([kernel, conv.get_weights()[1]])
+    return made
+
+
+def test_exchanged_kernels_are_told_plainly() -> None:
+    report = parity.compare(twice(), twice(exchanged=True), weights="own")
+    found = [f for f in report.findings if f.severity == "divergence"]
+    assert [(f.cause, f.layer, f.confirmed, f.fix_verified) for f in found] == [
+        ("weights-differ", "first", True, True),
+        ("weights-differ", "second", True, True),
+    ]
+    assert found[0].evidence == "first.kernel holds the values of the reference's second.kernel; the two are exchanged."
+    assert parity.compare(twice(), twice(), weights="own").verdict == "match"

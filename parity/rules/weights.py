@@ -53,7 +53,8 @@ def find(run: Comparison) -> Iterable[Finding]:
         found = read(wanted, held, list(_layouts(link, wanted, values[link.ref[0]])))
         links = _moved_along(run, link, found, expected)
         handled |= {other.keras for other in links}
-        for each in _said(link, links, found, wanted, held):
+        others = _elsewhere(run, link, expected) if found is None or found.rest else ""
+        for each in _said(link, links, found, wanted, held, others):
             yield replace(each, changes=repairs.reset(run, *links))
 
 
@@ -71,8 +72,26 @@ def _unread(run: Comparison, expected: Mapping[str, Array], differing: set[str])
             yield finding("weights-differ", "divergence", "weights", words, pair=link.pair, fix=fix, confirmed=True)
 
 
-def _said(link: Link, links: list[Link], found: Reading | None, wanted: Array, held: Array) -> Iterator[Finding]:
-    """A finding for each mistake in a parameter."""
+def _elsewhere(run: Comparison, link: Link, expected: Mapping[str, Array]) -> str:
+    """Which other parameter's values of the reference a parameter holds; empty for none, or for a constant."""
+    held = run.old_values[link.keras]
+    if held.size < 2 or np.ptp(held) == 0:
+        return ""
+    for other in run.links:
+        alike = other is not link and other.role == link.role and other.ref and other.keras in expected
+        if not alike or expected[other.keras].shape != held.shape or not equal(expected[other.keras], held):
+            continue
+        theirs = run.old_values.get(other.keras)
+        back = theirs is not None and theirs.shape == held.shape and equal(expected[link.keras], theirs)
+        name = f"{other.pair.ref.name}.{other.role}"
+        return f"holds the values of the reference's {name}" + ("; the two are exchanged" if back else "")
+    return ""
+
+
+def _said(
+    link: Link, links: list[Link], found: Reading | None, wanted: Array, held: Array, others: str
+) -> Iterator[Finding]:
+    """A finding for each mistake in a parameter; `others`: whose values it holds instead."""
     name, roles = f"{link.pair.keras.origin}.{link.role}", " and ".join(other.role for other in links)
 
     def told(cause: str, evidence: str, fix: str) -> Finding:
@@ -85,7 +104,8 @@ def _said(link: Link, links: list[Link], found: Reading | None, wanted: Array, h
             yield told(found.layout[0], evidence, f"load the reference's {link.role} as it is")
         cause = "bias-value" if link.role == "bias" else "weights-differ"
         where = _single(wanted, held)
-        evidence = f"{name} has other values than the reference's ({word}: {more}){where}."
+        has = f"has other values than the reference's ({word}: {more}){where}"
+        evidence = f"{name} {others or has}."
         yield told(cause, evidence, f"load the reference's {link.role}")
         return
     laid = f", {found.layout[1]}" if found.layout[1] else ""
