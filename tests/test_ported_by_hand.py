@@ -353,3 +353,29 @@ def test_a_batch_normalisation_may_be_folded_into_the_filters_before_it(tmp_path
     assert first(report(folded(wrong=1.01))) == ("structure", "norm")
     assert first(report(folded(elsewhere=0.01))) == ("weights", "fc")
     assert first(report(folded(), "train")) == ("structure", "norm")
+
+
+# -------------------------------------------------------------------------------------------------------------- windows
+
+
+@pytest.mark.parametrize("written", ["same", "cells"])
+def test_same_follows_the_window_that_it_is_worked_out_for(written: str, tmp_path: Path) -> None:
+    """A dilation that is wrong is one mistake where the padding is `same`; where cells were written it is two."""
+    dag = Dag(10, {"data": (8, 8, 3)})
+    x = dag.relu("relu", dag.conv("conv", "data", (3, 3, 3, 4), pad=SAME))
+    dag.loss("loss", dag.conv("fc", x, (8, 8, 4, 5)), "objective")
+    k = keras()
+
+    def model(dilation: int) -> Any:
+        image = k.Input((8, 8, 3))
+        x = image if written == "same" else k.layers.ZeroPadding2D(dilation)(image)
+        word = "same" if written == "same" else "valid"
+        x = k.layers.Conv2D(4, 3, padding=word, dilation_rate=dilation, name="conv", **penalty())(x)
+        x = k.layers.Flatten()(k.layers.ReLU()(x))
+        return trained(image, k.layers.Dense(5, name="fc", **penalty())(x))
+
+    batch = twins_dag.batch(dag)
+    assert compared(tmp_path, dag, model(1), batch).verdict == "match"
+    wrong = told(compared(tmp_path, dag, model(2), batch))
+    more = [] if written == "same" else [("padding-size", "conv", True, True)]
+    assert wrong == [("conv-dilation", "conv", True, True), *more]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import parity
+from tests import twins_dag
 from tests.test_ported_by_hand import compared, first, images, keras, penalty, told
 from tests.twins_dag import MOMENTUM, RATE, Dag
 
@@ -68,3 +69,30 @@ def test_an_optimizer_that_multiplies_rates_is_run_as_it_is(asked: bool, tmp_pat
     assert [row[:3] for row in told(wrong)] == [("optimizer-lr-multiplier", "fc", True)]
     assert told(report(nesterov=True)) == [("optimizer-nesterov", "", True, True)]
     assert [row[:3] for row in told(report(rate=0.1 * RATE))] == [("optimizer-learning-rate", "", True)]
+
+
+# ------------------------------------------------------------------------------------------------------- frozen layers
+
+
+@pytest.mark.parametrize("frozen", [(), ("low",), ("high",), ("low", "high")])
+def test_the_part_of_a_group_that_is_frozen_is_named(frozen: tuple[str, ...], tmp_path: Path) -> None:
+    """Groups written as two convolutions and a concatenation, as porters of AlexNet do."""
+    dag = Dag(22, {"data": (6, 6, 4)})
+    x = dag.relu("relu", dag.conv("conv", "data", (3, 3, 2, 6)))
+    dag.loss("loss", dag.conv("fc", x, (4, 4, 6, 5)), "objective")
+    k = keras()
+    image = k.Input((6, 6, 4))
+    halves = [image[..., :2], image[..., 2:]]
+    parts = [k.layers.Conv2D(3, 3, name=n, **penalty())(x) for n, x in zip(("low", "high"), halves, strict=True)]
+    x = k.layers.Flatten()(k.layers.ReLU()(k.layers.Concatenate()(parts)))
+    model = k.Model(image, k.layers.Dense(5, name="fc", **penalty())(x))
+    for name in frozen:
+        model.get_layer(name).trainable = False
+    loss = k.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(k.optimizers.SGD(RATE, momentum=MOMENTUM), loss)
+    report = compared(tmp_path, dag, model, twins_dag.batch(dag))
+    assert told(report) == ([("layer-frozen", "conv", True, True)] if frozen else [])
+    if frozen:
+        found = next(f for f in report.findings if f.cause == "layer-frozen")
+        assert found.fix == "; ".join(f"{name}.trainable = True" for name in frozen)
+        assert (" of " in found.evidence) == (len(frozen) == 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from parity.align import Pair
 from parity.case import Comparison
 from parity.changes import Change
 from parity.differences import differences
@@ -95,15 +96,28 @@ def _frozen(run: Comparison) -> Iterator[Finding]:
                 continue  # frozen, it normalises by its running statistics too, which says more
             born = any(m.status == "born" for m in run.moves if m.link.pair is pair)
             wanted = "True" if side == "Keras" else "False"
+            layers = _holders(run, here)
+            of = f" of {listed(layers)}" if len(layers) < len(_holders(run, _all(run, pair))) else ""
             yield finding(
                 "layer-frozen",
                 "divergence" if born else "note",
                 "update",
-                f"{pair.ref.name} never moves in {side} ({listed([link.role for link in here])}).",
+                f"{pair.ref.name} never moves in {side} ({listed(list(dict.fromkeys(k.role for k in here)))}{of}).",
                 pair=pair,
-                fix=f"{pair.keras.origin}.trainable = {wanted}",
-                changes=(Change("trainable", path(run, pair.keras), {"trainable": side == "Keras"}),),
+                fix="; ".join(f"{layer}.trainable = {wanted}" for layer in layers),
+                changes=tuple(Change("trainable", layer, {"trainable": side == "Keras"}) for layer in layers),
             )
+
+
+def _holders(run: Comparison, links: Iterable[Link]) -> list[str]:
+    """The Keras layers that hold these parameters: one unit may be made of several, such as the parts of a group."""
+    keys = {link.keras for link in links}
+    held = [layer for layer in run.keras.network if keys & set(layer.params.values())]
+    return list(dict.fromkeys((layer.origin or layer.name).removesuffix(":activation") for layer in held))
+
+
+def _all(run: Comparison, pair: Pair) -> list[Link]:
+    return [link for link in run.links if link.pair is pair and link.keras and link.learned]
 
 
 def _faster(run: Comparison, link: Link, factor: float) -> Change:
