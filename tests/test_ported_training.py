@@ -96,3 +96,24 @@ def test_the_part_of_a_group_that_is_frozen_is_named(frozen: tuple[str, ...], tm
         found = next(f for f in report.findings if f.cause == "layer-frozen")
         assert found.fix == "; ".join(f"{name}.trainable = True" for name in frozen)
         assert (" of " in found.evidence) == (len(frozen) == 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_an_average_image_is_told_beside_a_scale(scale: float, turned: bool, tmp_path: Path) -> None:
+    """MatConvNet subtracts the average image of 0 to 255, and the port feeds 0 to 1 as they are, maybe from OpenCV."""
+    dag = Dag(23, {"data": (6, 6, 3)})
+    x = dag.relu("relu", dag.conv("conv", "data", (3, 3, 3, 4)))
+    dag.loss("loss", dag.conv("fc", x, (4, 4, 4, 5)), "objective")
+    raw = np.random.default_rng(1).uniform(0, 255, (8, 6, 6, 3)).astype(np.float32)
+    fed = raw / np.float32(scale)
+    batch = {"x_ref": raw - raw.mean(0), "x_keras": fed[..., ::-1] if turned else fed, "y": np.arange(8) % 5}
+    report = compared(tmp_path, dag, twins_dag.twin(dag), batch)
+    assert first(report) == ("input", "input")
+    causes = ["input-channel-order"] * turned + ["input-mean"] + ["input-scale"] * (scale != 1)
+    assert told(report) == [(cause, "input", True, True) for cause in causes]
+    other = np.random.default_rng(2).uniform(0, 255, raw.shape).astype(np.float32)
+    assert told(compared(tmp_path, dag, twins_dag.twin(dag), batch | {"x_keras": other}))[0][0] == "unknown"

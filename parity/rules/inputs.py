@@ -24,6 +24,9 @@ Array = np.ndarray
 _SAME = 2e-6
 """Of the size of the images: how far a fitted map may miss them by rounding."""
 
+_FEWEST = 3
+"""Images from which a scale beside an average image can be told."""
+
 
 def find(run: Comparison) -> Iterable[Finding]:
     """Findings of the `input` phase."""
@@ -56,16 +59,11 @@ def _images(ref: Array, keras: Array, probe: Probe) -> Iterator[Finding]:
                 yield _arranged(probe, laid)
             yield from _mapped(probe, turned, *fitted, size=_size(b))
             return
-    gap = b - a
-    if np.max(np.abs(gap - gap[:1])) <= 4 * _SAME * max(_size(a), _size(b)):
-        words = (
-            f"The Keras side's images lie one and the same image from the reference's (up to {np.abs(gap).max():.4g}): "
-            "an average image that one side subtracts and the other does not."
-        )
-        image = -gap.mean(axis=0)
-        values = {"offset": image.astype(np.float32), "code": "x - average_image"}
-        yield _finding("input-mean", probe, words, "x = x - average_image, the reference's", values)
-        return
+    for turned in turns:
+        averaged = _with_image(a[..., ::-1] if turned else a, b)
+        if averaged is not None:
+            yield from _mapped(probe, turned, *averaged, size=_size(b))
+            return
     yield from _one_by_one(a, b, probe)
 
 
@@ -105,7 +103,7 @@ def _arranged(probe: Probe, laid: Arrangement, action: str = "input") -> Finding
 
 def _mapped(probe: Probe, turned: bool, scale: Array, offset: Array, *, size: float) -> Iterator[Finding]:
     if turned:  # what follows acts on channels that are in the reference's order again
-        scale, offset = scale[::-1], offset[::-1]
+        scale, offset = scale[::-1], offset[..., ::-1]
         yield _finding(
             "input-channel-order",
             probe,
@@ -114,7 +112,18 @@ def _mapped(probe: Probe, turned: bool, scale: Array, offset: Array, *, size: fl
             {"reverse_channels": True, "code": "x[..., ::-1]"},
         )
     scaled = bool(np.max(np.abs(scale - 1)) > 0)
-    if np.max(np.abs(offset)) > _SAME * size:
+    if offset.ndim > 1:
+        whose = "a multiple of the reference's" if scaled else "the reference's"
+        fix = "x = x - average_image, " + (f"the reference's times {_words(scale)}" if scaled else "the reference's")
+        yield _finding(
+            "input-mean",
+            probe,
+            f"The Keras side's images lie one and the same image from {whose} (up to {np.abs(offset).max():.4g}): "
+            "an average image that one side subtracts and the other does not.",
+            fix,
+            {"offset": (-offset).astype(np.float32), "code": "x - average_image"},
+        )
+    elif np.max(np.abs(offset)) > _SAME * size:
         yield _finding(
             "input-mean",
             probe,
@@ -154,6 +163,29 @@ def _affine(a: Array, b: Array) -> tuple[Array, Array] | None:
     if np.ptp(offset) <= 1e-5 * _size(b):
         offset = np.array([offset.mean()])
     return np.where(np.abs(scale - 1) < 4e-6, 1.0, scale), offset
+
+
+def _with_image(a: Array, b: Array) -> tuple[Array, Array] | None:
+    """Scale per channel, and an image, with b = scale·a + image; fitted on every other image as in `_affine`."""
+    if len(a) < 2:
+        return None
+    first, rest = slice(None, None, 2), slice(1, None, 2)
+    means = a[first].mean(axis=0), b[first].mean(axis=0)
+    moved_a, moved_b = ((v[first] - mean).reshape(-1, v.shape[-1]) for v, mean in zip((a, b), means, strict=True))
+    power = (moved_a**2).sum(axis=0)
+    scale = np.ones(1)
+    if len(a) >= _FEWEST:
+        if np.any(power == 0):
+            return None
+        scale = (moved_a * moved_b).sum(axis=0) / power
+        if np.any(np.abs(scale) * np.sqrt(power / len(moved_a)) <= _SAME * np.sqrt(np.mean(moved_b**2))):
+            return None  # as in `_affine`
+    if np.ptp(scale) <= 1e-5 * np.max(np.abs(scale)):
+        scale = np.array([scale.mean()])
+    scale = np.where(np.abs(scale - 1) < 4e-6, 1.0, scale)
+    image = means[1] - scale * means[0]
+    allowed = 8 * _SAME * max(_size(a) * np.max(np.abs(scale)), _size(b))
+    return (scale, image) if np.max(np.abs(a[rest] * scale + image - b[rest])) <= allowed else None
 
 
 def _labels(run: Comparison, probe: Probe, order: list[int] | None) -> Iterator[Finding]:
