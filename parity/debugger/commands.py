@@ -240,6 +240,7 @@ class Commands:
             case "channels":
                 return shown.channels(look, name)
             case "terms":
+                self.stepper.training.refuse("show terms")
                 at = _index(index) if index else look.worst("output", 1)[0].index
                 if any(i is None for i in at):
                     raise BadUsage("show terms: give one element, e.g. show terms 0,3,3,7")

@@ -188,14 +188,33 @@ class Lane:
         before = self.runner.params()
         try:
             self.runner.load(self.weights)
-            masks = {n.name: self.mask(n.name) for n in self.network if isinstance(n.kind, Dropout)}
-            given = {name: mask for name, mask in masks.items() if mask is not None}
             backward = self.mode == "train" and self.labels is not None and bool(self.network.losses)
-            return self.runner.run(self._inputs, self.labels, mode=self.mode, backward=backward, masks=given)
+            return self.runner.run(self._inputs, self.labels, mode=self.mode, backward=backward, masks=self._masks())
         except _FAULTS:
             return None
         finally:
             self.runner.load(before)
+
+    def recorded(self) -> Pass | None:
+        """What a recorded side showed in this step beside its tensors; None where it runs, or something was put in.
+
+        Raises:
+            CannotCompare: fewer steps were recorded, of layers that cannot be run.
+        """
+        if not hasattr(self.runner, "recording") or self._put or self._put_gradients or self._put_param_gradients:
+            return None
+        before = self.runner.params()
+        try:
+            self.runner.load(self.weights)
+            return self.runner.run(self._inputs, self.labels, mode=self.mode, observe=False, masks=self._masks())
+        except NotImplementedError:
+            return None
+        finally:
+            self.runner.load(before)
+
+    def _masks(self) -> dict[str, Array]:
+        masks = {n.name: self.mask(n.name) for n in self.network if isinstance(n.kind, Dropout)}
+        return {name: mask for name, mask in masks.items() if mask is not None}
 
     # ---- backward
 

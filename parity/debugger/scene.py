@@ -15,7 +15,7 @@ from parity.comparison import same_labels
 from parity.debugger.lane import Lane
 from parity.debugger.nodes import Blocked, Seen, nodes_of
 from parity.differences import differences
-from parity.errors import ParityError
+from parity.errors import CannotCompare, ParityError
 from parity.judge import Verdict, examine
 from parity.layers import Dropout, Kind
 from parity.masks import masks_for_keras, masks_for_ref
@@ -372,11 +372,24 @@ class Scene:
             Blocked: a gradient cannot be computed.
         """
         for lane, seen in ((self.ref, self.seen_ref), (self.keras, self.seen_keras)):
+            recorded = self._recorded(lane)
+            if recorded is not None:
+                seen.param_grads, seen.statistics = recorded.param_grads, recorded.statistics
+                continue
             for node in lane.nodes:
                 if any(name in lane.network and _averages(lane, name) for name in node.layers):
                     lane.value(node.outputs[-1])
             seen.param_grads = lane.param_gradients()
             seen.statistics = lane.statistics
+
+    def _recorded(self, lane: Lane) -> Pass | None:
+        """What a recorded side goes on from, which nothing but the recording may make: its layers may be its own."""
+        if self.edited and lane is self.ref:
+            return None
+        try:
+            return lane.recorded()
+        except CannotCompare as problem:
+            raise Blocked(str(problem)) from None
 
 
 def _averages(lane: Lane, name: str) -> bool:

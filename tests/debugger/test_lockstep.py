@@ -13,10 +13,13 @@ from parity.debugger import shown
 from parity.debugger.commands import Commands
 from parity.debugger.stepper import Stepper
 from parity.errors import BadUsage
+from parity.frameworks.matconvnet.recording import read_recording
 from parity.reports.output import show
 from tests import twins, twins_dag
+from tests.gate.models import recorded
 
-MATCONVNET = Path(__file__).parents[2] / "traces" / "matconvnet"
+TRACES = Path(__file__).parents[2] / "traces"
+MATCONVNET, OCTAVE = TRACES / "matconvnet", TRACES / "octave"
 
 
 def key(probe):
@@ -369,6 +372,20 @@ def test_two_recorded_runs(leaky, folder, tmp_path):
     report = parity.compare(ref=paths[0], keras=paths[1], steps=2)
     assert {key(p): p.status for p in stepper.probes} == {key(p): p.status for p in report.probes}
     assert (stepper.verdict, stepper.first_divergence.layer) == ("diverged", "relu1")
+
+
+@pytest.mark.parametrize(("epsilon", "fault"), [(1e-3, ("forward", "b1")), (1e-5, ("update", "c2"))])
+def test_a_run_recorded_in_matlab_goes_on_as_it_was_recorded(epsilon, fault):
+    """Through a layer that only MATLAB could run, over every recorded update; the biases' doubled rate is a fault."""
+    path = OCTAVE / "simple_head.mat"
+    stepper = walked(Stepper.open(path, recorded(epsilon)))
+    report = parity.compare(ref=path, keras=recorded(epsilon), verify=False)
+    mine, theirs = ({key(p): p.status for p in of} for of in (stepper.probes, report.probes))
+    assert mine == theirs
+    assert (stepper.first_divergence.phase, stepper.first_divergence.layer) == fault
+    assert "unverified" not in [p.status for p in stepper.probes if p.phase == "update"]
+    for param, value in read_recording(path).after[2].items():
+        np.testing.assert_array_equal(stepper.training.weights("ref", 3)[param], value)
 
 
 def test_every_command_says_one_line_or_does_it(leaky):

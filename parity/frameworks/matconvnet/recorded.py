@@ -36,7 +36,6 @@ class RecordedRunner(MatConvNetRunner):
         super().__init__(recording.network, recording.recipe)
         self.recording = recording
         self._step = 0
-        self._last: Pass | None = None
         words = f"MatConvNet's own run was recorded by {recording.engine or 'MATLAB'}, losses as in {self.version}."
         self.remarks.append(words)
 
@@ -80,8 +79,7 @@ class RecordedRunner(MatConvNetRunner):
         own = precision == 32 and mode == self.recording.mode and self._same(inputs) and self._drawn(mode, masks)
         own &= bool(self.recording.steps) or not trained
         if own and self._step >= 0 and (self._step == 0 or (self._step < len(self.recording.steps) and not observe)):
-            self._last = self._recorded(trained)
-            return self._last
+            return self._recorded(trained)
         return super().run(
             inputs, labels, mode=mode, backward=backward, observe=observe, masks=masks, ties=ties, precision=precision,
             keep=keep,
@@ -124,18 +122,24 @@ class RecordedRunner(MatConvNetRunner):
         return self.recording.masks[step - 1] if 1 <= step <= len(self.recording.masks) else {}
 
     def update(self, grads: Mapping[str, Array], statistics: Mapping[str, Mapping[str, Array]]) -> None:
-        """The recorded step, after the recorded pass; else one step of parity's own trainer."""
+        """The recorded step, where it is given the recorded derivatives; else one step of parity's own trainer."""
         steps = self.recording.after
-        if self._last is not None and grads is self._last.param_grads and 0 <= self._step < len(steps):
+        if 0 <= self._step < len(steps) and self._derived(grads):
             super().update(grads, statistics)  # its slots go on, should the recording end before the steps do
             super().load(steps[self._step])
             self._step += 1
         else:
             super().update(grads, statistics)
             self._step = -1
-        self._last = None
 
     # ------------------------------------------------------------------------------------------------------- inside
+
+    def _derived(self, grads: Mapping[str, Array]) -> bool:
+        """Whether these are the derivatives that were recorded in this step."""
+        held = self.recording.steps[self._step] if self._step < len(self.recording.steps) else {}
+        return grads.keys() == held.keys() and all(
+            value is held[key] or np.array_equal(value, held[key]) for key, value in grads.items()
+        )
 
     def _check_derived(self) -> None:
         """Raise CannotCompare where derivatives of layers that cannot be run are asked for, and were not recorded."""
