@@ -118,7 +118,7 @@ def alarms(suites: Iterable[Suite]) -> Iterator[Alarm]:
                 continue
             kind = case.kind or case.outcome
             title = f"{suite.name}: {kind}" + (f" at {case.name}, {case.phase}" if case.phase else "")
-            text = "\n".join((case.sentence, *case.details))
+            text = "\n".join(dict.fromkeys((case.sentence, *case.details)))  # the sentence may stand among the details
             yield Alarm("error", kind, case.layer or case.keras_layer, title, text, *place)
 
 

@@ -60,6 +60,9 @@ def test_annotations_point_at_the_pair_in_the_configuration():
     commands = workflow_commands(suites_of(RESULT))
     assert commands[0].startswith("::error file=parity.toml,line=9,title=a bad one")
     assert commands[-1].startswith("::warning file=parity.toml,line=3,title=good::look at")
+    for command in commands:
+        lines = command.split("::")[-1].split("%0A")
+        assert len(lines) == len(set(lines)), command
 
 
 def test_the_document_holds_no_time():

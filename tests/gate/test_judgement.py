@@ -251,6 +251,15 @@ def test_a_tensor_that_gets_worse_while_it_passes_is_a_regression(end, alone, wo
     assert words in "".join(p.sentence for p in judgement.problems)
 
 
+@pytest.mark.parametrize(("x_floor", "verdict"), [(2.6, "match"), (50.0, "diverged")])
+def test_what_is_rounding_of_a_zero_is_no_regression(x_floor, verdict):
+    """Another processor rounds it otherwise, which is all of its size, though here nothing moved it."""
+    entry = locked(report(born(clean(), "backward", "bn1", "match", 0.0, 0.0)))
+    given = born(clean(), "backward", "bn1", "match", 1.9, 0.0)
+    given = [dataclasses.replace(p, propagated_x_floor=x_floor) if p.rms_rel == 1.9 else p for p in given]
+    assert held(report(given), entry).verdict == verdict
+
+
 def test_rounding_that_was_proven_large_keeps_its_room_and_no_more():
     entry = locked(report(born(clean(), "backward", "bn1", "match", 1e-6, 520.0)))
     assert held(report(born(clean(), "backward", "bn1", "match", 1e-6, 1900.0)), entry).verdict == "match"
