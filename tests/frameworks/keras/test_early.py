@@ -35,6 +35,7 @@ def draw():
 
 def predict(path, *inputs, **options):
     opened = open_keras(path, **options)
+    opened.model.run_eagerly = True  # tracing it would take most of the time
     return np.asarray(opened.model.predict(inputs[0] if len(inputs) == 1 else list(inputs), verbose=0)), opened
 
 

@@ -34,14 +34,19 @@ def small(keras, compiled=True):
     return model
 
 
+def predicted(model, x):
+    return np.asarray(model(x))
+
+
 @pytest.fixture
 def trained(keras):
     """A small model after a step, its batch, and what it predicts."""
     rng = np.random.default_rng(1)
     model = small(keras)
     x, y = rng.normal(size=(6, 8, 8, 2)).astype(np.float32), rng.integers(0, 4, size=6)
+    model.run_eagerly = True  # tracing and compiling it would take seconds
     model.train_on_batch(x, y)
-    return model, x, model.predict(x, verbose=0)
+    return model, x, predicted(model, x)
 
 
 @pytest.mark.parametrize("extension", ["_weights.h5", ".weights.h5"])
@@ -60,7 +65,7 @@ def test_weights_alone_with_the_models_json(tmp_path, trained, extension, keras)
         read(weights)
     opened = open_keras(weights, arch=arch)
     assert opened.engine == keras.__name__
-    np.testing.assert_allclose(opened.model.predict(x, verbose=0), wanted, atol=1e-6)
+    np.testing.assert_allclose(predicted(opened.model, x), wanted, atol=1e-6)
     network, _ = opening.lift(weights, arch)
     names = {layer.origin: layer for layer in network}
     assert len(network.params) == len(model.weights)
@@ -168,8 +173,9 @@ def test_a_saved_model_is_read_without_running_it(tmp_path, monkeypatch):
     keras = engine_of("tf_keras").keras
     rng = np.random.default_rng(2)
     model, x = small(keras), rng.normal(size=(6, 8, 8, 2)).astype(np.float32)
+    model.run_eagerly = True
     model.train_on_batch(x, rng.integers(0, 4, size=6))
-    wanted, folder = model.predict(x, verbose=0), tmp_path / "saved"
+    wanted, folder = predicted(model, x), tmp_path / "saved"
     model.save(folder, save_format="tf")
     monkeypatch.setattr("tensorflow.saved_model.load", lambda *_: pytest.fail("its functions were run"))
     network, recipe = opening.lift(folder)
@@ -178,7 +184,7 @@ def test_a_saved_model_is_read_without_running_it(tmp_path, monkeypatch):
     assert network.params["conv.kernel"].shape == (3, 3, 2, 3)
     for engine in ("auto", "keras3"):
         opened = open_keras(folder, engine=engine)
-        np.testing.assert_allclose(opened.model.predict(x, verbose=0), wanted, atol=1e-6)
+        np.testing.assert_allclose(predicted(opened.model, x), wanted, atol=1e-6)
         assert int(np.asarray(opened.model.optimizer.iterations)) == 1
     network, _ = lift(folder)
     assert network.meta["format"] == "savedmodel"
@@ -257,10 +263,10 @@ def test_names_with_slashes(tmp_path):
     network, _ = opening.lift(path)
     assert sum(int(np.prod(p.shape)) for p in network.params.values()) == model.count_params()
     given = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
-    wanted = model.predict(given, verbose=0)
+    wanted = predicted(model, given)
     for engine in ("auto", "keras3"):
         opened = open_keras(path, engine=engine)
-        np.testing.assert_allclose(opened.model.predict(given, verbose=0), wanted, atol=1e-6)
+        np.testing.assert_allclose(predicted(opened.model, given), wanted, atol=1e-6)
 
 
 def test_engines_and_backends_that_cannot_be(monkeypatch):
