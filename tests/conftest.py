@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests import recording
+from tests.elsewhere import Elsewhere
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers side by side share the processors: torch's threads spin while they wait, which slows the others down.
@@ -37,6 +38,14 @@ def frameworks_are_no_garbage():
         _settled.update(loaded)
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def elsewhere():
+    """A process without parity."""
+    process = Elsewhere()
+    yield process
+    process.close()
 
 
 @pytest.fixture(autouse=True)

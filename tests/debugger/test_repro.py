@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -22,43 +21,16 @@ HASTY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 """Compiling well would take most of jax' time."""
 
 
-SERVER = """
-import contextlib, io, os, runpy, sys, traceback
-sys.modules['parity'] = None
-for folder in sys.stdin:
-    os.chdir(folder.rstrip())
-    code, said = 0, io.StringIO()
-    with contextlib.redirect_stdout(said):
-        try:
-            runpy.run_path('repro.py', run_name='__main__')
-        except SystemExit as end:
-            code = end.code or 0
-        except BaseException:
-            code = traceback.format_exc()
-    sys.modules.pop('custom_objects', None)
-    print(repr((code, said.getvalue())), flush=True)
-"""
+@pytest.fixture
+def shown(elsewhere):
+    """Gives a script's exit code, and the tensors that differ by what it prints."""
 
+    def run(folder):
+        code, said = elsewhere.run("import runpy; runpy.run_path('repro.py', run_name='__main__')", folder)
+        assert said, code
+        return code, _differing(said)
 
-@pytest.fixture(scope="module")
-def shown():
-    """Gives a script's exit code, and the tensors that differ by what it prints.
-
-    One process, where parity cannot be imported, runs all scripts: the import of a framework takes most of the time.
-    """
-    command = [sys.executable, "-c", SERVER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-
-        def run(folder):
-            print(folder, file=server.stdin, flush=True)
-            code, said = ast.literal_eval(server.stdout.readline())
-            assert said, code
-            return code, _differing(said)
-
-        yield run
-        server.stdin.close()
+    return run
 
 
 def _differing(said):
@@ -69,6 +41,11 @@ def _differing(said):
 
 def born(stepper):
     return {p.tensor for p in stepper.here.state.probes if p.status == "born"}
+
+
+def test_a_script_that_takes_parity_or_ends_badly_is_told(elsewhere, tmp_path):
+    assert "import of parity halted" in elsewhere.run("import parity", tmp_path)[0]
+    assert elsewhere.run("print('seen'); raise SystemExit(1)", tmp_path) == (1, "seen\n")
 
 
 def test_the_update_of_a_layer(tmp_path, shown):
