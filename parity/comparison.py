@@ -23,6 +23,7 @@ from parity.looks import look_alone, look_at_updates, look_end_to_end
 from parity.masks import masks_for_keras, masks_for_ref
 from parity.network import STATISTICS
 from parity.orders import hidden_orders
+from parity.preparation import prepared
 from parity.propagation import propagated_distances, propagated_probes
 from parity.regions import regrouped
 from parity.rehearsal import rehearse
@@ -126,12 +127,13 @@ def begun(
     """
     alignment = align(ref.network, keras.network, mode, mapping, labelled=data.labels_ref is not None)
     alignment, notes = regrouped(alignment, ref, keras, data.ref, mode, own=own)
+    alignment, fed, prepares = prepared(alignment, data.ref, data.keras)
     found = links(alignment)
     run = Comparison(ref, keras, data, mode, own, alignment, found, named(alignment, found), keras.params())
-    run.notes = notes
+    run.notes = (*notes, *prepares)
     slots = started(ref, keras, found)
     values = ref.params()
-    run.probes += compare_inputs(alignment, data.ref, data.keras)
+    run.probes += compare_inputs(alignment, data.ref, fed)
     run.probes += compare_labels(alignment, *_given(data))
     training = mode == "train" and alignment.has_loss
     run.probes += compare_structure(alignment, run.links, values, training=training)
@@ -147,9 +149,18 @@ def begun(
 
 
 def _given(data: Data) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
-    """The labels of both sides; none where one side has none."""
+    """The labels of both sides, -1 where a class is weighed with 0; none where one side has none."""
     ref, keras = data.labels_ref, data.labels_keras
-    return ({}, {}) if ref is None or keras is None else (ref.values, keras.values)
+    return ({}, {}) if ref is None or keras is None else (_counted(ref), _counted(keras))
+
+
+def _counted(targets: Targets) -> dict[str, Array]:
+    made: dict[str, Array] = {}
+    for label, value in targets.values.items():
+        weights = targets.weights.get(label)
+        alike = weights is not None and value.dtype.kind == "i" and np.shape(weights) == value.shape
+        made[label] = np.where(weights == 0, -1, value) if alike else value
+    return made
 
 
 def same_labels(alignment: Alignment, data: Data) -> Targets | None:

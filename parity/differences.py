@@ -183,8 +183,10 @@ def _idle(name: str, ref: Kind, keras: Kind, shape: Shape | None) -> bool:
         return ref.momentum is None or keras.momentum is None
     if isinstance(ref, Activation) and isinstance(keras, Activation) and name in ("slope", "limit", "threshold"):
         return ref.function != keras.function or ref.function not in ("relu", "elu")
-    if isinstance(ref, Loss) and isinstance(keras, Loss) and name in ("function", "settings"):
-        return ref.same_cost(keras)
+    if isinstance(ref, Loss) and isinstance(keras, Loss) and name in ("function", "settings", "label_smoothing"):
+        entropies = {ref.function, keras.function} <= {"log", "softmaxlog"}
+        others = ref.function != keras.function and not entropies  # settings of two losses are the losses' own
+        return (name != "function" and others) or (name != "label_smoothing" and ref.same_cost(keras))
     return False
 
 

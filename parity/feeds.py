@@ -217,7 +217,7 @@ def targets_for(
         if weighing is not None:
             weights[label] = weighing[1].astype(np.float32)
         values[label] = value
-        if side.key == "keras" and _counts_none(loss.kind, value):
+        if network.framework == "keras" and _counts_none(loss.kind, value):
             values[label], weights[label] = without_ignored(value, weights.get(label))
             notes.append("Labels of -1 are ignored: the Keras loss is given a sample weight of 0 for them.")
     have = ", ".join(key for key in batch.arrays if key.startswith("y"))
@@ -245,7 +245,7 @@ def without_ignored(ids: np.ndarray, weights: np.ndarray | None = None) -> tuple
 def _counts_none(kind: object, value: np.ndarray) -> bool:
     """Whether some labels are to be ignored and the Keras loss has no word for that."""
     ids = value.dtype.kind == "i" and value.size > 0 and value.min() < 0
-    return bool(ids) and getattr(kind, "ignore", None) is None
+    return bool(ids) and getattr(kind, "ignore", None) is None and getattr(kind, "ignored", None) != -1
 
 
 def _value(
@@ -271,7 +271,8 @@ def _value(
             f"no label of {name} is 0: labels in a batch count from 0, so check that these do not count from 1"
         )
     if classes is not None:
-        _check_classes(ids, hot, classes, batch)
+        ignored = kind.ignored if isinstance(kind, Loss) else None
+        _check_classes(ids if ignored is None else ids[ids != ignored], hot, classes, batch)
     return ids
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,11 +132,14 @@ def test_labels_that_may_count_from_one_are_noted():
     assert not fed({"x": X, "y": Y}, (5, 4, 3), 4)[2]
 
 
-def test_ignored_labels_become_weights_of_zero_on_the_keras_side_alone():
+def test_ignored_labels_become_weights_of_zero_where_keras_is_given_them():
     batch = load({"x": X, "y": Y - 1, "w": np.arange(6.0)})
-    network = classifier()
-    ref, _ = targets_for(batch, REF, network, network)
+    network = replace(classifier(), framework="keras")
+    ref, _ = targets_for(batch, REF, replace(network, framework="matconvnet"), network)
     keras, notes = targets_for(batch, KERAS, network, network)
+    other, _ = targets_for(batch, REF, network, network)
+    assert other is not None
+    assert other.weights["labels"].tolist() == [0, 1, 2, 0, 4, 5]
     assert ref is not None
     assert keras is not None
     assert ref.values["labels"].tolist() == (Y - 1).tolist()

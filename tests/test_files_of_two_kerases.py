@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import parity
@@ -167,3 +168,69 @@ def test_exchanged_kernels_are_told_plainly() -> None:
     ]
     assert found[0].evidence == "first.kernel holds the values of the reference's second.kernel; the two are exchanged."
     assert parity.compare(twice(), twice(), weights="own").verdict == "match"
+
+
+# -------------------------------------------------------------------------------------------------- losses that ignore
+
+
+def segmented(loss: Any, old: bool = False) -> Any:
+    """Four classes for each pixel."""
+    import keras
+    import tf_keras
+
+    k: Any = tf_keras if old else keras
+    k.utils.set_random_seed(3)
+    made = k.Sequential([k.layers.Input((4, 4, 2)), k.layers.Conv2D(4, 3, padding="same", activation="softmax")])
+    made.compile(k.optimizers.SGD(0.05), loss)
+    return made
+
+
+def pixels(ignored: int | None) -> dict[str, Any]:
+    """Images, and a class for each of their pixels; a part of them has another label."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, (3, 4, 4))
+    if ignored is not None:
+        y[0, :2] = ignored
+    return {"x": rng.standard_normal((3, 4, 4, 2)).astype(np.float32), "y": y}
+
+
+@pytest.mark.parametrize("ignored", [255, -1])
+def test_a_label_that_the_loss_ignores_need_be_no_class(ignored: int) -> None:
+    import keras
+    import tf_keras
+
+    law, old = keras.losses.SparseCategoricalCrossentropy, tf_keras.losses.SparseCategoricalCrossentropy
+    batch = pixels(ignored)
+    assert (
+        parity.compare(segmented(law(ignore_class=ignored)), segmented(law(ignore_class=ignored)), batch).verdict
+        == "match"
+    )
+    assert (
+        parity.compare(
+            segmented(old(ignore_class=ignored), old=True), segmented(law(ignore_class=ignored)), batch
+        ).verdict
+        == "match"
+    )
+
+
+def test_a_mean_that_leaves_out_what_it_ignores_is_another_loss() -> None:
+    import keras
+
+    law = keras.losses.SparseCategoricalCrossentropy
+    report = parity.compare(segmented(law(ignore_class=-1)), segmented(law()), pixels(-1))
+    assert named(report) == [("loss-kind", "loss", True, True)]
+    assert "ignore_class=-1" in report.findings[0].fix
+    assert parity.compare(segmented(law(ignore_class=-1)), segmented(law()), pixels(None)).verdict == "match"
+    assert parity.compare(segmented(law()), segmented(law()), pixels(-1)).verdict == "match"
+
+
+@pytest.mark.parametrize("other", ["mse", "binary_crossentropy"])
+def test_what_only_one_of_two_losses_has_is_no_cause_of_its_own(other: str) -> None:
+    import keras
+
+    smooth = keras.losses.CategoricalCrossentropy(label_smoothing=0.1)
+    ref, model = compiled("sgd"), compiled("sgd")
+    ref.compile("sgd", smooth)
+    model.compile("sgd", other)
+    for pair in ((ref, model), (model, ref)):
+        assert named(parity.compare(*pair)) == [("loss-kind", "loss", True, True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Context, Kind, Reach, scalar, setting, text, whole
@@ -35,6 +35,7 @@ class Loss(Kind):
         threshold: what `binaryerror` cuts the predictions at.
         factor: what the file multiplies every cost by (MatConvNet's `instanceWeights`): a number, or one per cell.
         settings: names and values of a Keras loss' settings that are not its defaults (`delta`, `gamma`, ...).
+        ignored: the label that costs nothing and need not be a class (Keras' `ignore_class`).
     """
 
     causes: ClassVar = {
@@ -53,6 +54,7 @@ class Loss(Kind):
     threshold: float = 0.0
     factor: Factor = 1.0
     settings: tuple[tuple[str, Any], ...] = ()
+    ignored: int | None = field(default=None, compare=False)
 
     @property
     def target(self) -> str:
@@ -115,7 +117,8 @@ class Loss(Kind):
             settings = tuple(
                 (key, v) for key, v in settings if key != "ignore_class" or not isinstance(v, int) or v >= 0
             )
-        return cls(function, reduction, share, sparse, settings=settings)
+        ignored = config.get("ignore_class") if name == "sparse_categorical_crossentropy" else None
+        return cls(function, reduction, share, sparse, settings=settings, ignored=ignored)
 
     def keras_line(self, field_name: str) -> str:
         """The loss, or its constructor argument."""

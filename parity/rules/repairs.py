@@ -215,10 +215,16 @@ def _as_reference(run: Comparison, pair: Pair, kind: Loss) -> tuple[Change, ...]
     """The reference's loss in the words of Keras; nothing where Keras has none."""
     output = _output(run, pair)
     if kind.function in ("softmaxlog", "log"):
-        word = "CategoricalCrossentropy"
-        word = f"Sparse{word}" if getattr(pair.keras.kind, "sparse", kind.sparse) else word
+        word, settings = "CategoricalCrossentropy", dict(kind.settings)
+        if kind.ignored is not None:
+            settings["ignore_class"] = kind.ignored
+        if kind.label_smoothing:
+            settings["label_smoothing"] = kind.label_smoothing
+        sparse = not kind.label_smoothing and getattr(pair.keras.kind, "sparse", kind.sparse)
+        word = f"Sparse{word}" if sparse or kind.ignored is not None else word
         logits = kind.function == "softmaxlog" and not softmax_behind(run.keras.network, _predicted(run, pair))
-        return (Change("loss", "", {**output, "class_name": word, "config": {"from_logits": logits}}),)
+        config = {"from_logits": logits, **settings}
+        return (Change("loss", "", {**output, "class_name": word, "config": config}),)
     name, config = kind.in_keras
     return (Change("loss", "", {**output, "class_name": name, "config": config}),) if name else ()
 

@@ -68,7 +68,7 @@ class Feeder:
         kind, backend = term.kind, self._engine.backend
         dtype = backend.dtype(prediction)
         given, sparse = targets.values[term.label], kind.sparse or term.name in self._of_ids
-        array = labels_for(kind.function, sparse, given, prediction.shape)
+        array = labels_for(kind.function, sparse, given, prediction.shape, kind.ignored)
         arguments = (backend.constant(array, None if sparse else dtype), prediction)
         if not sparse and not class_of(kind.function) and term.name not in self._tried:
             self._tried.add(term.name)
@@ -137,7 +137,9 @@ def match_inputs(
     return found
 
 
-def labels_for(function: str, sparse: bool, labels: np.ndarray, prediction: Sequence[int]) -> np.ndarray:
+def labels_for(
+    function: str, sparse: bool, labels: np.ndarray, prediction: Sequence[int], ignored: int | None = None
+) -> np.ndarray:
     """Labels as a loss takes them.
 
     Args:
@@ -146,6 +148,7 @@ def labels_for(function: str, sparse: bool, labels: np.ndarray, prediction: Sequ
         labels: class ids from 0, (n,) or per pixel (n, h, w), or one-hot (n, c); for other losses the targets as they
             are.
         prediction: shape of what the loss reads, batch included.
+        ignored: the one label that need not be a class.
 
     Returns:
         Class ids (n, 1), one-hot in the prediction's shape, a column of 0 and 1 for one unit, or the targets; those
@@ -167,7 +170,8 @@ def labels_for(function: str, sparse: bool, labels: np.ndarray, prediction: Sequ
     ids = labels.reshape(shape[:-1]).astype(np.int64) if per_pixel else _ids(labels, classes)
     if ids is None:
         raise CannotCompare(f"labels of shape {_words(labels.shape)} do not fit a prediction of shape {_words(shape)}")
-    low, high = (int(ids.min()), int(ids.max())) if ids.size else (0, 0)
+    counted = ids if ignored is None else ids[ids != ignored]
+    low, high = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
     if low < 0 or high >= max(classes, 2):
         raise CannotCompare(
             f"the batch's labels run from {low} to {high}, and the Keras model tells {max(classes, 2)} classes apart "

@@ -201,7 +201,8 @@ def _loss(
     if targets is None or term.label not in targets.values:
         raise NotImplementedError(f"{term.name} has no labels")
     shape = next(iter(feeds.values())).shape
-    y = labels_for(term.kind.function, term.kind.sparse, targets.values[term.label], shape)
+    kind = term.kind
+    y = labels_for(kind.function, kind.sparse, targets.values[term.label], shape, kind.ignored)
     arrays[f"y {term.name}"] = y if term.kind.sparse else y.astype(np.float32)
     reduction, weights = str(getattr(loss, "reduction", "")), targets.weights.get(term.label)
     if reduction not in (*_MEANS, "sum") or (reduction == "mean_with_sample_weight" and weights is not None):
