@@ -51,6 +51,7 @@ ORDER = (
         "rehearsal",
         "propagation",
         "regions",
+        "preparation",
         "comparison",
         "coverage",
         "experiments",

@@ -117,3 +117,28 @@ def test_an_average_image_is_told_beside_a_scale(scale: float, turned: bool, tmp
     assert told(report) == [(cause, "input", True, True) for cause in causes]
     other = np.random.default_rng(2).uniform(0, 255, raw.shape).astype(np.float32)
     assert told(compared(tmp_path, dag, twins_dag.twin(dag), batch | {"x_keras": other}))[0][0] == "unknown"
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_model_may_prepare_its_images_itself(right: bool, tmp_path: Path) -> None:
+    """The reference's images come with the mean subtracted, and the port's first layers do that."""
+    dag = Dag(24, {"data": (6, 6, 3)})
+    x = dag.relu("relu", dag.conv("conv", "data", (3, 3, 3, 4)))
+    dag.loss("loss", dag.conv("fc", x, (4, 4, 4, 5)), "objective")
+    raw = np.random.default_rng(1).uniform(0, 1, (8, 6, 6, 3)).astype(np.float32)
+    mean = [120.5, 115.25, 100.75 if right else 100.25]
+    batch = {"x_ref": raw * 255 - np.array([120.5, 115.25, 100.75], np.float32), "x_keras": raw, "y": np.arange(8) % 5}
+    k = keras()
+    image = k.Input((6, 6, 3))
+    x = k.layers.Normalization(mean=mean, variance=[1.0] * 3, name="mean")(k.layers.Rescaling(255.0)(image))
+    x = k.layers.Flatten()(k.layers.Conv2D(4, 3, activation="relu", name="conv", **penalty())(x))
+    model = k.Model(image, k.layers.Dense(5, name="fc", **penalty())(x))
+    loss = k.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(k.optimizers.SGD(RATE, momentum=MOMENTUM), loss)
+    for mode in ("train", "eval"):
+        report = compared(tmp_path, dag, model, batch, mode=mode)
+        assert report.verdict == ("match" if right else "diverged")
+        assert any("prepares its images itself" in note for note in report.notes) == right
+    assert right or first(report) == ("input", "input")
+    if right:  # the same images for both sides: then the layers are extra
+        assert {row[0] for row in told(compared(tmp_path, dag, model, {"x": raw, "y": batch["y"]}))} == {"layer-extra"}
