@@ -1,6 +1,7 @@
-"""`python -m tests.frameworks.keras.one_net ENGINE FOLDER`: one net, and some comparisons, on one engine and backend.
+"""`python -m tests.frameworks.keras.one_net ENGINE FOLDER WHICH`: one net, and comparisons, on one engine and backend.
 
-A backend is fixed for a process, so each has one of its own. It writes `numbers.npz` and `verdicts.json`.
+A backend is fixed for a process, so each has one of its own. It writes `numbers.npz` and `verdicts.json`, and then runs
+those tests of `test_graphs.py` that WHICH selects, whose exit code it has.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import parity
 from parity.frameworks.keras.engine import engine_of
@@ -124,6 +126,9 @@ def main():
     arrays, said = seen(name, folder)
     np.savez(folder / "numbers.npz", **arrays)
     (folder / "verdicts.json").write_text(json.dumps(said))
+    graphs = str(Path(__file__).with_name("test_graphs.py"))
+    options = ["-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider"]
+    sys.exit(pytest.main([graphs, "-k", sys.argv[3], *options]))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,12 @@ WORLDS = {
     "tf_keras": ("tf_keras", "tensorflow"),
 }
 
+SOME = {
+    "torch": "not tf_keras and not double and not eval",
+    "jax": "not tf_keras and not eval and alone and (shared or dicts or masking)",
+}
+"""Backend → which tests of `test_graphs.py` are run on it."""
+
 
 def _python(*words, backend, **environment):
     """A process of its own, as its result."""
@@ -33,24 +39,25 @@ def _python(*words, backend, **environment):
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
-    """Name → (numbers, verdicts) of each engine and backend."""
+    """Name → (numbers, verdicts, its process) of each engine and backend; other backends then run `SOME` graphs."""
     folders = {name: tmp_path_factory.mktemp(name) for name in WORLDS}
     found = {}
 
     def run(name):
         engine, backend = WORLDS[name]
-        return _python("-m", "tests.frameworks.keras.one_net", engine, folders[name], backend=backend)
+        return _python("-m", "tests.frameworks.keras.one_net", engine, folders[name], SOME[backend], backend=backend)
 
     others = [name for name, (_, backend) in WORLDS.items() if backend != "tensorflow"]
     with ThreadPoolExecutor(2) as pool:
         ended = [pool.submit(run, name) for name in others]
         for name, (engine, backend) in WORLDS.items():
             if backend == "tensorflow":  # which this process has
-                found[name] = seen(engine, folders[name])
+                found[name] = *seen(engine, folders[name]), None
         for name, done in zip(others, ended, strict=True):
-            assert done.result().returncode == 0, done.result().stderr[-3000:]
+            verdicts = folders[name] / "verdicts.json"
+            assert done.result().returncode == 0 or verdicts.exists(), done.result().stderr[-3000:]
             with np.load(folders[name] / "numbers.npz") as file:
-                found[name] = dict(file), json.loads((folders[name] / "verdicts.json").read_text())
+                found[name] = dict(file), json.loads(verdicts.read_text()), done.result()
     return found
 
 
@@ -110,18 +117,12 @@ def test_what_keras_computes_elsewise_on_torch_is_found(worlds):
     assert found["first"] == ["forward", "pool2"]
 
 
-SOME = {
-    "torch": "not tf_keras and not double and not eval",
-    "jax": "not tf_keras and not eval and alone and (shared or dicts or masking)",
-}
-
-
-@pytest.mark.parametrize(("backend", "which"), SOME.items())
-def test_every_graph_on_other_backends(backend, which):
+@pytest.mark.parametrize("world", ["keras-torch", "keras-jax"])
+def test_graphs_on_other_backends(worlds, world):
     """All of them on torch; on jax, where each shape is compiled first, some."""
-    path = Path(__file__).with_name("test_graphs.py")
-    done = _python("-m", "pytest", path, "-k", which, "-p", "no:cacheprovider", backend=backend)
+    done = worlds[world][2]
     assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
 
 
 def test_a_backend_that_is_not_installed_is_one_line(tmp_path):
