@@ -17,7 +17,7 @@ from parity.batch import Batch
 from parity.errors import BadFile
 from parity.traces.format import header, is_trace
 
-__all__ = ["digest", "identity"]
+__all__ = ["digest", "identity", "source_file"]
 
 _BLOCK = 1 << 20
 
@@ -58,6 +58,13 @@ def identity(given: Any) -> dict[str, Any]:
     if is_trace(path):  # whoever reads it holds it against this digest
         return {"path": str(path), "sha256": header(path).digest}
     return {"path": str(path), "sha256": digest(path)}
+
+
+def source_file(given: str | PathLike[str]) -> Path:
+    """The file that a path names, of `module.py:build` the module's."""
+    text = fspath(given)
+    head, _, name = text.rpartition(":")
+    return Path(head if head.endswith(".py") and name.isidentifier() else text)
 
 
 def digest(path: Path) -> str:

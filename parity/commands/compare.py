@@ -42,7 +42,7 @@ def compare(
     targets = ((json, "--json"), (junit, "--junit"), (markdown, "--markdown"), (sarif, "--sarif"), (html, "--html"))
     for target, option in targets:
         if target is not None:
-            check_target(target, option)
+            check_target(target, option, selection.files)
     check_fix(fix, fix_script, selection.files)
     from parity.session import check_and_fix
 

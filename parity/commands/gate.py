@@ -54,9 +54,10 @@ def gate(
         (sarif, "--sarif"),
         (asked.lock if update else None, "--update"),
     )
+    read = [asked.path, *(path for pair in asked.pairs for path in pair.files)]
     for target, option in targets:
         if target is not None:
-            check_target(target, option)
+            check_target(target, option, read if option == "--update" or asked.lock is None else [*read, asked.lock])
     if html is not None:
         _check_folder(html)
 

@@ -110,7 +110,10 @@ class Selection:
     @property
     def files(self) -> list[Path]:
         """The files that it reads."""
-        return [Path(p) for p in (self.ref, self.keras, self.batch, self.map, self.custom_objects) if p is not None]
+        from parity.identity import source_file
+
+        named = (self.ref, self.keras, self.batch, self.map, self.custom_objects, self.keras_arch, self.ref_recipe)
+        return [source_file(p) for p in named if p is not None]
 
     def keywords(self) -> dict[str, Any]:
         """The same as keywords of `parity.session.check_and_fix`.

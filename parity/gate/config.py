@@ -15,6 +15,7 @@ from typing import Any
 
 from parity.causes import CAUSES
 from parity.errors import BadFile, BadUsage, ParityError
+from parity.identity import source_file
 from parity.options import tolerances
 from parity.report import PHASES
 
@@ -96,6 +97,12 @@ class Pair:
     phases: tuple[str, ...] = ()
     allow: tuple[Exemption, ...] = ()
     line: int = 0
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it reads."""
+        named = (self.options.get(key) for key in _PATHS)
+        return tuple(source_file(path) for path in named if isinstance(path, str))
 
     @property
     def required(self) -> tuple[str, ...]:

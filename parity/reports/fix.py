@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,15 +57,7 @@ def check_fix(fix: Path | None, script: Path | None, inputs: Sequence[Path]) -> 
             raise BadUsage(f"{option} {path}: name a file that ends with {' or '.join(extensions)}")
         targets = [path, path.with_suffix(".npz")] if option == "--fix-script" else [path]
         for target in targets:
-            if any(_same(target, given) for given in inputs):
-                raise BadUsage(f"{option} {path}: would write over {target}, which is compared; choose another name")
-        check_target(path, option)
-
-
-def _same(one: Path, other: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return one.samefile(other)
-    return one.resolve() == other.resolve()
+            check_target(target, option, inputs, regular=option == "--fix")
 
 
 def save_fix(

@@ -10,7 +10,7 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -62,15 +62,26 @@ def complain(message: str) -> None:
     sys.stderr.flush()
 
 
-def check_target(path: Path, option: str) -> None:
-    """Raise before a long run if a file could not be written to this path after it.
+def check_target(path: Path, option: str, inputs: Iterable[Path] = (), *, regular: bool = False) -> None:
+    """Raise before a long run if a file could not, or must not, be written to this path after it.
+
+    Args:
+        path: where something will be written.
+        option: the option that names it, for messages.
+        inputs: what is read; none of it may be written over.
+        regular: whether it must be a file that another can take the place of: no pipe or device.
 
     Raises:
-        BadUsage: the directory is missing or not writable, or the path is a directory.
+        BadUsage: the directory is missing or not writable, or the path is a directory, or an input.
     """
     if path.is_dir():
         raise BadUsage(f"{option} {path}: is a directory; name a file in it")
+    for given in inputs:
+        if _same(path, given):
+            raise BadUsage(f"{option} {path}: would write over {given}, which is read; choose another name")
     if _in_place(path):
+        if regular:
+            raise BadUsage(_irregular(path, option))
         return
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -103,8 +114,10 @@ def replacing(path: Path, option: str) -> Iterator[str]:
     """A temporary file in the same directory, with the same extension, that takes the path's place if all goes well.
 
     Raises:
-        BadUsage: it cannot be written.
+        BadUsage: it cannot be written, or is a pipe or a device.
     """
+    if _in_place(path):
+        raise BadUsage(_irregular(path, option))
     name = ""
     try:
         target = path.resolve()
@@ -161,6 +174,16 @@ def _in_place(path: Path) -> bool:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return False
+
+
+def _irregular(path: Path, option: str) -> str:
+    return f"{option} {path}: is no regular file, and this can only be written as a whole; name another"
+
+
+def _same(one: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return one.samefile(other)
+    return one.resolve() == other.resolve()
 
 
 def _permissions(target: Path) -> int:

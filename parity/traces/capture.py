@@ -10,7 +10,7 @@ from typing import Any
 from parity import batch as batches
 from parity.align import align
 from parity.errors import BadUsage
-from parity.identity import identity
+from parity.identity import identity, source_file
 from parity.lending import lent
 from parity.masks import masks_for_ref
 from parity.runner import Runner, Targets
@@ -76,7 +76,9 @@ def record(
     if steps < 1:
         raise BadUsage(f"steps is at least 1, not {steps}")
     path, how = Path(fspath(output)), how or Opening()
-    check_target(path, option)
+    # A trace may lend its batch to the one that takes its place: it is read before.
+    read = [ref, keras, None if is_trace(batch) else batch, how.custom_objects, how.arch, how.ref_recipe]
+    check_target(path, option, [source_file(p) for p in read if isinstance(p, str | PathLike)], regular=True)
     progress("reading files", 0, 1)
     lender = Trace(fspath(batch)) if is_trace(batch) else None
     given = batch_of(lender) if lender is not None else batches.load(batch) if batch is not None else None

@@ -198,3 +198,25 @@ def test_a_report_in_a_shell_is_short_and_printed_whole():
         "diverged: first in structure at ip1; 4 causes found",
         "3 of 32 predictions differ; top-1 right: MatConvNet 17, Keras 16",
     ]
+
+
+def test_what_is_read_is_not_written_over(tmp_path):
+    model, link = tmp_path / "model.keras", tmp_path / "link.json"
+    model.write_bytes(b"mine")
+    link.symlink_to(model)
+    for path in (model, link, tmp_path / "." / "model.keras"):
+        with pytest.raises(BadUsage, match=r"--json .* would write over .*model.keras, which is read"):
+            check_target(path, "--json", [tmp_path / "batch.npz", model])
+    check_target(tmp_path / "other.json", "--json", [model])
+    check_target(model, "--json")
+
+
+def test_nothing_takes_the_place_of_a_pipe_or_device(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    check_target(pipe, "--json")  # text can be written into one
+    with pytest.raises(BadUsage, match=r"-o .*pipe: is no regular file"):
+        check_target(pipe, "-o", regular=True)
+    with pytest.raises(BadUsage, match=r"-o .*pipe: is no regular file"), replacing(pipe, "-o"):
+        pytest.fail("it went on")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)

@@ -38,6 +38,7 @@ from parity.traces.reader import Trace
 from parity.traces.seal import PIECE, Pieces
 from parity.traces.sketch import Sketch
 from parity.traces.writer import writing
+from tests import twins
 
 ROOT = Path(__file__).parents[2]
 GATE = ROOT / "traces" / "gate"
@@ -344,6 +345,16 @@ def test_a_last_layer_that_may_be_a_loss_is_told(tmp_path, capsys, kind, said):
         assert (words in trace.info["remarks"]) == said
     assert main(["record", "--ref", str(tmp_path / "net.mat"), "-o", str(tmp_path / "run.h5"), "--mode", "eval"]) == 0
     assert words not in capsys.readouterr().out
+
+
+def test_a_trace_is_not_written_over_what_it_records(tmp_path, capsys):
+    mat, batch = twins.save(tmp_path / "net.mat", twins.plain()), tmp_path / "batch.npz"
+    np.savez(batch, **twins.batch())
+    before = mat.read_bytes(), batch.read_bytes()
+    for target in (mat, batch):
+        err = complaint(capsys, "record", "--ref", mat, "--batch", batch, "-o", target)
+        assert f"would write over {target}, which is read" in err
+    assert before == (mat.read_bytes(), batch.read_bytes())
 
 
 def test_options_that_record_nothing(tmp_path, capsys):
