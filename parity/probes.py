@@ -19,18 +19,24 @@ _SEQUENCE = 12
 """Steps of a sequence where the files leave its length open."""
 
 
-def probe_inputs(network: Network | None, shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator) -> Batch:
+def probe_inputs(
+    network: Network | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    rng: np.random.Generator,
+    vocabularies: Mapping[str, int] | None = None,
+) -> Batch:
     """Generated inputs.
 
     Args:
         network: whose inputs the arrays are named after; None where it is not known yet.
         shapes: input → its shape without batch axis.
         rng: the generator.
+        vocabularies: input → how many tokens it tells apart, where the network is not known yet.
     """
     n = count(shapes.values())
     arrays: dict[str, np.ndarray] = {}
     for name, shape in shapes.items():
-        limit = _vocabulary(network, name) if network is not None else None
+        limit = _vocabulary(network, name) if network is not None else (vocabularies or {}).get(name)
         made = images(shape, n, rng) if limit is None else tokens(shape, limit, n, rng)
         arrays["x" if len(shapes) == 1 else f"x_{name}"] = made
     return Batch(arrays, "a probe batch", counted_from_zero=True)

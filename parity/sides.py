@@ -108,7 +108,7 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
     rng = np.random.default_rng(seed)
     generated = given is None
     if given is None:
-        given = probe_inputs(mine.network, _shapes(mine, theirs, ref_to_keras), rng)
+        given = probe_inputs(mine.network, _shapes(mine, theirs, ref_to_keras), rng, mine.vocabularies)
         given = replace(given, source=f"a probe batch (seed {seed})")
     said: list[str] = []
     feeds_ref = inputs_for(given, _REF, mine.inputs, ref_to_keras, channels_first=mine.channels_first, notes=said)
@@ -168,7 +168,9 @@ def open_one(
     used, rng = _as_recorded(batch, mine, mode), np.random.default_rng(seed)
     generated = used is None
     if used is None:
-        used = probe_inputs(mine.network, _shapes(mine, mine, {name: name for name in mine.inputs}), rng)
+        used = probe_inputs(
+            mine.network, _shapes(mine, mine, {name: name for name in mine.inputs}), rng, mine.vocabularies
+        )
         used = replace(used, source=f"a probe batch (seed {seed})")
     said: list[str] = []
     partners = {} if lender is None else matched_inputs(data_inputs(lender), mine.inputs)
@@ -355,6 +357,15 @@ class _Unopened:
         plain = own if all(own) and len(set(own)) == len(own) else [f"input{i or ''}" for i in range(len(tensors))]
         names = getattr(self.given, "input_names", None) or plain
         return {str(name): tuple(t.shape[1:]) for name, t in zip(names, tensors, strict=True)}
+
+    @property
+    def vocabularies(self) -> Mapping[str, int]:
+        """Input of a model in memory → how many tokens it tells apart, where an embedding reads it."""
+        if self.network is not None or not getattr(self.given, "inputs", None):
+            return {}
+        from parity.frameworks.keras.live import vocabularies
+
+        return vocabularies(self.given, list(self.inputs))
 
     def take_inputs_of(self, other: _Unopened) -> None:
         """Where a model in code does not say what it takes, it takes a list of what the other side does, in order."""

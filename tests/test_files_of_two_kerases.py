@@ -234,3 +234,23 @@ def test_what_only_one_of_two_losses_has_is_no_cause_of_its_own(other: str) -> N
     model.compile("sgd", other)
     for pair in ((ref, model), (model, ref)):
         assert named(parity.compare(*pair)) == [("loss-kind", "loss", True, True)]
+
+
+# ----------------------------------------------------------------------------------------------------- models in memory
+
+
+def words(k: Any) -> Any:
+    k.utils.set_random_seed(3)
+    layers = [k.layers.Embedding(5, 3, name="words"), k.layers.Flatten(), k.layers.Dense(2, activation="softmax")]
+    made = k.Sequential([k.layers.Input((4,)), *layers])
+    made.compile(k.optimizers.SGD(0.05), "categorical_crossentropy")
+    return made
+
+
+def test_an_embedding_of_a_model_in_memory_is_fed_its_own_words() -> None:
+    import keras
+    import tf_keras
+
+    assert parity.compare(words(tf_keras), words(tf_keras)).verdict == "match"
+    assert parity.compare(words(tf_keras), words(keras)).verdict == "match"
+    assert parity.compare(words(keras), words(tf_keras)).verdict == "match"

@@ -22,7 +22,7 @@ from parity.layers.keras_losses import class_of
 from parity.optimizers import OpaqueRule, lookup
 from parity.recipe import Recipe
 
-__all__ = ["as_saved", "compile_alike", "copied", "live_recipe", "loss_from_kind"]
+__all__ = ["as_saved", "compile_alike", "copied", "live_recipe", "loss_from_kind", "vocabularies"]
 
 
 def live_recipe(engine: Engine, model: Any, losses: Sequence[Loss]) -> Recipe:
@@ -149,3 +149,22 @@ def copied(model: Any) -> Any:
             f"both sides are one model, and Keras cannot copy it ({type(error).__name__}: {text}); build it twice"
         ) from error
     return clone
+
+
+def vocabularies(model: Any, names: Sequence[str]) -> dict[str, int]:
+    """Input → how many tokens it tells apart, where an embedding reads it; `names` are those of the model's inputs."""
+    found: dict[str, int] = {}
+    for layer in getattr(model, "layers", ()):
+        size = getattr(layer, "input_dim", None)
+        if type(layer).__name__ != "Embedding" or not isinstance(size, int):
+            continue
+        read = {id(tensor) for node in layer._inbound_nodes for tensor in _flat(node.input_tensors)}
+        for name, tensor in zip(names, model.inputs, strict=False):
+            if id(tensor) in read:
+                found[name] = min(size, found.get(name, size))
+    return found
+
+
+def _flat(tensors: Any) -> Sequence[Any]:
+    """What a node reads: Keras 2 keeps a single tensor as itself."""
+    return tensors if isinstance(tensors, list | tuple) else [tensors]
