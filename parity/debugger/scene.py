@@ -12,6 +12,7 @@ from parity.align import Pair
 from parity.bench import Bench, Trial, Unfit
 from parity.case import Comparison
 from parity.comparison import same_labels
+from parity.debugger.exchange import carried
 from parity.debugger.lane import Lane
 from parity.debugger.nodes import Blocked, Seen, nodes_of
 from parity.differences import differences
@@ -190,7 +191,7 @@ class Scene:
 
     def release(self) -> None:
         """Let go of every tensor; what is looked at later is computed again."""
-        for lane in (self.ref, self.keras, *([self._shaken] if "_shaken" in self.__dict__ else [])):
+        for lane in (self.ref, self.keras, *(self.__dict__[name] for name in _NOISY if name in self.__dict__)):
             lane.release()
 
     def changed(self) -> None:
@@ -200,7 +201,8 @@ class Scene:
             seen.param_grads = _pass(lane).param_grads
         self._benches.clear()
         self._propagation = None
-        self.__dict__.pop("_shaken", None)
+        for name in _NOISY:
+            self.__dict__.pop(name, None)
 
     # ---- verdicts
 
@@ -322,7 +324,7 @@ class Scene:
             doubtful = tainted and x_floor > 2 * CLEAN
             strays = judging.strays(key, verdict.phase, x_floor) and judging.bounded(verdict.phase)
             if doubtful or strays:  # else noise, which takes a run of the reference, would change no status
-                self._measure_noise(pair, verdict.tensor, judging)
+                self._measure_noise(pair, verdict.tensor, judging, tainted=tainted)
                 x_floor = judging.in_floors(key, verdict)
         if x_floor is not None:
             judging.x_floors[key] = x_floor
@@ -349,17 +351,30 @@ class Scene:
         lane.follow(self.ref)
         return lane
 
-    def _measure_noise(self, pair: Pair, name: str, judging: Propagation) -> None:
-        """How far such a shaken run comes out at this tensor; what is needed for it and no more is run."""
+    @cached_property
+    def _drifted(self) -> Lane:
+        """The reference with Keras' weights: what rounding has made of both sides' in the steps before this one.
+
+        An optimizer that divides by the size of gradients makes whole steps of gradients that are rounding alone.
+        """
+        lane = self._lane_of_ref(self._shaken.weights, self.run.data.ref)
+        for link in self.run.links:
+            lane.weights.update(carried(link, self.keras.weights, "ref", self.ref))
+        lane.follow(self.ref)
+        return lane
+
+    def _measure_noise(self, pair: Pair, name: str, judging: Propagation, *, tainted: bool) -> None:
+        """How far a shaken run comes out at this tensor; what is needed for it and no more is run."""
         named = self.run.named[pair.ref.name]
+        lane = self._shaken if tainted or self.step == 1 else self._drifted
         try:
             if name not in ("output", "loss"):
-                self._shaken.local(pair.ref.name)
+                lane.local(pair.ref.name)
             else:
-                self._shaken.value(pair.ref.output)
+                lane.value(pair.ref.output)
         except Blocked:
             return
-        expected, moved = (seen_tensor(named, name, seen, "ref") for seen in (self.seen_ref, _pass(self._shaken)))
+        expected, moved = (seen_tensor(named, name, seen, "ref") for seen in (self.seen_ref, _pass(lane)))
         if expected is not None and moved is not None:
             judging.noise[pair.ref.name, name] = distance(moved, expected)
 
@@ -390,6 +405,10 @@ class Scene:
             return lane.recorded()
         except CannotCompare as problem:
             raise Blocked(str(problem)) from None
+
+
+_NOISY = ("_shaken", "_drifted")
+"""The attributes that hold runs of the reference as rounding has it."""
 
 
 def _averages(lane: Lane, name: str) -> bool:

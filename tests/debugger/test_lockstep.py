@@ -65,6 +65,17 @@ def unbiased():
     return layers
 
 
+def adaptive(folder, **twin):
+    """A net that both sides train with Adam, which makes steps of gradients that are rounding alone."""
+    import keras
+
+    layers = [layer for layer in twins.normalised() if layer["type"] != "dropout"]  # the two would draw otherwise
+    rates = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-9}
+    recipe = {"solver": "adam", "solverOpts": rates, "weightDecay": 0.0}
+    adam = keras.optimizers.Adam(twins.RATE, epsilon=1e-9)
+    return simple(folder, layers, recipe, decay=None, optimizer=adam, **twin)
+
+
 def costly(law=None):
     """A small Keras model whose first layer's output costs something, and whose second always does."""
     import keras
@@ -139,6 +150,12 @@ CASES = {
         lambda folder: simple(folder, unbiased(), {"weightDecay": 0.0}, decay=None, optimizer=shrinking()),
         {"steps": 2},
         ("update", "conv1"),
+    ),
+    "a clean net with Adam": (adaptive, {"steps": 2}, None),
+    "a wrong leak with Adam": (
+        lambda folder: adaptive(folder, edits={"relu2": {"leak": 0.3}}),
+        {"steps": 2},
+        ("forward", "relu2"),
     ),
     "a clean net with dropout and batch normalisation": (
         lambda folder: simple(folder, twins.normalised()),
