@@ -72,8 +72,7 @@ class Watched:
         if loss is not None:
             terms = [(0, loss, 1.0)]
         elif engine.has_loss(given):
-            flat = engine.flatten(predictions)
-            terms = engine.loss_terms(given, [np.zeros(tuple(p.shape), np.float32) for p in flat], predictions)
+            terms = _compiled(engine, given, predictions)
         remarks: list[str] = []
         if not _is_kerases(given):
             remarks.append(f"{type(given).__name__} is a class of the user's")
@@ -98,6 +97,17 @@ class Watched:
         for record in recorder.records:
             if record.training:
                 record.training |= seen.get(record.name) or {"eval": False}
+
+
+def _compiled(engine: Engine, model: Any, predictions: Any) -> list[tuple[int, Any, float]]:
+    """The losses that a model was compiled with (see `Engine.loss_terms`)."""
+    labels = [np.zeros(tuple(p.shape), np.float32) for p in engine.flatten(predictions)]
+    try:
+        return engine.loss_terms(model, labels, predictions)
+    except Exception as error:  # Keras asks only now whether as many were given as there are outputs
+        text = " ".join(str(error).split())[:200]
+        problem = f"the Keras model's losses or their weights do not fit its outputs ({type(error).__name__}: {text})"
+        raise CannotCompare(problem) from error
 
 
 def _is_kerases(item: Any) -> bool:

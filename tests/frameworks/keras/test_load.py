@@ -79,3 +79,26 @@ def test_what_keras_cannot_rebuild_is_one_line(tmp_path):
         load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [("tf_keras", {"loss": ["mse"] * 3}), ("tf_keras", {"loss_weights": ["a"]}), ("keras", {"loss_weights": ["a"]})],
+)
+def test_losses_that_are_not_as_many_as_the_outputs_are_one_line(tmp_path, engine, said):
+    import importlib
+    import json
+
+    import h5py
+
+    import parity
+
+    path, k = tmp_path / "odd.h5", importlib.import_module(engine)
+    model = k.Sequential([k.Input((3,)), k.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    model.save(path)
+    with h5py.File(path, "a") as f:
+        f.attrs["training_config"] = json.dumps({**json.loads(str(f.attrs["training_config"])), **said})
+    with pytest.raises(ParityError, match=r"do not fit its outputs|cannot rebuild its loss") as caught:
+        parity.compare(path, path)
+    assert "\n" not in str(caught.value)
