@@ -13,6 +13,7 @@ from parity.layers.loss_words import as_signs
 from parity.network import Shape
 from parity.relation import related
 from parity.report import Probe
+from parity.sharing import held_apart
 from parity.stretches import Tensor, joined, measure, stretches
 from parity.tolerance import ROUNDOFF
 from parity.transfer import Link
@@ -113,6 +114,12 @@ def compare_structure(
     shapes = _Shapes(alignment)
     for pair in alignment.pairs:
         rows.append((places[pair.ref.name], _pair_probes(alignment, pair, all_links, values, shapes, training)))
+    for apart in held_apart(all_links) if training else ():
+        if _moves(alignment, apart.link):
+            mine, theirs, role = apart.link.pair.ref, apart.link.pair.keras, apart.link.role
+            shape = _known(mine.shape)
+            probe = Probe(mine.name, theirs.origin, "structure", role, shape=shape, status="born", note=apart.note)
+            rows.append((places[mine.name], [probe]))
     moved = {mine.name: theirs for mine, theirs in alignment.moved}
     for unit in alignment.ref_only:
         other = moved[unit.name].origin if unit.name in moved else ""
@@ -178,6 +185,12 @@ def _pair_probes(
         if link.pair is pair and link.problem:
             made.append(probe(link.role, _fit(alignment, link, values, status, training=training), link.problem))
     return made or [probe("shape", "match", "")]
+
+
+def _moves(alignment: Alignment, link: Link) -> bool:
+    """Whether a parameter is trained on either side."""
+    mine, theirs = alignment.ref.params[link.ref[0]], alignment.keras.params[link.keras]
+    return (mine.trainable and mine.rate_multiplier > 0) or theirs.trainable
 
 
 def _fit(alignment: Alignment, link: Link, values: Mapping[str, Tensor], status: str, *, training: bool) -> str:

@@ -37,6 +37,7 @@ ORDER = (
     ),
     (
         "case",
+        "sharing",
         "structure",
         "activity",
         "tensors",

@@ -142,3 +142,33 @@ def test_a_model_may_prepare_its_images_itself(right: bool, tmp_path: Path) -> N
     assert right or first(report) == ("input", "input")
     if right:  # the same images for both sides: then the layers are extra
         assert {row[0] for row in told(compared(tmp_path, dag, model, {"x": raw, "y": batch["y"]}))} == {"layer-extra"}
+
+
+# ---------------------------------------------------------------------------------------------------- shared parameters
+
+
+@pytest.mark.parametrize("held", ["one", "two"])
+@pytest.mark.parametrize("shared", ["one", "two"])
+def test_twin_branches_that_share_their_parameters(shared: str, held: str, tmp_path: Path) -> None:
+    """A siamese network: with two towers in place of one nothing differs but what trains them."""
+    dag = Dag(25, {"a": (6, 6, 2), "b": (6, 6, 2)})
+    of = {"a": "", "b": "conv_a" if shared == "one" else ""}
+    ends = [dag.relu(f"relu_{x}", dag.conv(f"conv_{x}", x, (3, 3, 2, 4), share=of[x])) for x in "ab"]
+    dag.loss("loss", dag.conv("fc", dag.concat("cat", ends), (4, 4, 8, 5)), "objective")
+    k = keras()
+    inputs = [k.Input((6, 6, 2), name=name) for name in "ab"]
+    towers = [k.layers.Conv2D(4, 3, activation="relu", name=name, **penalty()) for name in ("one", "two")]
+    made = [(towers[0] if held == "one" else tower)(x) for tower, x in zip(towers, inputs, strict=True)]
+    x = k.layers.Flatten()(k.layers.Concatenate(name="cat")(made))
+    model = k.Model(inputs, k.layers.Dense(5, name="fc", **penalty())(x))
+    loss = k.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(k.optimizers.SGD(RATE, momentum=MOMENTUM), loss)
+    report = compared(tmp_path, dag, model, None)
+    assert report.verdict == ("match" if shared == held else "diverged")
+    still = compared(tmp_path, dag, model, None, mode="eval")
+    assert still.verdict == ("diverged" if (shared, held) == ("two", "one") else "match")
+    if shared != held:
+        assert first(report) == ("structure" if held == "two" else "forward", "conv_b")
+        assert [row[:2] for row in told(report)] == [("unknown", "conv_b")]
+        words = "call one a second time in place of two" if held == "two" else "give conv_b a layer of its own"
+        assert words in report.findings[0].fix

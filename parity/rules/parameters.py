@@ -14,6 +14,7 @@ from parity.rules import repairs
 from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
 from parity.rules.lines import lines
+from parity.sharing import held_apart, held_together
 
 __all__ = ["find"]
 
@@ -22,6 +23,7 @@ def find(run: Comparison) -> Iterable[Finding]:
     """Findings for structure probes that a field alone does not explain."""
     for pair in run.alignment.pairs:
         yield from _along_another_axis(run, pair)
+    yield from _apart(run)
     for link in run.links:
         if not link.problem:
             continue
@@ -56,6 +58,43 @@ def find(run: Comparison) -> Iterable[Finding]:
                 pair=pair,
                 fix=f"{pair.keras.origin}: build it with the reference's filters and size",
             )
+
+
+def _apart(run: Comparison) -> Iterable[Finding]:
+    """Layers that the reference uses twice, and Keras has two of: no cause has this name."""
+    told: set[str] = set()
+    for apart in held_apart(run.links):
+        pair, first = apart.link.pair, apart.first
+        seen = any(
+            p.layer == pair.ref.name and p.phase == "structure" and p.status == "born" and p.note == apart.note
+            for p in run.probes
+        )
+        if pair.ref.name in told or not seen:
+            continue
+        told.add(pair.ref.name)
+        yield finding(
+            "unknown",
+            "divergence",
+            "structure",
+            f"{first.ref.name} and {pair.ref.name} share their parameters in the reference, which the sum of both "
+            f"gradients trains; {first.keras.origin} and {pair.keras.origin} hold theirs apart, and part at the first "
+            "update.",
+            pair=pair,
+            fix=f"call {first.keras.origin} a second time in place of {pair.keras.origin}",
+        )
+    for first, pair in held_together(run.alignment.pairs):
+        phase = next((p for p in ("forward", "backward", "update") if run.diverged(pair, p)), None)
+        if phase is None:
+            continue
+        yield finding(
+            "unknown",
+            "divergence",
+            phase,
+            f"{first.ref.name} and {pair.ref.name} have parameters of their own in the reference; in Keras both are "
+            f"{first.keras.origin}, which cannot hold the weights of two layers.",
+            pair=pair,
+            fix=f"give {pair.ref.name} a layer of its own in place of {pair.keras.origin}'s second call",
+        )
 
 
 def _along_another_axis(run: Comparison, pair: Pair) -> Iterable[Finding]:
