@@ -56,7 +56,7 @@ def differences(pair: Pair) -> tuple[Difference, ...]:
         a, b = mine[name], theirs[name]
         if name == "pad" and not _fed_alike(pair):
             continue  # Keras' `same` was worked out for another map
-        if name == "pad" and _said(pair.keras) and _follows(pair.ref) and not _window(ref, keras):
+        if name == "pad" and _follows(pair.ref, _said(pair.keras)) and not _window(ref, keras):
             continue  # `same` is right, and is worked out for another window
         if name == "pad" and _reached(pair.ref) is not None and _reached(pair.ref) == _reached(pair.keras):
             continue
@@ -106,19 +106,23 @@ def _fed_alike(pair: Pair) -> bool:
     return same_shape(pair.ref.fed, pair.keras.fed)
 
 
-def _said(unit: Unit) -> bool:
-    """Whether a padding is the word `same`, which is worked out for the window."""
-    return str(unit.settings.get("padding", unit.settings.get("border_mode"))).lower() == "same"
+def _said(unit: Unit) -> str:
+    """The word for a padding that is worked out for the window: `same`, or `causal`; empty where it has none."""
+    word = str(unit.settings.get("padding", unit.settings.get("border_mode"))).lower()
+    return word if word in ("same", "causal") else ""
 
 
-def _follows(unit: Unit) -> bool:
-    """Whether a padding is as much as `same` means for its window on its map."""
+def _follows(unit: Unit, word: str) -> bool:
+    """Whether a padding is as much as the word means for its window on its map."""
     kind, fed = unit.kind, unit.fed
-    if not isinstance(kind, Conv | Pool) or kind.pad is None or kind.size is None or fed is None or None in fed:
+    if not word or not isinstance(kind, Conv | Pool) or kind.pad is None or kind.size is None or fed is None:
         return False
-    if len(fed) != len(kind.size) + 1:
+    if None in fed or len(fed) != len(kind.size) + 1:
         return False
     dilate = kind.dilate if isinstance(kind, Conv) else (1,) * len(kind.size)
+    if word == "causal":
+        windows = zip(kind.size, dilate, strict=True)
+        return tuple(kind.pad) == tuple(side for size, d in windows for side in ((size - 1) * d, 0))
     axes = zip(fed[:-1], kind.size, kind.stride, dilate, strict=True)
     return tuple(kind.pad) == tuple(side for n, *window in axes for side in same_pads(int(n or 1), *window))
 

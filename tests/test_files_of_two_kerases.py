@@ -254,3 +254,29 @@ def test_an_embedding_of_a_model_in_memory_is_fed_its_own_words() -> None:
     assert parity.compare(words(tf_keras), words(tf_keras)).verdict == "match"
     assert parity.compare(words(tf_keras), words(keras)).verdict == "match"
     assert parity.compare(words(keras), words(tf_keras)).verdict == "match"
+
+
+# ------------------------------------------------------------------------------------------------------------- paddings
+
+
+def dilated(word: str, rate: int) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(3)
+    k = keras.layers
+    conv = k.Conv1D(3, 3, padding=word, dilation_rate=rate, name="conv")
+    made = keras.Sequential([keras.Input((9, 2)), conv, k.Flatten(), k.Dense(3, "softmax", name="dense")])
+    made.compile("sgd", "categorical_crossentropy")
+    return made
+
+
+@pytest.mark.parametrize("word", ["same", "causal"])
+def test_a_padding_that_follows_the_window_is_no_second_cause_of_a_dilation(word: str) -> None:
+    assert named(parity.compare(dilated(word, 1), dilated(word, 2))) == [("conv-dilation", "conv", True, True)]
+    assert parity.compare(dilated(word, 2), dilated(word, 2)).verdict == "match"
+
+
+def test_a_padding_of_another_word_is_named() -> None:
+    assert [cause for cause, *_ in named(parity.compare(dilated("causal", 1), dilated("same", 1)))] == [
+        "padding-asymmetric"
+    ]
