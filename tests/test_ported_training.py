@@ -172,3 +172,23 @@ def test_twin_branches_that_share_their_parameters(shared: str, held: str, tmp_p
         assert [row[:2] for row in told(report)] == [("unknown", "conv_b")]
         words = "call one a second time in place of two" if held == "two" else "give conv_b a layer of its own"
         assert words in report.findings[0].fix
+
+
+# -------------------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize("weight", [1 / 6, 1.0])
+def test_a_sum_that_leaves_out_pixels_is_weighed_and_made_no_mean(weight: float, tmp_path: Path) -> None:
+    """Of six images: Keras' mean would divide by the pixels that count, MatConvNet divides by the images."""
+    dag = Dag(26, {"data": (5, 5, 3)})
+    dag.loss("loss", dag.conv("score", "data", (3, 3, 3, 4), pad=(1, 1, 1, 1)), "objective")
+    k = keras()
+    image = k.Input((5, 5, 3))
+    model = k.Model(image, k.layers.Conv2D(4, 3, padding="same", name="score", **penalty())(image))
+    loss = k.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1, reduction="sum")
+    model.compile(k.optimizers.SGD(RATE, momentum=MOMENTUM), loss, loss_weights=[weight])
+    rng = np.random.default_rng(4)
+    batch = {"x": rng.standard_normal((6, 5, 5, 3)).astype(np.float32), "y": rng.integers(-1, 4, (6, 5, 5))}
+    report = compared(tmp_path, dag, model, batch)
+    assert told(report) == ([("loss-reduction", "loss", True, True)] if weight == 1 else [])
+    assert report.verdict == ("match" if weight < 1 else "diverged")

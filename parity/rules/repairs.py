@@ -199,6 +199,9 @@ def _loss(run: Comparison, pair: Pair, name: str) -> tuple[Change, ...]:
         word = known.get(kind.reduction)
         made = [Change("loss", "", {**output, "config": {"reduction": word}})] if word else []
         fed = pair.ref.fed or ()
+        if kind.reduction == "mean" and _sums_what_counts(kind, pair.keras.kind):
+            count = len(next(iter(run.data.ref.values())))  # a mean would leave out what is ignored
+            return (Change("loss", "", {**output, "weight": pair.ref.weight / (pair.keras.weight or 1.0) / count}),)
         if kind.reduction == "mean" and len(fed) > 1 and None not in fed:
             # Keras' mean of a map is over its pixels too: the reference adds those up.
             pixels = math.prod(int(n or 1) for n in fed[:-1])
@@ -209,6 +212,12 @@ def _loss(run: Comparison, pair: Pair, name: str) -> tuple[Change, ...]:
     if name == "label_smoothing":
         return (Change("loss", "", {**output, "config": {"label_smoothing": kind.label_smoothing}}),)
     return _as_reference(run, pair, kind)
+
+
+def _sums_what_counts(kind: Loss, theirs: Kind) -> bool:
+    """Whether Keras adds up what it does not ignore, and only the reference divides by the number of images."""
+    ignored = theirs.ignored if isinstance(theirs, Loss) and theirs.reduction == "sum" else None
+    return kind.ignored is None and ignored is not None
 
 
 def _as_reference(run: Comparison, pair: Pair, kind: Loss) -> tuple[Change, ...]:
