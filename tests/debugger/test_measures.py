@@ -68,3 +68,18 @@ def test_a_reduced_picture_keeps_the_sign_of_the_greatest():
     value = np.zeros((6, 6))
     value[1, 1], value[4, 5] = -3.0, 2.0
     assert measures.reduced(value, 2, 2).tolist() == [[-3.0, 0.0], [0.0, 2.0]]
+
+
+def test_a_large_array_goes_to_tensorflow_as_it_is_however_it_lies():
+    """Beside it keys are heard: `tf.constant` would stop every thread."""
+    from parity.frameworks.keras.backends.tensorflow import TensorFlow
+
+    backend, rng = TensorFlow(), np.random.default_rng(0)
+    whole = rng.standard_normal((65, 40, 8)).astype(np.float32)
+    fixed = whole.copy()
+    fixed.flags.writeable = False
+    for value in (whole, whole[1:], whole[:, ::2], whole.transpose(2, 0, 1), fixed, whole.astype(np.float64)):
+        for dtype in (None, "float32", "float64"):
+            made = backend.lent(value, dtype)
+            np.testing.assert_array_equal(made.numpy(), value.astype(dtype or value.dtype))
+    assert backend.lent(whole[:0]).shape == (0, 40, 8)

@@ -21,6 +21,16 @@ _WORTHWHILE = 1 << 16
 """Bytes below which a copy costs nothing."""
 
 
+def _aligned(value: np.ndarray, dtype: str) -> np.ndarray:
+    """A copy in rows, of this type, that begins where tensorflow's kernels take a tensor to begin."""
+    size = value.size * np.dtype(dtype).itemsize
+    held = np.empty(size + _ALIGNED, np.uint8)
+    start = -held.ctypes.data % _ALIGNED
+    made = held[start : start + size].view(dtype).reshape(value.shape)
+    np.copyto(made, value, casting="same_kind")
+    return made
+
+
 class TensorFlow(Backend):
     """Both Kerases on tensorflow."""
 
@@ -38,11 +48,16 @@ class TensorFlow(Backend):
         return self.tf.constant(np.asarray(value), dtype)
 
     def lent(self, value: np.ndarray, dtype: str | None = None) -> Any:
-        """The array's own memory, where its kernels can read it as it lies; `tf.constant` copies it twice."""
-        wanted = dtype is None or value.dtype.name == dtype
-        aligned = value.flags.c_contiguous and value.flags.writeable and value.ctypes.data % _ALIGNED == 0
-        if value.nbytes < _WORTHWHILE or not (wanted and aligned and value.dtype.kind == "f"):
+        """The array's own memory where its kernels can read it as it lies, or a copy that other threads run beside.
+
+        `tf.constant` copies twice, and stops every thread of Python while it does.
+        """
+        wanted = dtype or value.dtype.name
+        if value.nbytes < _WORTHWHILE or value.dtype.kind != "f" or wanted not in ("float32", "float64"):
             return self.constant(value, dtype)
+        lies = value.flags.c_contiguous and value.flags.writeable and value.ctypes.data % _ALIGNED == 0
+        if not lies or value.dtype.name != wanted:
+            value = _aligned(value, wanted)
         return self.tf.experimental.dlpack.from_dlpack(value.__dlpack__())
 
     def numpy(self, tensor: Any) -> np.ndarray:
