@@ -188,7 +188,7 @@ def _decoupled(run: Comparison, acts: Acting, extra: list[Link]) -> Finding:
     severity, sure = judged(run, undone)
     cause = "optimizer-weight-decay-decoupled"
     if not mine:
-        evidence = f"Keras' weight_decay={theirs:g} shrinks the weights; the reference has no decay beside the gradient."
+        evidence = f"Keras' weight_decay={theirs:g} shrinks the weights; the reference has none beside the gradient."
     elif theirs:
         evidence = f"The reference takes rate·{mine:g}·w off the weights beside the momentum, Keras rate·{theirs:g}·w."
     elif extra:
