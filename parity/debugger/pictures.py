@@ -70,15 +70,18 @@ def heatmap(value: Array, width: int = 60, height: int = 16, title: str = "", li
             line.append(*_cell(float(cell), top))
         lines.append(line)
     head = [Text(title, "bold", no_wrap=True, overflow="ellipsis")] if title else []
-    return Group(*head, *lines, Text(_scale(value.shape, shown.shape, top, width), "dim", no_wrap=True))
+    strongest = f"strongest {number(top)}" if top else "zero everywhere"
+    if not top and finite.size < shown.size:
+        strongest = "no finite value but zeros" if finite.size else "no finite value"
+    return Group(*head, *lines, Text(_scale(value.shape, shown.shape, strongest, width), "dim", no_wrap=True))
 
 
-def _scale(whole: tuple[int, ...], shown: tuple[int, ...], top: float, width: int) -> str:
+def _scale(whole: tuple[int, ...], shown: tuple[int, ...], strongest: str, width: int) -> str:
     """The line beneath a picture: as much of it as fits."""
-    extent, strongest = f"{whole[0]}×{whole[1]}", f"strongest {number(top)}" if top else "zero everywhere"
+    extent = f"{whole[0]}×{whole[1]}"
     covered = "×".join(str(-(-n // m)) for n, m in zip(whole, shown, strict=True))
     said = [f"{extent}, {strongest}, each cell the greatest of {covered}"] if shown != whole else []
-    said += [f"{extent}, {strongest}", strongest, number(top)]
+    said += [f"{extent}, {strongest}", strongest, strongest.rpartition(" ")[2]]
     return next((words for words in said if len(words) <= width), said[-1])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from parity.debugger import measures, pictures
 
@@ -56,8 +57,6 @@ def test_what_is_not_finite_is_seen_in_a_reduced_picture(bad, place):
     small = measures.reduced(value, 10, 10)
     assert small.shape == (10, 10)
     assert np.count_nonzero(~np.isfinite(small)) == 1
-    from rich.console import Console
-
     console = Console(width=80, no_color=True)
     with console.capture() as shown:
         console.print(pictures.heatmap(value, 20, 10))
@@ -83,3 +82,19 @@ def test_a_large_array_goes_to_tensorflow_as_it_is_however_it_lies():
             made = backend.lent(value, dtype)
             np.testing.assert_array_equal(made.numpy(), value.astype(dtype or value.dtype))
     assert backend.lent(whole[:0]).shape == (0, 40, 8)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.zeros((4, 4)), "4×4, zero everywhere"),
+        (np.full((4, 4), np.nan), "4×4, no finite value"),
+        (np.where(np.eye(4) > 0, np.inf, 0), "4×4, no finite value but zeros"),
+        (np.eye(4) / 2, "4×4, strongest 0.5"),
+    ],
+)
+def test_a_picture_says_what_its_colours_cannot(value, said):
+    console = Console(width=60, no_color=True)
+    with console.capture() as shown:
+        console.print(pictures.heatmap(value, 40, 4))
+    assert shown.get().splitlines()[-1].strip() == said
