@@ -42,7 +42,7 @@ demo: $(STAMP)
 	@echo "parity itself exited with 1, which is what a script or a CI job would see for a divergence."
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
