@@ -23,6 +23,7 @@ from parity.commands.matlab import matlab
 from parity.commands.record import record
 from parity.commands.rule import rule
 from parity.errors import ParityError
+from parity.garbage import own_process
 
 __all__ = ["main", "run"]
 
@@ -119,6 +120,7 @@ def _fail(message: str) -> int:
 
 def run() -> None:
     """The entry point of the `parity` command: `main` as a process."""
+    own_process()
     code = main()
     try:
         sys.stdout.flush()

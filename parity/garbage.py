@@ -6,7 +6,19 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["unsought"]
+__all__ = ["own_process", "unsought"]
+
+_own = False
+
+
+def own_process() -> None:
+    """Say that this process is a command of parity's: what a framework made at its import is never looked through.
+
+    One search through it takes half a second, and a comparison of a small net would make two. In a process of somebody
+    else's, objects that only happened to be there would never be found again.
+    """
+    global _own
+    _own = True
 
 
 @contextmanager
@@ -14,7 +26,8 @@ def unsought() -> Iterator[None]:
     """Run a block that imports a framework without a search for garbage.
 
     Such an import makes half a million objects, and all of them stay: to look through them again and again would take a
-    sixth of the time of a small comparison. At the end they count as old ones, which are seldom looked through.
+    sixth of the time of a small comparison. At the end they count as old ones, which are seldom looked through; or as
+    permanent ones (see `own_process`).
     """
     if not gc.isenabled():
         yield
@@ -23,7 +36,9 @@ def unsought() -> Iterator[None]:
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # else `unfreeze` would undo somebody's `freeze`
+        if _own:
+            gc.freeze()
+        elif not gc.get_freeze_count():  # else `unfreeze` would undo somebody's `freeze`
             gc.freeze()
             gc.unfreeze()  # puts them into the oldest generation
         gc.enable()

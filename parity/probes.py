@@ -148,14 +148,19 @@ def images(shape: tuple[int, ...], n: int, rng: np.random.Generator) -> np.ndarr
 def _untie(x: np.ndarray, rng: np.random.Generator) -> None:
     """Redraw, in place, what is zero or equals another value of its channel and image (n h w c, float32)."""
     planes = np.moveaxis(x, 3, 1).reshape(x.shape[0] * x.shape[3], -1)
+    open_ones = np.arange(len(planes))
     while True:
-        order = np.argsort(planes, axis=1)
-        ranked = np.take_along_axis(planes, order, axis=1)
-        again = np.zeros(planes.shape, bool)
-        equal = np.pad(ranked[:, 1:] == ranked[:, :-1], ((0, 0), (1, 0)))
-        np.put_along_axis(again, order, equal, axis=1)
-        again |= planes == 0
-        if not again.any():
+        some = planes[open_ones]
+        ranked = np.sort(some, axis=1)  # several times as fast as the order of all of them
+        tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1) | (some == 0).any(axis=1)
+        if not tied.any():
             break
-        planes[again] += rng.uniform(-0.1, 0.1, int(again.sum())).astype(np.float32)
+        open_ones, some = open_ones[tied], some[tied]
+        order = np.argsort(some, axis=1)
+        ranked = np.take_along_axis(some, order, axis=1)
+        again = np.zeros(some.shape, bool)
+        np.put_along_axis(again, order, np.pad(ranked[:, 1:] == ranked[:, :-1], ((0, 0), (1, 0))), axis=1)
+        again |= some == 0
+        some[again] += rng.uniform(-0.1, 0.1, int(again.sum())).astype(np.float32)
+        planes[open_ones] = some
     x[...] = np.moveaxis(planes.reshape(x.shape[0], x.shape[3], *x.shape[1:3]), 1, 3)

@@ -19,12 +19,13 @@ from parity.feeds import Side, data_inputs, inputs_for, matched_inputs, only_fed
 from parity.interrupts import heeded
 from parity.joined import joined
 from parity.network import Network, Shape
-from parity.opening import framework_of, lift
+from parity.opening import framework_of
 from parity.probes import open_extents, probe_inputs, with_targets
 from parity.recipe import Recipe
 from parity.runner import Runner, Targets
 
 if TYPE_CHECKING:
+    from parity.frameworks.keras.files import KerasFile
     from parity.frameworks.matconvnet.recording import MatlabRecording
     from parity.traces.reader import Trace
 
@@ -284,6 +285,7 @@ class _Unopened:
             self._turned = self.given is not model
         self.path = Path(fspath(self.given)) if isinstance(self.given, str | PathLike) else None
         self.framework = framework_of(self.path) if self.path else ""
+        self.file: KerasFile | None = None
         self.recording: MatlabRecording | None = None
         self.trace: Trace | None = None
 
@@ -302,7 +304,11 @@ class _Unopened:
         arch = self.how.arch if self.side is _KERAS else None
         if arch is not None and _is_source(arch):
             return None  # the model is what the user's own code makes
-        return lift(self.path, arch)
+        from parity.frameworks.keras.files import read
+        from parity.frameworks.keras.lift import lift_file
+
+        self.file = read(self.path, arch)
+        return lift_file(self.file)
 
     def _read_matconvnet(self, path: Path) -> tuple[Network, Recipe]:
         from parity.frameworks.matconvnet.lift import lift_data
@@ -397,8 +403,9 @@ class _Unopened:
             how = self.how
             arch = how.arch if self.side is _KERAS else None
             return KerasRunner.open(
-                self.path, small, how.custom_objects, engine=how.engine, backend=how.backend, arch=arch, trust=how.trust
-            )
+                self.file or self.path, small, how.custom_objects, engine=how.engine, backend=how.backend, arch=arch,
+                trust=how.trust,
+            )  # fmt: skip
         if all(hasattr(self.given, name) for name in ("network", "isolate", "run", "update")):
             return self.given
         if hasattr(self.given, "get_config") and callable(self.given):

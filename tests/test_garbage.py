@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 
+import pytest
+
+from parity import garbage
 from parity.garbage import unsought
 
 
@@ -57,3 +60,19 @@ def test_what_was_made_inside_is_still_found_to_be_garbage():
     assert seen() is not None
     gc.collect()
     assert seen() is None
+
+
+def test_a_process_of_paritys_own_never_looks_through_what_an_import_made(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(garbage, "_own", False)
+    before = gc.get_freeze_count()
+    with unsought():
+        pass
+    assert gc.get_freeze_count() == before
+    garbage.own_process()
+    try:
+        with unsought():
+            made = [[] for _ in range(1000)]
+        assert gc.isenabled() and gc.get_freeze_count() >= before + len(made)
+    finally:
+        if not before:
+            gc.unfreeze()

@@ -158,6 +158,11 @@ class DebuggerApp(App[int]):
         for remark in self.commands.remarks:
             self.query_one(Log).add(Text(remark))
         self.refresh_all()
+        self.call_after_refresh(self._prepare)
+
+    @work(thread=True, group="prepare")
+    def _prepare(self) -> None:
+        self.stepper.prepare()
 
     def refresh_all(self) -> None:
         """Everything anew, as the stepper is now."""

@@ -166,6 +166,12 @@ class Stepper(Known):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def prepare(self) -> None:
+        """Import what the first step needs and the start does not, so that the step need not wait for it."""
+        prepare = getattr(self.setup.sides.ref, "prepare", None) if self._recorded is None else None
+        if prepare is not None:
+            prepare()
+
     def begin(self, keras: Any, data: Any) -> None:
         """Start over with this Keras runner and batch; what was judged is forgotten."""
         ref = self.setup.sides.ref

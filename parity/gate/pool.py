@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import ParityError
+from parity.garbage import own_process
 from parity.report import Report
 
 __all__ = ["Done", "Room", "Task", "processors", "run_all"]
@@ -210,6 +211,7 @@ class _Crew:
 def _work(line: Connection, room: Room, threads: int) -> None:
     """A worker's life: its environment first, then task after task until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # control-C is the parent's to handle; it ends its workers
+    own_process()
     os.environ.update(room.environment)
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ.setdefault(name, str(threads))

@@ -55,7 +55,7 @@ class Opened:
 
 
 def open_keras(
-    spec: str | Path,
+    spec: str | Path | KerasFile,
     *,
     engine: str = "auto",
     backend: str = "",
@@ -66,7 +66,8 @@ def open_keras(
     """The model of a file, or of the user's own code.
 
     Args:
-        spec: a file of any of Keras' formats, a SavedModel's folder, or `module.py:build`, which is run.
+        spec: a file of any of Keras' formats, a SavedModel's folder, `module.py:build`, which is run; or a file's
+            facts, which were read already (and `arch` with them).
         engine: `"auto"` (the Keras of the file's era), `"keras3"` or `"tf_keras"`.
         backend: `"tensorflow"`, `"torch"` or `"jax"` for Keras 3; empty for the one that is set.
         arch: the model of a file of weights alone: its JSON, or `module.py:build`, which is run.
@@ -80,6 +81,8 @@ def open_keras(
         Refused: it holds code, or a custom class that is not given; nothing has been loaded then.
     """
     use_backend(backend)
+    if isinstance(spec, KerasFile):
+        return load_file(spec, custom_objects, engine=engine, backend=backend, trust=trust)
     text = str(spec)
     if is_source(text):
         if arch is not None:

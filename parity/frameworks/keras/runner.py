@@ -15,6 +15,7 @@ from parity.frameworks.keras.batches import Feeder
 from parity.frameworks.keras.edits.code import optimizer_code
 from parity.frameworks.keras.engine import Engine, engine_of
 from parity.frameworks.keras.excerpt import KerasCode, keras_code
+from parity.frameworks.keras.files import KerasFile
 from parity.frameworks.keras.graph import Graph
 from parity.frameworks.keras.layout import with_channels_last
 from parity.frameworks.keras.live import as_saved, live_recipe, loss_from_kind
@@ -73,7 +74,7 @@ class KerasRunner:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: str | Path | KerasFile,
         example: np.ndarray | Mapping[str, np.ndarray],
         custom_objects: str | None = None,
         **options: Any,

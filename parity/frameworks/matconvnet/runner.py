@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,8 +53,6 @@ class MatConvNetRunner:
     """
 
     def __init__(self, network: Network, recipe: Recipe) -> None:
-        with unsought():
-            importlib.import_module("torch")  # which everything here runs on
         self.network = network
         self.recipe = recipe
         self.remarks: list[str] = []
@@ -75,9 +74,16 @@ class MatConvNetRunner:
         """The runner of a MAT file; raises BadFile (see `lift`)."""
         return cls(*lift(path, input_shape, recipe=recipe))
 
+    def prepare(self) -> None:
+        """Import what everything here runs on; whatever needs it does so by itself."""
+        if "torch" not in sys.modules:
+            with unsought():
+                importlib.import_module("torch")
+
     @property
     def engine(self) -> Mapping[str, Any]:
         """Name, version and number of threads of what executes the network."""
+        self.prepare()
         import torch
 
         return {"name": "torch", "version": torch.__version__, "threads": torch.get_num_threads()}
@@ -137,6 +143,7 @@ class MatConvNetRunner:
         In train mode a recipe with sub-batches runs them one after the other, as its trainer does. `keep` is ignored:
         every tensor is a view of what autograd holds anyway.
         """
+        self.prepare()
         network, targets = self.network, Targets.of(labels, self.network)
         images = self._check_inputs(inputs)
         layers, opaque = runnable(network, inputs, targets)
@@ -185,6 +192,7 @@ class MatConvNetRunner:
             Refused: one of them is a layer that parity cannot run.
             CannotCompare: an input or parameter is missing, or does not fit.
         """
+        self.prepare()
         chosen = [self.network[name] for name in layers]
         targets = Targets.of(labels, self.network)
         losses = [item for item in self.network.losses if item in chosen]
