@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,7 @@ class Judge:
     ) -> None:
         self.trial, self.gradients_only, self.known = trial, gradients_only, known or {}
         self.apart: dict[str, Distance] = {}
+        self._measured: tuple[Any, Distance] | None = None
 
     def verdicts(self) -> list[Verdict]:
         """Its output (or loss), its input gradients, its parameters' gradients."""
@@ -146,7 +148,9 @@ class Judge:
     def _output(self) -> Verdict:
         kind, inputs = self.trial.pair.ref.kind, self.trial.ref_feeds
         return self._judge(
-            "forward", "output", lambda made: forward_floor(kind, list(inputs.values()), self.trial.roles, made)
+            "forward",
+            "output",
+            lambda made, own: forward_floor(kind, list(inputs.values()), self.trial.roles, made, own),
         )
 
     def _loss(self) -> Verdict:
@@ -159,13 +163,13 @@ class Judge:
             return Verdict("loss", "loss", "unverified", note="no loss value")
         logits = next(iter(self.trial.ref_feeds.values()))
         size = abs(expected) + float(np.sqrt(np.mean(np.square(logits, dtype=np.float64))))
-        return self._judge("loss", "loss", lambda _: np.asarray([4 * ROUNDOFF * size]))
+        return self._judge("loss", "loss", lambda *_: np.asarray([4 * ROUNDOFF * size]))
 
     def _input_gradients(self) -> list[Verdict]:
         trial = self.trial
 
-        def floor(expected: Array) -> Array:
-            made = gradient_floor(trial.pair.ref.kind, trial.upstream_ref, trial.roles, expected)
+        def floor(expected: Array, own: Array | None) -> Array:
+            made = gradient_floor(trial.pair.ref.kind, trial.upstream_ref, trial.roles, expected, own)
             return np.maximum(made, ROUNDOFF / max(1, expected.shape[0])) if trial.is_loss else made
 
         names = [name for name in trial.named.sources if trial.tensor(trial.ref_local, "ref", name) is not None]
@@ -180,8 +184,8 @@ class Judge:
                 made.append(self._judge("backward", name, partial(parameter_floor, link.role, inputs, upstream)))
         return made
 
-    def _judge(self, phase: str, tensor: str, floor_of: Callable[[Array], Array]) -> Verdict:
-        """One tensor, given what makes its floor of the expected one."""
+    def _judge(self, phase: str, tensor: str, floor_of: Callable[[Array, Array | None], Array]) -> Verdict:
+        """One tensor, given what makes its floor of the expected one (and of its root mean squares, where known)."""
         if tensor in self.known:
             return self.known[tensor]
         expected = self.trial.tensor(self.trial.ref_local, "ref", tensor)
@@ -193,7 +197,8 @@ class Judge:
         fitted = shaped(actual, expected.shape)
         if fitted is None:
             return Verdict(phase, tensor, "born", note=f"shape {actual.shape[1:]} against {expected.shape[1:]}")
-        apart, floor = distance(fitted, expected), floor_of(expected)
+        apart = self._distance(fitted, expected)
+        floor = floor_of(expected, apart.own)
         self.apart[tensor] = apart
         if self.trial.bench.limits is not None:
             return self._by_limits(phase, tensor, fitted, expected, apart, floor)
@@ -201,6 +206,13 @@ class Judge:
         if x_floor <= CLEAN:
             return Verdict(phase, tensor, "match", x_floor, floor, apart)
         return self._doubt(phase, tensor, floor, fitted, expected, apart, x_floor)
+
+    def _distance(self, actual: Array, expected: Array) -> Distance:
+        """How far apart two tensors are; the gradients of a sum's terms are one and the same, and measured once."""
+        key = tuple((x.__array_interface__["data"][0], x.shape, x.strides, x.dtype) for x in (actual, expected))
+        if self._measured is None or self._measured[0] != key:
+            self._measured = key, distance(actual, expected)
+        return self._measured[1]
 
     @cached_property
     def _ref_alone(self) -> Local:

@@ -227,8 +227,15 @@ class Propagation:
                 found.add(pair.ref.name)
         return found
 
-    def probe(self, pair: Pair, verdict: Verdict, tainted: bool) -> Probe:
-        """The probe of one verdict; `tainted`: whether its end-to-end value may differ by a fault before it."""
+    def probe(self, pair: Pair, verdict: Verdict, tainted: bool, shape: tuple[int, ...] | None = None) -> Probe:
+        """The probe of one verdict.
+
+        Args:
+            pair: whose.
+            verdict: on one of its tensors.
+            tainted: whether its end-to-end value may differ by a fault before it.
+            shape: of the reference's tensor; None looks at it.
+        """
         key = (pair.ref.name, verdict.tensor)
         apart, x_floor = self.distances.get(key), self.x_floors.get(key)
         status, note = verdict.status, verdict.note
@@ -245,7 +252,7 @@ class Propagation:
             keras_layer=pair.keras.origin,
             phase=verdict.phase,
             tensor=verdict.tensor,
-            shape=self._shape(pair, verdict),
+            shape=self._shape(pair, verdict) if shape is None else shape,
             status=status,
             max_abs=shown.max_abs if shown else None,
             rms_rel=shown.relative if shown else None,

@@ -7,8 +7,8 @@ against the Keras unit on the Keras side's own tensors, wherever that costs less
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -43,8 +43,8 @@ _NEAR = 30.0
 _FAULTS = (ParityError, NotImplementedError, ValueError, RuntimeError)
 """What a runner raises for layers that it cannot run alone."""
 
-_SLICE = 1 << 20
-"""About how many elements the reference runs on at a time: its tensors stay small, and are made in the same memory."""
+_CHANNELS = 4
+"""How many channels are looked at of a unit that does the same to each."""
 
 
 def at_first_sight(
@@ -77,6 +77,9 @@ class _Sight(Judge):
     def __init__(self, trial: Trial, pulled: Array | None, *, gradients_only: bool) -> None:
         super().__init__(trial, gradients_only=gradients_only)
         self._pulled = pulled
+        self._several: _Part | None = None
+        self._cut: tuple[_Part, tuple[dict[str, Array], Array | None, dict[str, Array]]] | None = None
+        self._shown: dict[int, Local] = {}
 
     def verdicts(self) -> list[Verdict]:
         """As of a pair alone, but for the distance, which is not that."""
@@ -93,7 +96,9 @@ class _Sight(Judge):
         x_floor: float,
     ) -> Verdict:
         carried = self._is_let_through if tensor == "output" else self._is_carried
-        if carried(tensor, floor, actual, expected, apart) or tensor in self._right:
+        if carried(tensor, floor, actual, expected, apart) or self._is_right(
+            tensor, actual, expected, apart.x_floors(floor)
+        ):
             return Verdict(phase, tensor, "match", x_floor, floor, apart)
         return Verdict(phase, tensor, "unverified", x_floor, floor, apart)
 
@@ -151,54 +156,93 @@ class _Sight(Judge):
 
     # ---- the reference on the Keras side's tensors
 
-    @cached_property
-    def _right(self) -> frozenset[str]:
-        """The tensors that the Keras unit made of its own as the reference makes them of the same.
+    def _is_right(self, tensor: str, actual: Array, expected: Array, x_floors: Array) -> bool:
+        """Whether the Keras unit made a tensor of its own as the reference makes it of the same.
 
         Not looked for where a run of the reference costs no less than one of Keras: of inner products and the like.
+
+        Args:
+            tensor: its name.
+            actual: what the Keras unit made.
+            expected: what the reference made of its own, in the same shape.
+            x_floors: how far apart they are, in floors of each channel.
         """
         trial, kind = self.trial, self.trial.pair.ref.kind
         if len(trial.pair.ref.layers) > 1 or not (self._in_slices or isinstance(kind, BatchNorm | Conv)):
-            return frozenset()
-        feeds, upstream = self._own_feeds, self._own_upstream
-        if feeds is None or (trial.backward and upstream is None):
-            return frozenset()
-        names = ["output"] * (not self.gradients_only)
-        names += [*trial.named.sources, *trial.named.gradients] if trial.backward else []
-        made = {name: trial.tensor(trial.keras_local, "keras", name) for name in names}
-        right = {name for name, value in made.items() if value is not None}
+            return False
+        if self._own_feeds is None or (trial.backward and self._own_upstream is None):
+            return False
         try:
-            for images, local in self._turned(feeds, upstream):
-                fed = [value[images] for value in feeds.values()]
-                pulled = None if upstream is None else upstream[images]
-                for name in sorted(right):
-                    value = made[name]
-                    assert value is not None
-                    mine = value if name in trial.named.gradients else value[images]
-                    if not self._agrees(name, mine, local, fed, pulled):
-                        right.discard(name)
-                if not right:
-                    break
+            return all(self._agrees(tensor, actual, part) for part in self._parts(tensor, actual, expected, x_floors))
         except _FAULTS:
-            return frozenset()
-        return frozenset(right)
+            return False
 
-    def _agrees(self, name: str, actual: Array, local: Local, fed: list[Array], pulled: Array | None) -> bool:
-        """Whether a tensor, or some images of it, is what the reference made of the same."""
-        trial, kind, expected = self.trial, self.trial.pair.ref.kind, self.trial.tensor(local, "ref", name)
-        same = None if expected is None else shaped(actual, expected.shape)
+    def _parts(self, tensor: str, actual: Array, expected: Array, x_floors: Array) -> Iterator[_Part]:
+        """Where to look: at the images or the channels where the two sides are furthest apart.
+
+        A unit that does the same to every image, or every channel, does wrong there whatever it does wrong, or it does
+        so to less than came from before.
+        """
+        trial, kind = self.trial, self.trial.pair.ref.kind
+        link = trial.named.gradients.get(tensor)
+        if link is None and (self._in_slices or isinstance(kind, Conv)):
+            image = int(np.argmax([_furthest(*both) for both in zip(actual, expected, strict=True)]))
+            yield _Part(slice(image, image + 1))
+            return
+        alike = kind.groups == 1 if isinstance(kind, Conv) else isinstance(kind, BatchNorm) and kind.axis == -1
+        own = None if link is None else trial.ref_local.param_grads.get(link.ref[0])
+        other_axes = link is not None and (own is None or not np.array_equal(own, expected))
+        if not alike or other_axes or not getattr(trial.bench.ref, "takes_channels", False):
+            yield _Part()
+        elif isinstance(kind, Conv):
+            yield _Part(channels=_worst(x_floors))
+        else:
+            self._several = self._several or _Part(channels=np.unique([_worst(x_floors), *self._worst_sums]))
+            yield self._several
+
+    @property
+    def _worst_sums(self) -> Iterator[Array]:
+        """The channels of a batch normalisation's parameters whose gradients are furthest apart, as far as it shows."""
+        trial, pulled = self.trial, self._own_upstream
+        if pulled is None:
+            return
+        size = np.maximum(channel_rms(pulled), np.finfo(np.float32).tiny)
+        for name in trial.named.gradients:
+            mine, theirs = trial.tensor(trial.keras_local, "keras", name), trial.tensor(trial.ref_local, "ref", name)
+            if mine is not None and theirs is not None and mine.shape == theirs.shape == size.shape:
+                yield _worst(np.abs(mine - theirs) / size)
+
+    def _agrees(self, name: str, actual: Array, part: _Part) -> bool:
+        """Whether a part of a tensor is what the reference makes of the same."""
+        trial, kind = self.trial, self.trial.pair.ref.kind
+        link = trial.named.gradients.get(name)
+        wanted = trial.named.sources[name][:1] if name in trial.named.sources else None if link is None else link.ref
+
+        def made(precision: int = 32) -> Array | None:
+            local = self._once(precision) if part is self._several else self._reference(part, precision, wanted)
+            if link is not None and part.channels is not None:  # Keras has the same axes
+                return local.param_grads.get(link.ref[0])
+            return trial.tensor(local, "ref", name)
+
+        expected = made()
+        mine = part.channelled(actual) if link is not None else part.of(actual)
+        same = None if expected is None else shaped(mine, expected.shape)
         if expected is None or same is None:
             return False
+        if np.array_equal(same, expected):
+            return True
+        feeds, pulled, roles = self._given(part)
+        apart = distance(same, expected)
         if name == "output":
-            floor = forward_floor(kind, fed, trial.roles, expected)
-        elif name in trial.named.gradients:
-            floor = parameter_floor(trial.named.gradients[name].role, fed, pulled, expected)
+            floor = forward_floor(kind, [*feeds.values()], roles, expected, apart.own)
+        elif link is not None:
+            floor = parameter_floor(link.role, [*feeds.values()], pulled, expected, apart.own)
         else:
-            floor = gradient_floor(kind, pulled, trial.roles, expected)
-        x_floor = distance(same, expected).x_floor(floor)
+            floor = gradient_floor(kind, pulled, roles, expected, apart.own)
+        x_floor = apart.x_floor(floor)
         if x_floor <= CLEAN or self._in_slices:
             return x_floor <= CLEAN
-        truth = trial.tensor(self._turned_truth, "ref", name) if x_floor <= _NEAR and self._turned_truth else None
+        truth = made(64) if x_floor <= _NEAR else None
         if truth is None:
             return False
         own = distance(expected, truth)
@@ -206,52 +250,84 @@ class _Sight(Judge):
             return False
         if own.x_floor(floor) <= CLEAN:
             return True
-        once = None if self._turned_again is None else trial.tensor(self._turned_again, "ref", name)
-        return once is not None and distance(once, expected).x_floor(floor) <= CLEAN  # else it is chance
-
-    @cached_property
-    def _turned_truth(self) -> Local | None:
-        """The reference's unit in float64 on the Keras side's tensors; None where it cannot be run so."""
-        return self._whole(precision=64)
-
-    @cached_property
-    def _turned_again(self) -> Local | None:
-        """The reference's unit on the Keras side's tensors once more."""
-        return self._whole()
-
-    def _whole(self, precision: int = 32) -> Local | None:
-        try:
-            return self._reference(slice(None), self._own_feeds or {}, self._own_upstream, precision)
-        except _FAULTS:
-            return None
+        once = self._reference(part, 32, wanted)
+        again = trial.tensor(once, "ref", name) if link is None else once.param_grads.get(link.ref[0])
+        return again is not None and distance(again, expected).x_floor(floor) <= CLEAN  # else it is chance
 
     @property
     def _in_slices(self) -> bool:
-        """Whether a few images at a time may be looked at: nothing is summed up over them."""
+        """Whether it does the same to every image, and nothing is summed up over them."""
         pair = self.trial.pair
         return pair.ref.kind.by_image and not pair.ref.params and not pair.keras.params
 
-    def _turned(self, feeds: Mapping[str, Array], upstream: Array | None) -> Iterator[tuple[slice, Local]]:
-        """The reference's unit on the Keras side's tensors, a few images at a time where it does not matter."""
-        largest = max(feeds.values(), key=np.size)
-        count = len(largest)
-        step = max(1, _SLICE * count // max(1, largest.size)) if self._in_slices else max(1, count)
-        for start in range(0, count, step):
-            images = slice(start, start + step)
-            yield images, self._reference(images, feeds, upstream)
+    def _given(self, part: _Part) -> tuple[dict[str, Array], Array | None, dict[str, Array]]:
+        """The Keras side's own tensors, its gradient of what the unit makes, and the parameters by role."""
+        if self._cut is None or self._cut[0] is not part:
+            # A batch normalisation makes each channel of the same one.
+            cut = part.of if isinstance(self.trial.pair.ref.kind, BatchNorm) else part.imaged
+            feeds = {name: cut(value) for name, value in (self._own_feeds or {}).items()}
+            pulled = None if self._own_upstream is None else part.of(self._own_upstream)
+            roles = {role: part.channelled(value) for role, value in self.trial.roles.items()}
+            self._cut = part, (feeds, pulled, roles)
+        return self._cut[1]
 
-    def _reference(
-        self, images: slice, feeds: Mapping[str, Array], upstream: Array | None, precision: int = 32
-    ) -> Local:
-        """One run of the reference's unit on some images."""
+    def _once(self, precision: int) -> Local:
+        """The reference's unit on the channels that are looked at for all of its tensors."""
+        assert self._several is not None
+        if precision not in self._shown:
+            self._shown[precision] = self._reference(self._several, precision)
+        return self._shown[precision]
+
+    def _reference(self, part: _Part, precision: int = 32, wanted: Collection[str] | None = None) -> Local:
+        """One run of the reference's unit on a part of the Keras side's own tensors."""
         trial, bench = self.trial, self.trial.bench
+        feeds, pulled, roles = self._given(part)
         masks = {name: mask for name, mask in bench.ref_masks.items() if name in trial.pair.ref.layers}
+        params = {trial.pair.ref.params[role][0]: value for role, value in roles.items()}
         return bench.ref.isolate(
             trial.pair.ref.layers,
-            {name: value[images] for name, value in feeds.items()},
+            feeds,
             labels=None,
-            upstream=None if upstream is None else {trial.pair.ref.output: upstream[images]},
+            upstream=None if pulled is None else {trial.pair.ref.output: pulled},
             mode=bench.mode,
-            masks={name: mask[images] for name, mask in masks.items()},
+            masks={name: part.imaged(mask) for name, mask in masks.items()},
+            params=None if part.channels is None else params,
             precision=precision,
+            wanted=wanted,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some images or some channels of a unit's tensors.
+
+    Attributes:
+        images: which.
+        channels: which of what the unit makes; None for all.
+    """
+
+    images: slice | None = None
+    channels: Array | None = None
+
+    def imaged(self, value: Array) -> Array:
+        """These images of a tensor n … c."""
+        return value if self.images is None else value[self.images]
+
+    def channelled(self, value: Array) -> Array:
+        """These channels of a tensor or a parameter, the last axis."""
+        return value if self.channels is None else np.ascontiguousarray(value[..., self.channels])
+
+    def of(self, value: Array) -> Array:
+        """Both."""
+        return self.channelled(self.imaged(value))
+
+
+def _furthest(actual: Array, expected: Array) -> float:
+    """The largest absolute difference."""
+    gap = actual - expected
+    return max(float(gap.max(initial=0)), -float(gap.min(initial=0)))
+
+
+def _worst(x_floors: Array) -> Array:
+    """The channels that are furthest from what is expected, in their order."""
+    return np.sort(np.argsort(x_floors)[-_CHANNELS:])

@@ -68,6 +68,7 @@ class Distance:
         rms: root mean square of the difference.
         scale: root mean square of the expected tensor; 0 where the two are equal (nobody asks then).
         channel_rms, channel_max: the same per channel.
+        own: the expected tensor's own root mean square per channel; None where nobody looked.
         finite: False where one side is NaN or infinite and the other is not the same.
     """
 
@@ -77,6 +78,7 @@ class Distance:
     channel_rms: Array
     channel_max: Array
     finite: bool = True
+    own: Array | None = None
 
     @property
     def relative(self) -> float:
@@ -95,8 +97,12 @@ class Distance:
             return math.inf
         if self.max_abs == 0:
             return 0.0
+        return float(np.max(self.x_floors(floor)))
+
+    def x_floors(self, floor: Array) -> Array:
+        """The same of each channel."""
         limit = np.maximum(floor, _TINY)
-        return float(max(np.max(self.channel_rms / limit), np.max(self.channel_max / (_PEAK * limit))))
+        return np.maximum(self.channel_rms / limit, self.channel_max / (_PEAK * limit))
 
 
 def distance(actual: Array, expected: Array) -> Distance:
@@ -106,18 +112,19 @@ def distance(actual: Array, expected: Array) -> Distance:
     # The first rows tell most different tensors apart without a look at all of them.
     if np.array_equal(rows_a[:64], rows_e[:64], equal_nan=True) and np.array_equal(rows_a, rows_e):
         return Distance(0.0, 0.0, 0.0, zero, zero)
-    scale = rms(rows_e)
+    own = channel_rms(rows_e)
+    scale = float(np.sqrt(np.mean(np.square(own))))
     top, squares = _gaps(rows_a, rows_e)
     if not np.isfinite(top).all():
-        return Distance(math.inf, math.inf, scale, zero + math.inf, zero + math.inf, finite=False)
+        return Distance(math.inf, math.inf, scale, zero + math.inf, zero + math.inf, False, own)
     peak, unit = float(top.max(initial=0.0)), 1.0
     if peak == 0:
-        return Distance(0.0, 0.0, scale, zero, zero)
+        return Distance(0.0, 0.0, scale, zero, zero, own=own)
     if not _SQUARABLE[0] < peak < _SQUARABLE[1]:
         unit = peak
         _, squares = _gaps(rows_a, rows_e, unit)
     channel = unit * np.sqrt(squares / max(1, len(rows_e)))
-    return Distance(peak, float(np.sqrt(np.mean(channel**2))), scale, channel, top)
+    return Distance(peak, float(np.sqrt(np.mean(channel**2))), scale, channel, top, own=own)
 
 
 def _gaps(rows_a: Array, rows_e: Array, unit: float = 1.0) -> tuple[Array, Array]:
@@ -227,7 +234,14 @@ def _sum_of(terms: float) -> float:
     return 2.0 + math.log2(max(2.0, terms))
 
 
-def forward_floor(kind: Kind, inputs: Sequence[Array], params: Mapping[str, Array], expected: Array) -> Array:
+def _of_moments(value: Array) -> float:
+    """Rounding of what is normalised by the moments of all images and places, in units of u·‖value‖."""
+    return max(16.0, 10.0 + _sum_of(value.size / max(1, value.shape[-1])))
+
+
+def forward_floor(
+    kind: Kind, inputs: Sequence[Array], params: Mapping[str, Array], expected: Array, own: Array | None = None
+) -> Array:
     """What rounding alone may do to a layer's output, as a root mean square per channel.
 
     Args:
@@ -235,8 +249,9 @@ def forward_floor(kind: Kind, inputs: Sequence[Array], params: Mapping[str, Arra
         inputs: its inputs, n … c.
         params: role → value in the reference's axes.
         expected: the output.
+        own: its root mean square per channel, where that is known.
     """
-    own = channel_rms(expected)
+    own = channel_rms(expected) if own is None else own
     if isinstance(kind, Conv | Dense) and "kernel" in params and inputs:
         size = math.prod(params["kernel"].shape[:-1])
         norm = channel_rms(params["kernel"]) * math.sqrt(size)
@@ -245,14 +260,22 @@ def forward_floor(kind: Kind, inputs: Sequence[Array], params: Mapping[str, Arra
     floor = ROUNDOFF * 4 * own
     if len(inputs) > 1:
         floor = floor + ROUNDOFF * sum(rms(x) for x in inputs)
-    if isinstance(kind, BatchNorm):
-        floor = 4 * floor
-    return floor
+    return floor * _of_moments(expected) / 4 if isinstance(kind, BatchNorm) else floor
 
 
-def gradient_floor(kind: Kind, upstream: Array | None, params: Mapping[str, Array], expected: Array) -> Array:
-    """What rounding alone may do to the gradient with respect to a layer's input, per channel of that input."""
-    own = channel_rms(expected)
+def gradient_floor(
+    kind: Kind, upstream: Array | None, params: Mapping[str, Array], expected: Array, own: Array | None = None
+) -> Array:
+    """What rounding alone may do to the gradient with respect to a layer's input, per channel of that input.
+
+    Args:
+        kind: what the layer computes.
+        upstream: the derivative of the loss with respect to its output, n … c.
+        params: role → value in the reference's axes.
+        expected: the gradient, n … c.
+        own: its root mean square per channel, where that is known.
+    """
+    own = channel_rms(expected) if own is None else own
     if isinstance(kind, Conv | Dense) and "kernel" in params and upstream is not None:
         kernel = params["kernel"]
         # `h w c m` of a depthwise convolution: every input channel has outputs of its own.
@@ -268,10 +291,12 @@ def gradient_floor(kind: Kind, upstream: Array | None, params: Mapping[str, Arra
         norm = np.sqrt(np.einsum("sdgo,sdgo->gd", parts, parts)).reshape(-1)
         if norm.shape == own.shape:
             return ROUNDOFF * (_sum_of(terms) * rms(upstream) * norm + 2 * own)
-    return ROUNDOFF * (16 if isinstance(kind, BatchNorm) else 4) * own
+    return ROUNDOFF * (_of_moments(expected) if isinstance(kind, BatchNorm) else 4) * own
 
 
-def parameter_floor(role: str, inputs: Sequence[Array], upstream: Array | None, expected: Array) -> Array:
+def parameter_floor(
+    role: str, inputs: Sequence[Array], upstream: Array | None, expected: Array, own: Array | None = None
+) -> Array:
     """What rounding alone may do to a parameter's gradient: a sum over every image and place.
 
     Args:
@@ -279,8 +304,9 @@ def parameter_floor(role: str, inputs: Sequence[Array], upstream: Array | None, 
         inputs: the layer's inputs.
         upstream: the derivative of the loss with respect to its output, n … c.
         expected: the gradient, channels last.
+        own: its root mean square per channel, where that is known.
     """
-    own = channel_rms(expected)
+    own = channel_rms(expected) if own is None else own
     if upstream is None or upstream.size == 0:
         return ROUNDOFF * 16 * own
     terms = max(1, upstream.size // upstream.shape[-1])

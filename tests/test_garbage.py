@@ -72,7 +72,8 @@ def test_a_process_of_paritys_own_never_looks_through_what_an_import_made(monkey
     try:
         with unsought():
             made = [[] for _ in range(1000)]
-        assert gc.isenabled() and gc.get_freeze_count() >= before + len(made)
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= before + len(made)
     finally:
         if not before:
             gc.unfreeze()

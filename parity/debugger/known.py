@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from parity.activity import added_probes
 from parity.case import Comparison
 from parity.debugger.nodes import Blocked
 from parity.debugger.played import RecordedPair
-from parity.debugger.stops import Stop
+from parity.debugger.stops import FAULTS, Faults, Stop
 from parity.diagnose import first_divergence
 from parity.errors import BadUsage, ParityError
 from parity.report import FirstDivergence, Probe
@@ -37,11 +37,13 @@ class State:
         status: the gravest of its probes; `match` where there is nothing to compare.
         probes: its compared tensors.
         seconds: how long it took to run and judge it.
+        faults: (phase, status) of what is at fault here and at every stop before.
     """
 
     status: str
     probes: tuple[Probe, ...]
     seconds: float = 0.0
+    faults: Faults = frozenset()
 
 
 class Known:
@@ -126,13 +128,13 @@ class Known:
 
     def _judge_through(self, index: int) -> State:
         """The state of a stop, after every stop before it."""
-        for at in range(index + 1):
-            if at not in self._states:
-                if self._halt.is_set():
-                    self._halt.clear()
-                    raise BadUsage(f"stopped at {self.stop.words}")
-                self._states[at] = self._judge(self.stops[at])
-                self._note()
+        for at in range(len(self._states), index + 1):  # what is known has no gaps
+            if self._halt.is_set():
+                self._halt.clear()
+                raise BadUsage(f"stopped at {self.stop.words}")
+            state = self._states[at] = self._judge(self.stops[at])
+            if self.stops[at].pair is not None:
+                self.comparison.probes += filter(_kept, state.probes)
         return self._states[index]
 
     def ahead(self) -> Iterator[Stop]:
@@ -143,10 +145,9 @@ class Known:
 
     def _judge(self, stop: Stop) -> State:
         began = time.perf_counter()
+        before = self._states[stop.index - 1].faults if stop.index else _faults(self._fixed)
         if stop.pair is None:
-            return State(worst(p.status for p in stop.fixed), stop.fixed)
-        before = [*self._fixed]
-        before += [p for at in range(stop.index) if self.stops[at].pair for p in self._states[at].probes]
+            return State(worst(p.status for p in stop.fixed), stop.fixed, faults=before)
         try:
             if stop.adds:
                 probes = [probe for probe in added_probes(self.comparison) if probe.layer == stop.layer]
@@ -160,7 +161,8 @@ class Known:
             probes = [Probe(stop.layer, stop.keras_layer, stop.phase, name, stop.step, status="unverified", note=note)]
         if stop.phase == "backward" and any(p.status not in ("match", "masked") for p in probes):
             self._unmask(stop)
-        return State(worst(p.status for p in probes), tuple(probes), time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return State(worst(p.status for p in probes), tuple(probes), seconds, before | _faults(probes))
 
     def _unmask(self, stop: Stop) -> None:
         """A field that seemed to be hidden by the batch shows in the gradients: then it is not masked."""
@@ -169,6 +171,7 @@ class Known:
             if other.pair is stop.pair and other.step == stop.step and state.status == "masked":
                 probes = tuple(replace(p, status="match", note="") if p.status == "masked" else p for p in state.probes)
                 self._states[at] = replace(state, status=worst(p.status for p in probes), probes=probes)
+                self._note()
 
     def forget(self, index: int) -> None:
         """What was judged from a stop on is not true any more; the present stop is judged anew."""
@@ -187,7 +190,7 @@ class Known:
 
     def _note(self) -> None:
         """What rules look at holds what was seen so far: as in `compare`, of later steps their updates."""
-        self.comparison.probes[:] = [p for p in self.probes if p.step == 1 or p.phase == "update"]
+        self.comparison.probes[:] = filter(_kept, self.probes)
 
     def _is_new_fault(self, index: int, state: State) -> bool:
         alone = self._recorded is None  # else nobody can say in which layer what two runs differ by was born
@@ -201,3 +204,11 @@ class Known:
             if s.phase == stop.phase and (not alone or s.phase == "update" or s.layer == stop.layer)
         ]
         return not any(p.status in bad and self._counts(p) for s in earlier for p in self._states[s.index].probes)
+
+
+def _kept(probe: Probe) -> bool:
+    return probe.step == 1 or probe.phase == "update"
+
+
+def _faults(probes: Iterable[Probe]) -> Faults:
+    return frozenset((p.phase, p.status) for p in probes if p.status in FAULTS)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 
 from parity.activity import added_gradient
+from parity.debugger.held import Held
 from parity.debugger.nodes import Blocked, Node, Seen
 from parity.errors import ParityError
 from parity.layers import Dropout
@@ -61,13 +62,10 @@ class Lane:
         self.statistics: dict[str, dict[str, Array]] = {}
         self.losses: dict[str, float] = {}
         self.runs = 0
-        self._inputs, self._mask, self._memory = dict(inputs), mask, memory
-        self._values: dict[str, Array] = {}
+        self._inputs, self._mask = dict(inputs), mask
         self._put: dict[str, Array] = {}
         self._put_gradients: dict[str, Array] = {}
         self._put_param_gradients: dict[str, Array] = {}
-        self._flows: dict[str, dict[str, Array]] = {}
-        self._backed: dict[str, Local] = {}
         self._added: tuple[list[Array], Array | None] = ([], None)
         self._adding: dict[str, list[Layer]] = {}
         for layer in runner.network.layers if mode == "train" and labels is not None else ():
@@ -79,6 +77,7 @@ class Lane:
         for node in self.nodes:
             for tensor in node.inputs:
                 self._readers.setdefault(tensor, []).append(node)
+        self._held = Held(memory, self._makers, self._readers)
 
     # ---- forward
 
@@ -91,13 +90,14 @@ class Lane:
         known = self._known(tensor)
         if known is not None:
             return known
-        needed = self._missing(tensor)
+        needed = self.lacking(tensor)
         left = {t: sum(t in node.inputs for node in needed) for t in {t for node in needed for t in node.inputs}}
         for node in needed:
             self._run(node)
             for read in node.inputs:
                 left[read] -= 1
-            self._trim({t for t, count in left.items() if count} | {tensor})
+            self._held.latest = frozenset((*node.inputs, *node.outputs))
+            self._held.trim({t for t, count in left.items() if count} | {tensor})
         known = self._known(tensor)
         if known is None:
             raise Blocked(f"{tensor} was not made")
@@ -112,18 +112,15 @@ class Lane:
         for held in (self._put, self._inputs):
             if tensor in held:
                 return held[tensor]
-        value = self._values.get(tensor)
-        if value is not None:  # the most recently used stands last
-            self._values[tensor] = self._values.pop(tensor)
-        return value
+        return self._held.get(tensor)
 
-    def _missing(self, tensor: str) -> list[Node]:
+    def lacking(self, tensor: str) -> list[Node]:
         """The nodes that must run for a tensor, in running order."""
         found: set[str] = set()
         waiting = [tensor]
         while waiting:
             name = waiting.pop()
-            if name in self._put or name in self._inputs or name in self._values:
+            if name in self._put or name in self._inputs or name in self._held:
                 continue
             node = self._makers.get(name)
             if node is None:
@@ -146,7 +143,7 @@ class Lane:
         self.losses.update({k: v for k, v in local.losses.items() if k in node.layers})
         for tensor in node.outputs:
             if tensor in made and tensor not in self._put:
-                self._values[tensor] = made[tensor]
+                self._held.keep(tensor, made[tensor])
 
     def node(self, name: str) -> Node:
         """The node of a unit."""
@@ -242,11 +239,11 @@ class Lane:
             Blocked: it cannot be run.
         """
         node = self.node(node_name)
-        if node.name not in self._backed:
+        if node.name not in self._held.backed:
             for tensor in node.outputs:
                 self.gradient(tensor)
             self._back(node)
-        return self._backed[node.name]
+        return self._held.backed[node.name]
 
     def seen(self, node_name: str, backward: bool) -> Local | None:
         """What a node made of the lane's own tensors, as if it had run alone; None where that cannot be told apart.
@@ -258,8 +255,8 @@ class Lane:
         made = Local(outputs=self.outputs, losses=self.losses)
         if not backward:
             return made
-        node, own = self.node(node_name), self._backed.get(node_name)
-        flows = {tensor: self._flows.get(tensor, {}).get(node_name) for tensor in node.inputs}
+        node, own = self.node(node_name), self._held.backed.get(node_name)
+        flows = {tensor: self.share(node_name, tensor) for tensor in node.inputs}
         if own is None or "_whole" in self.__dict__:
             return None
         made.param_grads = own.param_grads
@@ -292,6 +289,14 @@ class Lane:
         """Whether one node alone reads a tensor, so that what it makes of its gradient is the whole of it."""
         return len(self._readers.get(tensor, ())) == 1 and tensor not in self._adding
 
+    def awaits(self, tensor: str) -> bool:
+        """Whether a node must run backward before a tensor's gradient is known."""
+        return tensor not in self._put_gradients and bool(self._unbacked(tensor))
+
+    def share(self, node_name: str, tensor: str) -> Array | None:
+        """What a node that ran backward adds to the gradient of a tensor that it reads; None where it adds nothing."""
+        return self._held.flows(tensor).get(node_name)
+
     def closed(self, node_name: str, output: str) -> bool:
         """Whether nobody reads any tensor that a node makes but this one."""
         return all(tensor == output or not self._readers.get(tensor) for tensor in self.node(node_name).outputs)
@@ -305,7 +310,7 @@ class Lane:
             if name in self._put_gradients:
                 continue
             for node in self._readers.get(name, ()):
-                if node.name in found or node.name in self._backed:
+                if node.name in found or not self._held.waits(node, name):
                     continue
                 found.add(node.name)
                 waiting += node.outputs
@@ -314,10 +319,10 @@ class Lane:
     def _sum(self, tensor: str) -> Array | None:
         if tensor in self._put_gradients:
             return self._put_gradients[tensor]
-        parts = self._flows.get(tensor, {})
+        parts = self._held.flows(tensor)
         if tensor in self._adding and _ACTIVITY not in parts:
-            parts = self._flows.setdefault(tensor, {})
-            parts[_ACTIVITY] = self._of_activity(tensor)
+            self._held.add(tensor, _ACTIVITY, self._of_activity(tensor))
+            parts = self._held.flows(tensor)
         ordered = [parts[name] for name in sorted(parts, key=lambda n: self._places.get(n, -1))]
         if len(ordered) < 2:
             return ordered[0] if ordered else None
@@ -340,17 +345,18 @@ class Lane:
         given = {tensor: self._sum(tensor) for tensor in node.outputs}
         upstream = {tensor: value for tensor, value in given.items() if value is not None}
         if not upstream and not (node.is_loss and self.labels is not None):
-            self._backed[node.name] = Local()
+            self._held.backed[node.name] = Local()
             return
         try:
             local = self.isolate(node, upstream)
         except _FAULTS as problem:
             local = self._from_whole(node, problem)
-        self._backed[node.name] = Local(param_grads=local.param_grads, losses=local.losses, loss=local.loss)
+        self._held.backed[node.name] = Local(param_grads=local.param_grads, losses=local.losses, loss=local.loss)
         for tensor in node.inputs:
             if tensor in local.input_grads:
-                self._flows.setdefault(tensor, {})[node.name] = local.input_grads[tensor]
-        self._trim(set(node.inputs))
+                self._held.add(tensor, node.name, local.input_grads[tensor])
+        self._held.latest = frozenset((*node.inputs, *node.outputs))
+        self._held.trim(())
 
     def _from_whole(self, node: Node, problem: Exception) -> Local:
         """A node's share of a whole run's gradients, where it is the only one that adds to them."""
@@ -361,7 +367,7 @@ class Lane:
         for tensor in node.inputs:
             # The last reader to run backward carries the whole of the gradient.
             if tensor in whole.output_grads and self._readers[tensor][0] is node:
-                self._flows[tensor] = {}
+                self._held.drop_gradients(tensor)
                 gradient = whole.output_grads[tensor]
                 own = self._of_activity(tensor) if tensor in self._adding else None
                 local.input_grads[tensor] = gradient if own is None else gradient - own
@@ -377,7 +383,7 @@ class Lane:
         """
         before = _hold(self._put, tensor, value)
         self.__dict__.pop("_whole", None)
-        self._values.pop(tensor, None)
+        self._held.drop(tensor)
         self._forget(self._readers.get(tensor, ()))
         return before
 
@@ -423,13 +429,12 @@ class Lane:
                 continue
             seen.add(node.name)
             for tensor in node.outputs:
-                self._values.pop(tensor, None)
+                self._held.drop(tensor)
                 waiting += self._readers.get(tensor, ())
         self._forget_gradients()
 
     def _forget_gradients(self) -> None:
-        self._flows.clear()
-        self._backed.clear()
+        self._held.drop_gradients()
         self._added = ([], None)
 
     # ---- memory
@@ -437,42 +442,13 @@ class Lane:
     @property
     def held(self) -> int:
         """Bytes of tensors and gradients that are at hand, beyond the inputs and what was put in."""
-        return sum(value.nbytes for value in self._held())
-
-    def _held(self) -> Iterator[Array]:
-        yield from self._values.values()
-        for parts in self._flows.values():
-            yield from parts.values()
+        return self._held.bytes
 
     def release(self) -> None:
         """Let go of every tensor and gradient but what was put in."""
-        self._values.clear()
+        self._held.clear()
         self._forget_gradients()
         self.__dict__.pop("_whole", None)
-
-    def _trim(self, needed: set[str]) -> None:
-        """Let go of what was used longest ago, as far as the memory demands it."""
-        held = self.held
-        if held <= self._memory:
-            return
-        for tensor in list(self._values):
-            if held <= self._memory:
-                return
-            if tensor not in needed:
-                held -= self._values.pop(tensor).nbytes
-        for tensor in list(self._flows):
-            if held <= self._memory:
-                return
-            if tensor in needed or not self._passed(tensor):
-                continue
-            held -= sum(part.nbytes for part in self._flows.pop(tensor).values())
-            for node in self._readers.get(tensor, ()):
-                self._backed.pop(node.name, None)
-
-    def _passed(self, tensor: str) -> bool:
-        """Whether a gradient has been carried on to what is before it."""
-        maker = self._makers.get(tensor)
-        return maker is None or maker.name in self._backed
 
 
 def _hold(held: dict[str, Array], name: str, value: Array | None) -> Array | None:

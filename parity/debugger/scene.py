@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -15,6 +18,7 @@ from parity.comparison import same_labels
 from parity.debugger.exchange import carried
 from parity.debugger.lane import Lane
 from parity.debugger.nodes import Blocked, Seen, nodes_of
+from parity.debugger.stops import Faults
 from parity.differences import differences
 from parity.errors import CannotCompare, ParityError
 from parity.judge import Verdict, examine
@@ -26,6 +30,7 @@ from parity.runner import Pass
 from parity.sight import at_first_sight
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, Distance, distance
+from parity.units import Unit
 
 __all__ = ["How", "Scene"]
 
@@ -206,8 +211,8 @@ class Scene:
 
     # ---- verdicts
 
-    def judge(self, pair: Pair, phase: str, before: Sequence[Probe]) -> list[Probe]:
-        """The probes of one pair in `forward`, `loss` or `backward`; `before`: those of all earlier stops."""
+    def judge(self, pair: Pair, phase: str, before: Faults) -> list[Probe]:
+        """The probes of one pair in `forward`, `loss` or `backward`; `before`: the faults at all earlier stops."""
         backward = phase == "backward"
         self.ready()
         self.run.bench = bench = self.bench(backward=backward)
@@ -233,7 +238,7 @@ class Scene:
         known = [verdict for verdict in self.run.verdicts.get(name, []) if verdict.phase != phase]
         self.run.verdicts[name] = known + here
         for verdict in here:
-            if verdict.tensor in apart and self._end_to_end(pair, verdict.tensor):
+            if verdict.tensor in apart and self._shows(pair, verdict.tensor):
                 self.run.apart[name, verdict.tensor] = apart[verdict.tensor]
             else:
                 self._measure(pair, verdict.tensor)
@@ -257,20 +262,68 @@ class Scene:
         pulled = self.keras.gradient(pair.keras.output) if backward else None
         return at_first_sight(trial, mine, theirs, pulled, gradients_only=backward)
 
-    def _end_to_end(self, pair: Pair, name: str) -> bool:
-        """Whether what a pair shows of its own tensor is the whole of it: of an input's gradient it may be a share."""
+    def _shows(self, pair: Pair, name: str) -> bool:
+        """Whether what a pair makes of a tensor is held against its partner's, and not the end-to-end tensors.
+
+        Of an input's gradient that is so where nobody else reads the input, or where others do and nobody has come to
+        them yet: to run their layers is not this stop's business.
+        """
         source, *theirs = self.run.named[pair.ref.name].sources.get(name, ("",))
-        return not source or (len(theirs) == 1 and self.ref.sole(source) and self.keras.sole(theirs[0]))
+        if not source:
+            return True
+        if len(theirs) != 1:
+            return False
+        whole = self.ref.sole(source) and self.keras.sole(theirs[0])
+        return whole or self.ref.awaits(source) or self.keras.awaits(theirs[0])
+
+    def _held(self, pair: Pair, name: str) -> tuple[Array | None, Array | None]:
+        """What of a pair's tensor is held against each other; raises Blocked where it cannot be computed."""
+        source, *theirs = self.run.named[pair.ref.name].sources.get(name, ("",))
+        if not source or not self._shows(pair, name):
+            return self.tensor(pair, name, "ref"), self.tensor(pair, name, "keras")
+        expected, own = self.ref.share(pair.ref.name, source), self.keras.share(pair.keras.name, theirs[0])
+        return expected, own if expected is None or own is None else shaped(own, expected.shape)
 
     def _run_both(self, pair: Pair, backward: bool) -> None:
-        for lane, unit in ((self.ref, pair.ref), (self.keras, pair.keras)):
-            try:
+        """Both sides' own run of a pair, at the same time where neither needs what the other one makes or runs on."""
+
+        def run(lane: Lane, unit: Unit) -> None:
+            with suppress(Blocked):  # the judge says so
                 if backward:
                     lane.local(unit.name)
                 else:
                     lane.value(unit.output)
-            except Blocked:
-                continue  # the judge says so
+
+        if not self._independent(pair, backward):
+            run(self.ref, pair.ref)
+            run(self.keras, pair.keras)
+            return
+        other = _beside().submit(run, self.ref, pair.ref)
+        try:
+            run(self.keras, pair.keras)
+        finally:  # an interrupt, too, leaves no side running
+            wait([other])
+        other.result()
+
+    def _independent(self, pair: Pair, backward: bool) -> bool:
+        """Whether the two sides run on libraries of their own, and no mask of a dropout is still to be drawn."""
+        ref, keras = (getattr(lane.runner, "library", "") for lane in (self.ref, self.keras))
+        if not ref or not keras or ref == keras:
+            return False
+        if self._dropouts <= self._masks.keys():
+            return True
+        if backward or not self._dropouts.isdisjoint(pair.keras.layers):
+            return False
+        own = (self.ref, pair.ref.output), (self.keras, pair.keras.output)
+        with suppress(Blocked):  # the run says why
+            return all(len(lane.lacking(tensor)) <= 1 for lane, tensor in own)
+        return False
+
+    @cached_property
+    def _dropouts(self) -> frozenset[str]:
+        """The Keras layers for which a mask is drawn."""
+        layers = self.run.keras.network if self.run.mode == "train" else ()
+        return frozenset(layer.name for layer in layers if isinstance(layer.kind, Dropout) and layer.kind.rate)
 
     def set_weights(self, bench: Bench, pair: Pair) -> None:
         """The parameters that both sides are given alone: the reference's, but for those an experiment replaced."""
@@ -294,20 +347,19 @@ class Scene:
         if name in self.run.named[pair.ref.name].unlike:
             return
         try:
-            expected, actual = self.tensor(pair, name, "ref"), self.tensor(pair, name, "keras")
+            expected, actual = self._held(pair, name)
         except Blocked:
             return
         if expected is not None and actual is not None and actual.shape == expected.shape:
             self.run.apart[key] = distance(actual, expected)
 
-    def _tainted(self, pair: Pair, phase: str, before: Sequence[Probe]) -> bool:
-        if self.step > 1 and any(p.status in ("born", "inherited", "unpaired") for p in before):
+    def _tainted(self, pair: Pair, phase: str, before: Faults) -> bool:
+        if self.step > 1 and before:
             return True
         if phase == "backward":
-            return any(
-                p.status == "born" or (p.phase != "backward" and p.status in ("unpaired", "inherited")) for p in before
-            )
-        return pair.ref.name in self._judging.tainted()
+            return any(status == "born" or at != "backward" for at, status in before)
+        lost = self.run.alignment.ref_only or self.run.alignment.keras_only
+        return bool(before or lost) and pair.ref.name in self._judging.tainted()
 
     @property
     def _judging(self) -> Propagation:
@@ -328,7 +380,9 @@ class Scene:
                 x_floor = judging.in_floors(key, verdict)
         if x_floor is not None:
             judging.x_floors[key] = x_floor
-        probe = judging.probe(pair, verdict, tainted)
+        source = self.run.named[pair.ref.name].sources.get(verdict.tensor, ("",))[0]
+        share = self.ref.share(pair.ref.name, source)  # has the shape of the whole, for which others may have to run
+        probe = judging.probe(pair, verdict, tainted, None if share is None else share.shape)
         if probe.status == "masked" and pair.ref.name in self.edited:
             now = replace(pair.ref, kind=self.edited[pair.ref.name])
             if not any(d.phase == verdict.phase for d in differences(Pair(now, pair.keras))):
@@ -405,6 +459,16 @@ class Scene:
             return lane.recorded()
         except CannotCompare as problem:
             raise Blocked(str(problem)) from None
+
+
+@cache
+def _beside() -> ThreadPoolExecutor:
+    """One thread, always the same: torch makes threads of its own for each that it runs on."""
+    return ThreadPoolExecutor(1, thread_name_prefix="reference")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_beside.cache_clear)  # a process that forks does not hand its threads on
 
 
 _NOISY = ("_shaken", "_drifted")

@@ -6,12 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import TypeAlias
 
 from parity.align import Alignment, Pair
 from parity.layers import Loss
 from parity.report import Probe
 
-__all__ = ["Stop", "common", "end_of", "entered", "known_places", "stops_of", "within"]
+__all__ = ["FAULTS", "Faults", "Stop", "common", "end_of", "entered", "known_places", "stops_of", "within"]
+
+FAULTS = ("born", "unpaired", "inherited")
+"""The statuses of what does not agree."""
+
+Faults: TypeAlias = frozenset[tuple[str, str]]
+"""(phase, status) of what does not agree."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import numpy as np
 from parity.case import Comparison
 from parity.comparison import Slots, unmoved, update_probe
 from parity.debugger.scene import How, Scene
+from parity.debugger.stops import Faults
 from parity.diagnose import diagnose
 from parity.report import Finding, Probe
 from parity.transfer import transferred
@@ -19,8 +20,6 @@ from parity.updates import Move, coarseness, isolated_step, step_moves
 __all__ = ["Training"]
 
 Array = np.ndarray
-
-_BAD = ("born", "unpaired", "inherited")
 
 
 @dataclass(eq=False)
@@ -182,11 +181,10 @@ class Training:
         self.update(step)
         return self._slots_after[step]
 
-    def probes(self, step: int, layer: str, before: list[Probe]) -> list[Probe]:
+    def probes(self, step: int, layer: str, before: Faults) -> list[Probe]:
         """The probes of one layer's parameters in an update."""
         moves = self.update(step)
-        fault = any(p.status in _BAD for p in before)
-        fault = fault or any(m.status == "born" and m.step <= step for m in self.run.moves)
+        fault = bool(before) or any(m.status == "born" and m.step <= step for m in self.run.moves)
         return [update_probe(move, before=fault) for move in moves if move.link.pair.ref.name == layer]
 
     # ---- experiments

@@ -91,6 +91,11 @@ class KerasRunner:
         return runner
 
     @property
+    def library(self) -> str:
+        """What it runs on: `"tensorflow"`, `"torch"` or `"jax"`."""
+        return self._engine.backend.name
+
+    @property
     def averages_activities(self) -> bool:
         """Whether activity regularizers are divided by the number of images."""
         return self._engine.averages_activities

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -51,6 +51,12 @@ class MatConvNetRunner:
         engine: torch's version and threads.
         remarks: what MatConvNet would do and this runner does not.
     """
+
+    library: ClassVar[str] = "torch"
+    """What it runs on."""
+
+    takes_channels: ClassVar[bool] = True
+    """Whether `isolate` runs a convolution with some of its filters, a batch normalisation with some channels."""
 
     def __init__(self, network: Network, recipe: Recipe) -> None:
         self.network = network
