@@ -9,7 +9,7 @@ without a partner is reported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -25,6 +25,9 @@ from parity.network import Layer, Network
 from parity.units import Unit, units
 
 __all__ = ["Alignment", "Map", "Pair", "align", "readers"]
+
+_NEAR = 2
+"""Past how many units with parameters a layer without any may have been moved: a convolution and its normalisation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +92,31 @@ class Alignment:
         found: list[tuple[Unit, Unit]] = []
         left = [unit for unit in self.keras_only if not unit.between]
         for unit in self.ref_only:
-            other = next((o for o in left if o.core == unit.core and o.kind == unit.kind), None)
-            other = other or next((o for o in left if portrait(o) == portrait(unit)), None)
-            other = other or next((o for o in left if stands_in(unit, o)), None)
+            near = [o for o in left if self._near(unit, o)]
+            other = next((o for o in near if o.core == unit.core and o.kind == unit.kind), None)
+            other = other or next((o for o in near if portrait(o) == portrait(unit)), None)
+            other = other or next((o for o in near if stands_in(unit, o)), None)
             if other is not None:
                 found.append((unit, other))
                 left = [o for o in left if o is not other]
         return tuple(found)
+
+    def _near(self, unit: Unit, other: Unit) -> bool:
+        """Whether two units without a partner may be one and the same at another place.
+
+        One relu looks like another: where blocks lie between them, one is missing here and one too many there.
+        """
+        if unit.params or unit.name == other.name:
+            return True
+        mine = self._passed(unit, self.ref_units, {pair.ref.name for pair in self.pairs if pair.ref.params})
+        theirs = self._passed(other, self.keras_units, {pair.keras.name for pair in self.pairs if pair.ref.params})
+        return abs(mine - theirs) <= _NEAR
+
+    @staticmethod
+    def _passed(unit: Unit, units: Sequence[Unit], paired: Set[str]) -> int:
+        """How many units with parameters, of those that have a partner, run before one."""
+        place = next(i for i, each in enumerate(units) if each is unit)
+        return sum(each.name in paired for each in units[:place])
 
     def hidden(self, unit: Unit) -> bool:
         """Whether a unit of the reference without a partner may be among operations that nobody sees.
