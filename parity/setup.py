@@ -14,8 +14,9 @@ from parity.align import Map
 from parity.errors import BadUsage
 from parity.mapping import read_map
 from parity.options import allowance, tolerances
-from parity.sides import Opening, Sides, open_sides
+from parity.sides import Sides, open_sides
 from parity.traces.format import is_trace
+from parity.unopened import Opening
 
 __all__ = ["Setup", "set_up"]
 

@@ -53,11 +53,11 @@ def record(
 
     if ref is None and keras is None:
         raise BadUsage("there is nothing to record: name a file with --ref or --keras")
-    from parity.sides import Opening
     from parity.traces.capture import record as capture
     from parity.traces.format import TENSORS
     from parity.traces.reader import Trace
     from parity.traces.recording import forward_alone
+    from parity.unopened import Opening
 
     if tensors not in TENSORS:
         raise BadUsage(f"--tensors is one of {', '.join(TENSORS)}, not {tensors!r}")

@@ -264,7 +264,8 @@ class Experiments:
         """
         from parity.fixes import prepared
         from parity.frameworks.keras.edit import EditedRunner, apply
-        from parity.sides import Opening, open_sides
+        from parity.sides import open_sides
+        from parity.unopened import Opening
 
         stepper = self._stepper
         stepper.training.refuse("fix")

@@ -14,13 +14,14 @@ from parity.identity import identity, source_file
 from parity.lending import lent
 from parity.masks import masks_for_ref
 from parity.runner import Runner, Targets
-from parity.sides import Opening, open_one, open_sides
+from parity.sides import open_one, open_sides
 from parity.traces.format import TENSORS, is_trace
 from parity.traces.playback import batch_of
 from parity.traces.reader import Trace
 from parity.traces.recording import record_run
 from parity.traces.writer import writing
 from parity.transfer import links, transferred
+from parity.unopened import Opening
 
 __all__ = ["record"]
 
