@@ -62,7 +62,7 @@ ORDER = (
     ("replay", "acting"),
     ("rules", "causes"),
     ("diagnose", "findings"),
-    ("options", "identity", "joined", "lending", "sides", "summary", "fixes", "traces", "setup", "session"),
+    ("options", "identity", "joined", "lending", "unopened", "sides", "summary", "fixes", "traces", "setup", "session"),
     ("receptive", "inspection", "reports"),
     ("debugger", "gate"),
     ("commands", "testing", "pytest_plugin"),
