@@ -43,8 +43,16 @@ _NEAR = 30.0
 _FAULTS = (ParityError, NotImplementedError, ValueError, RuntimeError)
 """What a runner raises for layers that it cannot run alone."""
 
+_TINY = float(np.finfo(np.float32).tiny)
+
 _CHANNELS = 4
 """How many channels are looked at of a unit that does the same to each."""
+
+_SMALL, _QUICK = 1 << 20, 1 << 26
+"""Up to how many entries, and how many products of a convolution, all of a tensor is looked at: in milliseconds."""
+
+_MORE = 1.5
+"""How many times as far apart as others an image is, for what came from before, that is looked at beside the worst."""
 
 
 def at_first_sight(
@@ -77,9 +85,10 @@ class _Sight(Judge):
     def __init__(self, trial: Trial, pulled: Array | None, *, gradients_only: bool) -> None:
         super().__init__(trial, gradients_only=gradients_only)
         self._pulled = pulled
+        self._all = _Part()
         self._several: _Part | None = None
         self._cut: tuple[_Part, tuple[dict[str, Array], Array | None, dict[str, Array]]] | None = None
-        self._shown: dict[int, Local] = {}
+        self._shown: dict[tuple[_Part, int], Local] = {}
 
     def verdicts(self) -> list[Verdict]:
         """As of a pair alone, but for the distance, which is not that."""
@@ -96,9 +105,7 @@ class _Sight(Judge):
         x_floor: float,
     ) -> Verdict:
         carried = self._is_let_through if tensor == "output" else self._is_carried
-        if carried(tensor, floor, actual, expected, apart) or self._is_right(
-            tensor, actual, expected, apart.x_floors(floor)
-        ):
+        if carried(tensor, floor, actual, expected, apart) or self._is_right(tensor, actual, expected, apart, floor):
             return Verdict(phase, tensor, "match", x_floor, floor, apart)
         return Verdict(phase, tensor, "unverified", x_floor, floor, apart)
 
@@ -140,23 +147,28 @@ class _Sight(Judge):
     def _is_carried(self, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance) -> bool:
         """Whether what a convolution was given explains that a parameter's gradient is a few floors away."""
         trial, link = self.trial, self.trial.named.gradients.get(tensor)
-        mine, theirs = self._own_upstream, trial.upstream_ref
-        if link is None or mine is None or theirs is None or not isinstance(trial.pair.ref.kind, Conv | Dense):
+        mine, theirs, pulled = self._own_upstream, trial.upstream_ref, self._pulled_apart
+        if (
+            link is None
+            or mine is None
+            or theirs is None
+            or pulled is None
+            or not isinstance(trial.pair.ref.kind, Conv | Dense)
+        ):
             return False
-        truths = [trial.summed(tensor, pulled) for pulled in (theirs, mine)]
+        truths = [trial.summed(tensor, flow) for flow in (theirs, mine)]
         if truths[0] is not None and truths[1] is not None:  # of a bias: the sum itself, of each side's own
             raised = np.maximum(floor, distance(expected, truths[0]).channel_rms)
             return distance(actual, truths[1]).x_floor(raised) <= CLEAN
         inputs, feeds = list(trial.ref_feeds.values()), self._own_feeds
         if feeds is None or len(inputs) != 1 or apart.x_floor((1 + _CARRIED) * floor) > CLEAN:
             return False
-        read = distance(next(iter(feeds.values())), inputs[0])
-        more = carried(link.role, inputs, theirs, read, distance(mine, theirs), expected)
+        more = carried(link.role, inputs, theirs, self._read_apart[0], pulled, expected)
         return apart.x_floor(floor + np.minimum(more, _CARRIED * floor)) <= CLEAN
 
     # ---- the reference on the Keras side's tensors
 
-    def _is_right(self, tensor: str, actual: Array, expected: Array, x_floors: Array) -> bool:
+    def _is_right(self, tensor: str, actual: Array, expected: Array, apart: Distance, floor: Array) -> bool:
         """Whether the Keras unit made a tensor of its own as the reference makes it of the same.
 
         Not looked for where a run of the reference costs no less than one of Keras: of inner products and the like.
@@ -165,7 +177,8 @@ class _Sight(Judge):
             tensor: its name.
             actual: what the Keras unit made.
             expected: what the reference made of its own, in the same shape.
-            x_floors: how far apart they are, in floors of each channel.
+            apart: how far apart they are.
+            floor: what rounding may do to each channel.
         """
         trial, kind = self.trial, self.trial.pair.ref.kind
         if len(trial.pair.ref.layers) > 1 or not (self._in_slices or isinstance(kind, BatchNorm | Conv)):
@@ -173,32 +186,91 @@ class _Sight(Judge):
         if self._own_feeds is None or (trial.backward and self._own_upstream is None):
             return False
         try:
-            return all(self._agrees(tensor, actual, part) for part in self._parts(tensor, actual, expected, x_floors))
+            return self._agrees(tensor, actual, self._part(tensor, expected, actual, apart, floor))
         except _FAULTS:
             return False
 
-    def _parts(self, tensor: str, actual: Array, expected: Array, x_floors: Array) -> Iterator[_Part]:
-        """Where to look: at the images or the channels where the two sides are furthest apart.
+    def _part(self, tensor: str, expected: Array, actual: Array, apart: Distance, floor: Array) -> _Part:
+        """Where to look: at all of a small tensor, else at the images or channels where the two sides are worst.
 
         A unit that does the same to every image, or every channel, does wrong there whatever it does wrong, or it does
         so to less than came from before.
         """
         trial, kind = self.trial, self.trial.pair.ref.kind
         link = trial.named.gradients.get(tensor)
-        if link is None and (self._in_slices or isinstance(kind, Conv)):
-            image = int(np.argmax([_furthest(*both) for both in zip(actual, expected, strict=True)]))
-            yield _Part(slice(image, image + 1))
-            return
+        by_image = link is None and (self._in_slices or isinstance(kind, Conv))
         alike = kind.groups == 1 if isinstance(kind, Conv) else isinstance(kind, BatchNorm) and kind.axis == -1
         own = None if link is None else trial.ref_local.param_grads.get(link.ref[0])
         other_axes = link is not None and (own is None or not np.array_equal(own, expected))
-        if not alike or other_axes or not getattr(trial.bench.ref, "takes_channels", False):
-            yield _Part()
-        elif isinstance(kind, Conv):
-            yield _Part(channels=_worst(x_floors))
+        takes = alike and not other_axes and getattr(trial.bench.ref, "takes_channels", False)
+        if self._is_small or not (by_image or takes):
+            return self._all
+        if by_image:
+            return _Part(self._worst_images(tensor, actual, expected))
+        worst = self._worst_channels(tensor, expected, apart, floor)
+        if isinstance(kind, Conv):
+            return _Part(channels=worst)
+        self._several = self._several or _Part(
+            channels=np.unique([*worst, *(c for of in self._worst_sums for c in of)])
+        )
+        return self._several
+
+    @cached_property
+    def _is_small(self) -> bool:
+        """Whether the reference runs on all that the unit reads within milliseconds."""
+        trial = self.trial
+        made = trial.upstream_ref if trial.upstream_ref is not None else trial.ref_local.outputs[trial.pair.ref.output]
+        kernel = trial.roles.get("kernel")
+        if kernel is not None and isinstance(trial.pair.ref.kind, Conv):
+            return made.size * kernel[..., 0].size <= _QUICK
+        return max([made.size, *(value.size for value in trial.ref_feeds.values())]) <= _SMALL
+
+    def _worst_images(self, tensor: str, actual: Array, expected: Array) -> Array:
+        """The image that is furthest apart, and those that are so for how far apart is what the unit was given.
+
+        In the first, rounding from before may have switched a rectifier, or let another maximum win: what that does is
+        larger than many a fault, which another image would show.
+        """
+        made = _gaps(actual, expected)
+        found = {int(np.argmax(made[0]))}
+        if tensor == "output":
+            given = [(value, self.trial.ref_feeds[name]) for name, value in (self._own_feeds or {}).items()]
         else:
-            self._several = self._several or _Part(channels=np.unique([_worst(x_floors), *self._worst_sums]))
-            yield self._several
+            given = [(self._own_upstream, self.trial.upstream_ref)]
+        read = np.zeros_like(made)
+        for mine, theirs in given:
+            if mine is not None and theirs is not None and len(theirs) == len(expected):
+                read += _gaps(mine, theirs)
+        for out, came in zip(made, read, strict=True):
+            more = np.nan_to_num(out / (came + 1e-3 * np.median(came) + _TINY))
+            if more.max() > _MORE * more.min():
+                found.add(int(np.argmax(more)))
+        return np.array(sorted(found))
+
+    def _worst_channels(self, tensor: str, expected: Array, apart: Distance, floor: Array) -> Array:
+        """The channels that are furthest apart, and those that are so for what may have been carried to them."""
+        trial, pulled = self.trial, self._pulled_apart
+        link, (read, value) = trial.named.gradients.get(tensor), self._read_apart
+        own = apart.own if apart.own is not None else channel_rms(expected)
+        if link is not None and pulled is not None and trial.upstream_ref is not None:
+            more = carried(link.role, [value], trial.upstream_ref, read, pulled, expected)
+        else:  # a batch normalisation's, channel by channel
+            more = read.channel_rms * own / np.maximum(channel_rms(value), _TINY)
+            if tensor != "output" and pulled is not None and trial.upstream_ref is not None:
+                more = more + pulled.channel_rms * own / np.maximum(channel_rms(trial.upstream_ref), _TINY)
+        return _worst(apart.x_floors(floor), apart.x_floors(floor + more))
+
+    @cached_property
+    def _read_apart(self) -> tuple[Distance, Array]:
+        """How far apart the two sides' first inputs are, and the reference's own."""
+        ((source, mine), *_) = (self._own_feeds or {}).items()
+        return distance(mine, self.trial.ref_feeds[source]), self.trial.ref_feeds[source]
+
+    @cached_property
+    def _pulled_apart(self) -> Distance | None:
+        """How far apart the two sides' gradients of what the unit makes are."""
+        mine, theirs = self._own_upstream, self.trial.upstream_ref
+        return None if mine is None or theirs is None else distance(mine, theirs)
 
     @property
     def _worst_sums(self) -> Iterator[Array]:
@@ -206,11 +278,13 @@ class _Sight(Judge):
         trial, pulled = self.trial, self._own_upstream
         if pulled is None:
             return
-        size = np.maximum(channel_rms(pulled), np.finfo(np.float32).tiny)
+        size = np.maximum(channel_rms(pulled), _TINY)
         for name in trial.named.gradients:
             mine, theirs = trial.tensor(trial.keras_local, "keras", name), trial.tensor(trial.ref_local, "ref", name)
             if mine is not None and theirs is not None and mine.shape == theirs.shape == size.shape:
-                yield _worst(np.abs(mine - theirs) / size)
+                gap = np.abs(mine - theirs) / size
+                pulled = self._pulled_apart
+                yield _worst(gap) if pulled is None else _worst(gap, gap * size / np.maximum(pulled.channel_rms, _TINY))
 
     def _agrees(self, name: str, actual: Array, part: _Part) -> bool:
         """Whether a part of a tensor is what the reference makes of the same."""
@@ -219,7 +293,8 @@ class _Sight(Judge):
         wanted = trial.named.sources[name][:1] if name in trial.named.sources else None if link is None else link.ref
 
         def made(precision: int = 32) -> Array | None:
-            local = self._once(precision) if part is self._several else self._reference(part, precision, wanted)
+            once = isinstance(kind, BatchNorm)
+            local = self._once(part, precision) if once else self._reference(part, precision, wanted)
             if link is not None and part.channels is not None:  # Keras has the same axes
                 return local.param_grads.get(link.ref[0])
             return trial.tensor(local, "ref", name)
@@ -271,12 +346,11 @@ class _Sight(Judge):
             self._cut = part, (feeds, pulled, roles)
         return self._cut[1]
 
-    def _once(self, precision: int) -> Local:
-        """The reference's unit on the channels that are looked at for all of its tensors."""
-        assert self._several is not None
-        if precision not in self._shown:
-            self._shown[precision] = self._reference(self._several, precision)
-        return self._shown[precision]
+    def _once(self, part: _Part, precision: int) -> Local:
+        """The reference's unit on a part of the Keras side's own tensors, once for all tensors that it makes."""
+        if (part, precision) not in self._shown:
+            self._shown[part, precision] = self._reference(part, precision)
+        return self._shown[part, precision]
 
     def _reference(self, part: _Part, precision: int = 32, wanted: Collection[str] | None = None) -> Local:
         """One run of the reference's unit on a part of the Keras side's own tensors."""
@@ -306,7 +380,7 @@ class _Part:
         channels: which of what the unit makes; None for all.
     """
 
-    images: slice | None = None
+    images: Array | None = None
     channels: Array | None = None
 
     def imaged(self, value: Array) -> Array:
@@ -322,12 +396,18 @@ class _Part:
         return self.channelled(self.imaged(value))
 
 
-def _furthest(actual: Array, expected: Array) -> float:
-    """The largest absolute difference."""
-    gap = actual - expected
-    return max(float(gap.max(initial=0)), -float(gap.min(initial=0)))
+def _gaps(actual: Array, expected: Array) -> Array:
+    """The largest and the mean absolute difference of each image: 2 rows."""
+    made = np.zeros((2, len(expected)))
+    with np.errstate(all="ignore"):
+        for image, both in enumerate(zip(actual, expected, strict=True)):
+            gap = np.subtract(*both)
+            np.abs(gap, out=gap)
+            made[:, image] = gap.max(initial=0), gap.sum() / max(1, gap.size)
+    return made
 
 
-def _worst(x_floors: Array) -> Array:
-    """The channels that are furthest from what is expected, in their order."""
-    return np.sort(np.argsort(x_floors)[-_CHANNELS:])
+def _worst(*criteria: Array) -> Array:
+    """The channels that are worst by each of these, as many by each, in their order."""
+    ranked = [np.argsort(of)[::-1] for of in criteria]
+    return np.sort([*dict.fromkeys(int(at) for turn in zip(*ranked, strict=True) for at in turn)][:_CHANNELS])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from parity import sight
 from parity.bench import Trial
 from parity.debugger.stepper import Stepper
 from tests import twins
@@ -90,3 +91,51 @@ def test_a_slope_that_is_a_little_off_is_found_at_its_layer(path, monkeypatch):
     first = stepper.first_divergence
     assert first is not None
     assert (first.phase, first.layer, first.status) == ("forward", "relu5", "born")
+
+
+def in_one_image(size):
+    """A rectifier whose gradient, and nothing else, is off by so much in the sixth image."""
+    import keras
+    import tensorflow as tf
+
+    class Bent(keras.layers.Layer):
+        def call(self, x):
+            @tf.custom_gradient
+            def rectified(x):
+                def back(pulled):
+                    sixth = tf.reshape(tf.cast(tf.range(tf.shape(x)[0]) == 5, x.dtype), (-1, 1, 1, 1))
+                    return tf.where(x > 0, pulled * (1 + size * sixth), 0.0)
+
+                return tf.nn.relu(x), back
+
+            return rectified(x)
+
+    return Bent
+
+
+@pytest.mark.parametrize("small", [True, False], ids=["small", "large"])
+def test_a_switched_rectifier_in_one_image_hides_no_fault_in_another(tmp_path, monkeypatch, small):
+    if not small:
+        monkeypatch.setattr(sight, "_SMALL", 0)
+        monkeypatch.setattr(sight, "_QUICK", 0)
+    rng, layers, depth, size = np.random.default_rng(4), [], 3, (64, 64, 3)
+    for n in range(1, 5):
+        layers += [
+            twins.conv(f"conv{n}", rng, (3, 3, depth, 12), pad=np.ones(4)),
+            twins.bnorm(f"bn{n}", rng, 12),
+            twins.relu(f"relu{n}"),
+        ]
+        depth = 12
+    layers.insert(9, twins.pool("ties", "max", 3, 1, (1, 1, 1, 1)))
+    layers += [
+        twins.pool("pool", "max", 2, 2),
+        twins.pool("mean", "avg", 4, 4),
+        twins.conv("classifier", rng, (8, 8, 12, 4)),
+        {"type": "softmaxloss", "name": "loss"},
+    ]
+    path = twins.save(tmp_path / "net.mat", layers, size)
+    model = twins.twin(layers, size=size, swap={"relu1": lambda **named: in_one_image(1e-2)(name="relu1")})
+    stepper = Stepper.open(path, model, twins.batch(4, size), steps=1)
+    while stepper.stops[stepper.position + 1].phase != "update":
+        stepper.next()
+    assert [(p.phase, p.layer) for p in stepper.probes if p.status == "born"] == [("backward", "relu1")]
