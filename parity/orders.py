@@ -143,7 +143,8 @@ class _Search:
             own = [key for keys in pair.keras.params.values() for key in keys]
             pieces = any(len(keys) > 1 for keys in pair.keras.params.values())
             strange = any(k not in expected or k not in held or expected[k].shape != held[k].shape for k in own)
-            if pieces or strange or any(users[key] > 1 for key in own):
+            turned = pair.ref.rows or pair.keras.rows
+            if pieces or strange or turned or any(users[key] > 1 for key in own):
                 self.fixed.add(pair.ref.name)
         self.barred: set[str] = set()
         self.values: dict[str, Array] = {}

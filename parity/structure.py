@@ -16,7 +16,7 @@ from parity.report import Probe
 from parity.sharing import held_apart
 from parity.stretches import Tensor, joined, measure, stretches
 from parity.tolerance import ROUNDOFF
-from parity.transfer import Link
+from parity.transfer import Link, Turned
 from parity.units import Unit, same_shape
 
 __all__ = ["compare_inputs", "compare_labels", "compare_structure", "compare_weights"]
@@ -251,7 +251,8 @@ def compare_weights(
     """The `weights` phase: the Keras file's own values against the reference's in the Keras layout (`expected`).
 
     With `own` a difference is a divergence born here; otherwise the reference's values were loaded over them, and how
-    the old ones stood to them is a remark.
+    the old ones stood to them is a remark. But where Keras turns a map before it flattens it, and the file's own rows
+    are those of a map that nobody turned, the two contradict each other whatever is loaded.
     """
     made: list[Probe] = []
     for link in all_links:
@@ -265,7 +266,10 @@ def compare_weights(
         found = related(wanted, held)
         word, more, apart = found.word, found.more, found.apart
         text = word if word in ("independent",) else f"{word}: {more}" if word != "equal" else f"equal {more}"
-        status = "born" if own and word != "equal" else "match"
+        contradicts = not own and word != "equal" and _is_unturned(link, wanted, held)
+        if contradicts:
+            text = "has its rows in the order of a map that nothing turns, and Keras turns it"
+        status = "born" if contradicts or (own and word != "equal") else "match"
         made.append(
             Probe(
                 link.pair.ref.name,
@@ -280,6 +284,13 @@ def compare_weights(
             )
         )
     return made
+
+
+def _is_unturned(link: Link, wanted: Tensor, held: Tensor) -> bool:
+    """Whether a kernel is the reference's with its rows in the order of a map that is flattened as it is."""
+    if not isinstance(link.to_keras, Turned) or not isinstance(wanted, np.ndarray) or not isinstance(held, np.ndarray):
+        return False
+    return wanted.shape == held.shape and related(link.to_keras.unturned(wanted), held).word == "equal"
 
 
 def _weight(link: Link, held: Tensor, status: str, note: str) -> Probe:

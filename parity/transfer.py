@@ -16,7 +16,7 @@ from parity.align import Alignment, Pair
 from parity.layers import BatchNorm, Conv, ConvTranspose
 from parity.network import STATISTICS, Network, Param
 
-__all__ = ["Blocks", "Joined", "Link", "Transferred", "links", "places", "transferred"]
+__all__ = ["Blocks", "Joined", "Link", "Transferred", "Turned", "links", "places", "transferred"]
 
 Array = np.ndarray
 
@@ -111,6 +111,35 @@ class Joined:
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
         whole = whole if self.cut is None else whole[..., self.cut]
         return (whole if self.blocks is None else self.blocks(whole)).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A dense kernel whose rows go through the map that it reads in another order than the reference's.
+
+    Attributes:
+        made: the kernel with the reference's order of rows.
+        extents: of the map, h w c.
+        ref, keras: the map's axes in the order in which each side's rows go through them.
+    """
+
+    made: Joined
+    extents: tuple[int, ...]
+    ref: tuple[int, ...]
+    keras: tuple[int, ...]
+
+    def __call__(self, values: Mapping[str, Array]) -> Array:
+        """The kernel as Keras has it."""
+        return self.plain(self.made(values), self.ref).transpose(*self.keras, 3).reshape(self.made.shape)
+
+    def unturned(self, kernel: Array) -> Array:
+        """The kernel that Keras would have if its map were flattened as it is."""
+        return self.plain(kernel, self.keras).reshape(self.made.shape)
+
+    def plain(self, kernel: Array, order: tuple[int, ...]) -> Array:
+        """A kernel whose rows go through the map in some order, as h w c outputs."""
+        cube = kernel.reshape(*(self.extents[axis] for axis in order), -1)
+        return cube.transpose(*np.argsort(order), 3)
 
 
 def links(alignment: Alignment) -> tuple[Link, ...]:
@@ -220,7 +249,11 @@ def _linked(
         problem = ""
         if not fits or blocks is not None:
             problem = f"the reference's {role} is {_extent(piece)}, the Keras one {_extent(param.shape)}"
-        to_keras = Joined(sources, cut, blocks, tuple(param.shape)) if fits else None
+        to_keras: Callable[[Mapping[str, Array]], Array] | None = None
+        if fits:
+            to_keras = Joined(sources, cut, blocks, tuple(param.shape))
+            if role == "kernel" and pair.ref.rows != pair.keras.rows:
+                to_keras = _turned(to_keras, pair)
         made.append(Link(pair, role, sources, key, to_keras, problem=problem))
     return made
 
@@ -241,6 +274,15 @@ def _statistic(source: str, epsilon: float, key: str) -> Callable[[Mapping[str, 
         return np.sqrt(values[key].astype(np.float64) + epsilon).astype(values[key].dtype)
 
     return to_variance if source == "deviation" else to_deviation
+
+
+def _turned(made: Joined, pair: Pair) -> Turned | None:
+    """A kernel whose rows Keras has in another order; None where the map that both read is not known."""
+    extents = (pair.keras if pair.keras.rows else pair.ref).fed
+    if extents is None or len(extents) != 3 or math.prod(int(d or 0) for d in extents) != math.prod(made.shape[:-1]):
+        return None
+    plain = (0, 1, 2)
+    return Turned(made, tuple(int(d or 0) for d in extents), pair.ref.rows or plain, pair.keras.rows or plain)
 
 
 def _layout(

@@ -62,6 +62,8 @@ class Unit:
         origin: the framework's name of the layer, for the report.
         weight: of a loss: how often it counts in the objective.
         settings: of its only layer, in the framework's own words (`Layer.settings`).
+        rows: of a dense layer behind a map that is turned and then flattened: the map's axes in the order in which the
+            rows of its kernel go through them; empty where that is h, w, c.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Unit:
     origin: str = ""
     weight: float = 1.0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[int, ...] = ()
 
     @cached_property
     def core(self) -> str:
@@ -136,11 +139,14 @@ class _Grouping:
         self.members: dict[str, tuple[str, ...]] = {}
         self.kinds: dict[str, Kind] = {}
         self.absorbed: set[str] = set()
+        self.rows: dict[str, tuple[int, ...]] = {}
         for layer in network:
             if isinstance(layer.kind, Conv | Pool):
                 self._padding(layer)
             elif isinstance(layer.kind, Crop) and layer.name not in apart:
                 self._cropping(layer)
+            elif isinstance(layer.kind, Dense):
+                self._turning(layer)
             elif isinstance(layer.kind, Opaque):
                 self._bias(layer)
         for last, members in formulas(network).items():
@@ -179,6 +185,27 @@ class _Grouping:
             return
         cells = tuple(a + b for a, b in zip(before.kind.crop, crop.crop, strict=True))
         self._take(layer, (before.name, layer.name), replace(before.kind, crop=cells))
+
+    def _turning(self, layer: Layer) -> None:
+        """A map that is turned before it is flattened: the rows of the dense layer go through it in another order.
+
+        So a port keeps the order in which MATLAB goes through a map, by columns.
+        """
+        between: list[str] = []
+        before = self._producer(layer.inputs[0])
+        while before is not None and isinstance(before.kind, Flatten | Reshape | Identity):
+            between.insert(0, before.name)
+            flat, before = before, self._producer(before.inputs[0])
+            if len(flat.shape or (0, 0)) != 1 and not isinstance(flat.kind, Identity):
+                return
+        if before is None or not between or not isinstance(before.kind, Opaque) or before.kind.type != "Permute":
+            return
+        order = tuple(int(axis) - 1 for axis in before.kind.config.get("dims", ()))
+        shape = self.network.shape_of(before.inputs[0])
+        if sorted(order) != [0, 1, 2] or shape is None or len(shape) != 3 or None in shape:
+            return
+        self.rows[layer.name] = order
+        self._take(layer, (before.name, *between, layer.name), layer.kind)
 
     def _bias(self, layer: Layer) -> None:
         """A class of the user's that is called a bias and holds nothing else, behind a layer of filters without one."""
@@ -285,8 +312,9 @@ def _unit(network: Network, grouped: _Grouping, layer: Layer, mode: str) -> Unit
     if isinstance(layer.kind, Concat | Crop | Opaque) and len(members) > 1:
         filters = (network[m] for m in members if isinstance(network[m].kind, Conv | ConvTranspose | Dense))
         known_by = next(filters, layer)
+    rows = next((grouped.rows[member] for member in members if member in grouped.rows), ())
     if isinstance(kind, Dense):
-        kind = _covering(network, known_by, kind)
+        kind = _covering(network, known_by, kind, network.shape_of(inputs[0]) if rows else None)
     elif isinstance(kind, Pool) and kind.size is None:
         kind = _whole_map(network, inputs[0], kind)
     elif isinstance(kind, Crop) and kind.crop is not None:
@@ -309,6 +337,7 @@ def _unit(network: Network, grouped: _Grouping, layer: Layer, mode: str) -> Unit
         origin=known_by.origin or known_by.name,
         weight=network.weight(layer),
         settings=layer.settings if len(members) == 1 else {},
+        rows=rows,
     )
 
 
@@ -319,9 +348,11 @@ def _per_channel(network: Network, tensor: str, kind: Conv, params: Mapping[str,
     return bool(one and "kernel" in params and shape and kind.groups == kind.filters == shape[-1] and kind.groups > 1)
 
 
-def _covering(network: Network, layer: Layer, kind: Dense) -> Conv:
-    """A dense layer as the convolution it is: 1×1, or covering the map that was flattened just before."""
+def _covering(network: Network, layer: Layer, kind: Dense, turned: Shape | None) -> Conv:
+    """A dense layer as the convolution it is: 1×1, or covering the map that was (turned and) flattened just before."""
     tensor, size = layer.inputs[0], (1, 1)
+    if turned is not None:
+        return Conv(filters=kind.units, size=tuple(int(d or 1) for d in turned[:2]), bias=kind.bias)
     while True:
         maker = network.producers.get(tensor)
         if maker is None or not (isinstance(maker.kind, Flatten | Reshape | Dropout | Identity)):

@@ -18,7 +18,7 @@ from parity.rules import repairs
 from parity.rules.base import finding, kernel_layouts
 from parity.rules.laid import Layout, Reading, equal, read, words_of
 from parity.rules.lines import lines
-from parity.transfer import Link, Transferred
+from parity.transfer import Link, Transferred, Turned
 
 __all__ = ["find"]
 
@@ -26,12 +26,12 @@ Array = np.ndarray
 
 
 def find(run: Comparison) -> Iterable[Finding]:
-    """The findings of each parameter whose values differ (with `--weights own`)."""
-    if not run.own:
-        return
+    """The findings of each parameter whose values differ where they count: with `--weights own`, most of all."""
     values = run.ref.params()
     expected = Transferred(run.links, values)
     differing = {p.layer for p in run.probes if p.phase == "weights" and p.status == "born"}
+    if not differing:
+        return
     handled: set[str] = set()
     yield from _unread(run, expected, differing)
     for link in run.links:
@@ -170,14 +170,30 @@ def _layouts(link: Link, wanted: Array, raw: Array) -> Iterator[Layout]:
         if wanted.shape[0] == wanted.shape[1]:
             yield "kernel-io-transpose", "with inputs and outputs swapped", wanted.T
         size = getattr(link.pair.ref.kind, "size", None) or (1, 1)
-        if len(size) == 2 and size[0] * size[1] > 1 and wanted.shape[0] % (size[0] * size[1]) == 0:
-            cube = wanted.reshape(size[0], size[1], -1, wanted.shape[1])
-            for order, words in (
-                ((1, 0, 2, 3), "with the map flattened column-major"),
-                ((2, 0, 1, 3), "with channels flattened first"),
-                ((2, 1, 0, 3), "with channels flattened first, column-major"),
-            ):
-                yield "flatten-order", words, cube.transpose(order).reshape(wanted.shape)
+        turned = link.to_keras
+        if isinstance(turned, Turned):
+            yield from _flattened(turned.plain(wanted, turned.keras), turned.keras, "as if nothing turned it before")
+        elif len(size) == 2 and size[0] * size[1] > 1 and wanted.shape[0] % (size[0] * size[1]) == 0:
+            yield from _flattened(wanted.reshape(size[0], size[1], -1, wanted.shape[1]), (0, 1, 2))
+
+
+def _flattened(cube: Array, right: tuple[int, ...], plainly: str = "") -> Iterator[Layout]:
+    """A kernel h w c outputs with its rows in each order but the right one; `plainly`: words for that of h, w, c."""
+    for order, words in _FLATTENED.items():
+        if order != right:
+            more = f", {plainly}" if plainly and order == (0, 1, 2) else ""
+            yield "flatten-order", words + more, cube.transpose(*order, 3).reshape(-1, cube.shape[-1])
+
+
+_FLATTENED = {
+    (0, 1, 2): "with the map flattened row-major",
+    (1, 0, 2): "with the map flattened column-major",
+    (2, 0, 1): "with channels flattened first",
+    (2, 1, 0): "with channels flattened first, column-major",
+    (0, 2, 1): "with the map flattened by rows, channels, columns",
+    (1, 2, 0): "with the map flattened by columns, channels, rows",
+}
+"""Axes of a map, the outermost first → how it is flattened so."""
 
 
 def _swapped(run: Comparison, link: Link, expected: Mapping[str, Array]) -> tuple[str, Link, str] | None:

@@ -1,0 +1,106 @@
+"""A map that is turned before it is flattened: the rows of the dense layer follow it, or they do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from parity import compare
+from tests import twins
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SIZE = (5, 4, 3)
+ORDERS = [(2, 1, 3), (3, 2, 1), (3, 1, 2)]
+
+
+def layers():
+    rng = np.random.default_rng(5)
+    return [
+        twins.conv("conv", rng, (3, 3, 3, 6), pad=np.ones(4)),
+        twins.relu("relu"),
+        twins.conv("fc", rng, (5, 4, 6, 7)),
+        twins.relu("relu2"),
+        twins.conv("classifier", rng, (1, 1, 7, 4)),
+        {"type": "softmaxloss", "name": "loss"},
+    ]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return twins.save(tmp_path_factory.mktemp("turned") / "net.mat", layers(), SIZE)
+
+
+def port(dims=None, rows=None, *, reshape: bool = False, training: bool = True):
+    """A Keras model that turns its map by `dims`, with rows in the order that `rows` says (1-based, of h w c)."""
+    import keras
+
+    held = {layer["name"]: layer["weights"] for layer in layers() if "weights" in layer}
+    penalty = keras.regularizers.L2(0.00025)
+    own = {"kernel_regularizer": penalty, "bias_regularizer": penalty}
+    given = x = keras.Input(SIZE)
+    x = keras.layers.Conv2D(6, 3, padding="same", name="conv", **own)(x)
+    x = keras.layers.ReLU()(x)
+    if dims is not None:
+        x = keras.layers.Permute(dims, name="turn")(x)
+    x = keras.layers.Reshape((-1,))(x) if reshape else keras.layers.Flatten()(x)
+    x = keras.layers.Dense(7, activation="relu", name="fc", **own)(x)
+    x = keras.layers.Dense(4, name="classifier", **own)(x)
+    model = keras.Model(given, x)
+    for name, (kernel, bias) in held.items():
+        if name == "fc" and rows is not None:
+            kernel = kernel.transpose(*(axis - 1 for axis in rows), 3)
+        model.get_layer(name).set_weights([kernel.reshape(model.get_layer(name).kernel.shape), bias.ravel()])
+    if training:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
+    return model
+
+
+@pytest.mark.parametrize("weights", ["ref", "own"])
+@pytest.mark.parametrize("dims", ORDERS)
+def test_rows_that_follow_the_map_match(path, dims, weights):
+    report = compare(path, port(dims, dims), twins.batch(size=SIZE), weights=weights, steps=2)
+    assert report.verdict == "match", report.first_divergence
+    assert [
+        (p.status, p.note) for p in report.probes if (p.layer, p.phase, p.tensor) == ("fc", "weights", "kernel")
+    ] == [("match", "equal bit for bit")]
+
+
+def test_matlabs_own_order_of_a_map_matches_behind_a_reshape_too(path):
+    kernel = layers()[2]["weights"][0]
+    model = port((3, 2, 1), (3, 2, 1), reshape=True)
+    assert np.array_equal(model.get_layer("fc").get_weights()[0], kernel.reshape(-1, 7, order="F"))
+    assert compare(path, model, twins.batch(size=SIZE), steps=1).verdict == "match"
+
+
+@pytest.mark.parametrize("weights", ["ref", "own"])
+@pytest.mark.parametrize("dims", ORDERS)
+def test_rows_of_a_map_that_nothing_turns_are_a_flatten_order(path, dims, weights):
+    report = compare(path, port(dims), twins.batch(size=SIZE), weights=weights, steps=1)
+    first = report.first_divergence
+    assert first is not None
+    assert (first.phase, first.layer, first.tensor) == ("weights", "fc", "kernel")
+    found = [f for f in report.findings if f.severity == "divergence"]
+    assert [(f.cause, f.layer, f.confirmed, f.fix_verified) for f in found] == [("flatten-order", "fc", True, True)]
+    assert "row-major" in found[0].evidence
+
+
+def test_other_rows_are_loaded_in_the_order_of_the_turned_map(path):
+    model, rng = port((2, 1, 3)), np.random.default_rng(1)
+    dense = model.get_layer("fc")
+    dense.set_weights([rng.standard_normal(dense.kernel.shape).astype(np.float32), dense.get_weights()[1]])
+    assert compare(path, model, twins.batch(size=SIZE), steps=1).verdict == "match"
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [((2, 1, 3), (3, 2, 1)), ((3, 1, 2), None), (None, (2, 1, 3))])
+def test_two_keras_models_that_turn_their_maps_otherwise_match(mine, theirs):
+    batch = twins.batch(size=SIZE)
+    assert compare(port(mine, mine), port(theirs, theirs), batch, steps=1, weights="own").verdict == "match"
+
+
+def test_rows_in_a_third_order_are_named_so(path):
+    report = compare(path, port((2, 1, 3), (1, 3, 2)), twins.batch(size=SIZE), weights="own", steps=1)
+    found = [f for f in report.findings if f.severity == "divergence"]
+    assert [(f.cause, f.layer, f.confirmed, f.fix_verified) for f in found] == [("flatten-order", "fc", True, True)]
+    assert "rows, channels, columns" in found[0].evidence
