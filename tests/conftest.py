@@ -40,6 +40,43 @@ def frameworks_are_no_garbage():
         gc.freeze()
 
 
+_drawn: list[bool] = []
+"""Whether a kernel of TensorFlow's that draws by a seed of its own was made in this test."""
+
+
+@pytest.fixture(autouse=True)
+def kernels_are_kept():
+    """To seed TensorFlow, or to clear a session, throws all its kernels away, for the sake of those that draw.
+
+    To make them anew took a third of the time of a test that seeds and compares. Keras 3 needs none that draws: its
+    seeds are tensors. So they go only where one was made since this test began, and then at its end as well.
+    """
+    if "tensorflow" in sys.modules and not hasattr(sys.modules["tensorflow"], "_kernels_are_kept"):
+        _keep_kernels()
+    yield
+    if _drawn:
+        from tensorflow.python.eager import context
+
+        context.context().clear_kernel_cache()
+        _drawn.clear()
+
+
+def _keep_kernels():
+    import tensorflow
+    from tensorflow.python import pywrap_tfe
+    from tensorflow.python.framework import random_seed
+
+    get_seed, clear = random_seed.get_seed, pywrap_tfe.TFE_ContextClearCaches
+
+    def noted(op_seed):
+        _drawn.append(True)
+        return get_seed(op_seed)
+
+    random_seed.get_seed = noted
+    pywrap_tfe.TFE_ContextClearCaches = lambda handle: clear(handle) if _drawn else None
+    tensorflow._kernels_are_kept = True
+
+
 @pytest.fixture(scope="session")
 def elsewhere():
     """A process without parity."""
