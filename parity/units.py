@@ -198,11 +198,11 @@ class _Grouping:
             flat, before = before, self._producer(before.inputs[0])
             if len(flat.shape or (0, 0)) != 1 and not isinstance(flat.kind, Identity):
                 return
-        if before is None or not between or not isinstance(before.kind, Opaque) or before.kind.type != "Permute":
+        order = () if before is None else _order_of(before, flat=not between)
+        if before is None or not order:
             return
-        order = tuple(int(axis) - 1 for axis in before.kind.config.get("dims", ()))
         shape = self.network.shape_of(before.inputs[0])
-        if sorted(order) != [0, 1, 2] or shape is None or len(shape) != 3 or None in shape:
+        if shape is None or len(shape) != 3 or None in shape:
             return
         self.rows[layer.name] = order
         self._take(layer, (before.name, *between, layer.name), layer.kind)
@@ -279,6 +279,27 @@ class _Grouping:
         kind = replace(first, filters=first.filters * len(branches), groups=first.groups * len(branches))
         padded, kind = self._zeros_before(sources[0][0], set(cuts), kind)
         self._take(layer, (*padded, *cuts, *(b.name for b in branches), layer.name), kind)
+
+
+def _order_of(layer: Layer, *, flat: bool) -> tuple[int, ...]:
+    """The axes of a map h w c in the order in which a layer turns them; empty for one that does something else.
+
+    Args:
+        layer: what a dense layer reads, or reads through what flattens.
+        flat: whether it must flatten as well.
+    """
+    kind = layer.kind
+    if not isinstance(kind, Opaque):
+        return ()
+    found: tuple[int, ...] = ()
+    if flat and kind.type == "Flatten" and kind.config.get("data_format") == "channels_first":
+        return (1, 2, 0)  # takes the first axis for the channels and moves it behind the others
+    if not flat and kind.type == "Permute":
+        found = tuple(int(axis) - 1 for axis in kind.config.get("dims") or ())
+    elif not flat and kind.type == "operation Transpose":
+        batch, *axes = (int(axis) for axis in kind.config.get("axes") or (1,))
+        found = () if batch else tuple(axis - 1 for axis in axes)
+    return found if sorted(found) == [0, 1, 2] else ()
 
 
 def _span(network: Network, cut: Layer, tensor: str) -> tuple[str, int, int] | None:

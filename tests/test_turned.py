@@ -31,8 +31,14 @@ def path(tmp_path_factory):
     return twins.save(tmp_path_factory.mktemp("turned") / "net.mat", layers(), SIZE)
 
 
-def port(dims=None, rows=None, *, reshape: bool = False, training: bool = True):
-    """A Keras model that turns its map by `dims`, with rows in the order that `rows` says (1-based, of h w c)."""
+def port(dims=None, rows=None, *, how: str = "Permute"):
+    """A Keras model that turns its map by `dims`, with rows in the order that `rows` says (1-based, of h w c).
+
+    Args:
+        dims: of a Permute, or None.
+        rows: of the dense kernel; None leaves them as the map is.
+        how: it is turned and flattened: `Permute`, `transpose`, `Reshape` (behind a Permute), or `Flatten` alone.
+    """
     import keras
 
     held = {layer["name"]: layer["weights"] for layer in layers() if "weights" in layer}
@@ -41,9 +47,12 @@ def port(dims=None, rows=None, *, reshape: bool = False, training: bool = True):
     given = x = keras.Input(SIZE)
     x = keras.layers.Conv2D(6, 3, padding="same", name="conv", **own)(x)
     x = keras.layers.ReLU()(x)
-    if dims is not None:
+    if how == "transpose":
+        x = keras.ops.transpose(x, (0, *dims))
+    elif dims is not None:
         x = keras.layers.Permute(dims, name="turn")(x)
-    x = keras.layers.Reshape((-1,))(x) if reshape else keras.layers.Flatten()(x)
+    last = keras.layers.Reshape((-1,)) if how == "Reshape" else keras.layers.Flatten()
+    x = (keras.layers.Flatten(data_format="channels_first") if how == "Flatten" else last)(x)
     x = keras.layers.Dense(7, activation="relu", name="fc", **own)(x)
     x = keras.layers.Dense(4, name="classifier", **own)(x)
     model = keras.Model(given, x)
@@ -51,9 +60,8 @@ def port(dims=None, rows=None, *, reshape: bool = False, training: bool = True):
         if name == "fc" and rows is not None:
             kernel = kernel.transpose(*(axis - 1 for axis in rows), 3)
         model.get_layer(name).set_weights([kernel.reshape(model.get_layer(name).kernel.shape), bias.ravel()])
-    if training:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
     return model
 
 
@@ -69,9 +77,17 @@ def test_rows_that_follow_the_map_match(path, dims, weights):
 
 def test_matlabs_own_order_of_a_map_matches_behind_a_reshape_too(path):
     kernel = layers()[2]["weights"][0]
-    model = port((3, 2, 1), (3, 2, 1), reshape=True)
+    model = port((3, 2, 1), (3, 2, 1), how="Reshape")
     assert np.array_equal(model.get_layer("fc").get_weights()[0], kernel.reshape(-1, 7, order="F"))
     assert compare(path, model, twins.batch(size=SIZE), steps=1).verdict == "match"
+
+
+@pytest.mark.parametrize(("how", "dims", "rows"), [("transpose", (3, 2, 1), (3, 2, 1)), ("Flatten", None, (2, 3, 1))])
+def test_operations_and_channels_first_turn_a_map_as_well(path, how, dims, rows):
+    batch = twins.batch(size=SIZE)
+    assert compare(path, port(dims, rows, how=how), batch, weights="own", steps=1).verdict == "match"
+    found = compare(path, port(dims, how=how), batch, steps=1).findings
+    assert [(f.cause, f.layer) for f in found if f.severity == "divergence"] == [("flatten-order", "fc")]
 
 
 @pytest.mark.parametrize("weights", ["ref", "own"])
