@@ -26,6 +26,7 @@ ORDER = (
         "stretches",
         "relation",
         "formulas",
+        "grouping",
         "units",
         "matching",
         "anchors",
