@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -15,6 +13,8 @@ from parity.align import Pair
 from parity.bench import Bench, Trial, Unfit
 from parity.case import Comparison
 from parity.comparison import same_labels
+from parity.debugger.beside import both
+from parity.debugger.drawn import Drawn
 from parity.debugger.exchange import carried
 from parity.debugger.lane import Lane
 from parity.debugger.nodes import Blocked, Seen, nodes_of
@@ -22,8 +22,7 @@ from parity.debugger.stops import Faults
 from parity.differences import differences
 from parity.errors import CannotCompare, ParityError
 from parity.judge import Verdict, examine
-from parity.layers import Dropout, Kind
-from parity.masks import masks_for_keras, masks_for_ref
+from parity.layers import Kind
 from parity.propagation import Propagation, seen_tensor
 from parity.report import Probe
 from parity.runner import Pass
@@ -86,13 +85,14 @@ class Scene:
         alignment, data, mode = run.alignment, run.data, run.mode
         has_loss = alignment.has_loss
         self._labels = (data.labels_ref if has_loss else None, data.labels_keras if has_loss else None)
-        self._masks: dict[str, Array] = {}
+        self._drawn = Drawn(run, step, how.seed, lambda tensor: self.keras.value(tensor).shape)
         self._base = (dict(weights_ref), dict(weights_keras))
         self.ref = self._lane_of_ref(weights_ref, data.ref)
         nodes = nodes_of(run.keras.network, alignment.keras_units)
         self.keras = Lane(
-            run.keras, nodes, data.keras, self._labels[1], weights_keras, mode=mode, mask=self._drawn, memory=how.memory
-        )
+            run.keras, nodes, data.keras, self._labels[1], weights_keras, mode=mode, mask=self._drawn.of_keras,
+            memory=how.memory,
+        )  # fmt: skip
         self.backward = mode == "train" and has_loss
         self._benches: dict[bool, Bench] = {}
         self._propagation: Propagation | None = None
@@ -104,35 +104,9 @@ class Scene:
         run = self.run
         nodes = nodes_of(run.ref.network, run.alignment.ref_units)
         return Lane(
-            run.ref, nodes, inputs, self._labels[0], weights, mode=run.mode, mask=self._partners_mask,
+            run.ref, nodes, inputs, self._labels[0], weights, mode=run.mode, mask=self._drawn.of_ref,
             memory=self.how.memory,
         )  # fmt: skip
-
-    # ---- dropout
-
-    def _drawn(self, layer: str) -> Array | None:
-        """The mask of a Keras dropout layer, drawn once for both sides; or what the reference's recorded run kept."""
-        network = self.run.keras.network
-        kind = network[layer].kind
-        if not isinstance(kind, Dropout) or kind.rate == 0:
-            return None
-        if not self._masks:
-            self._masks.update(masks_for_keras(self.run.alignment, self.run.ref, self.step))
-        if layer not in self._masks:
-            shape = self.keras.value(network[layer].inputs[0]).shape
-            places = [node.name for node in network]
-            rng = np.random.default_rng([self.how.seed, self.step, places.index(layer)])
-            drawn = (shape[0], *(1 for _ in shape[1:-1]), shape[-1]) if kind.spatial else shape
-            kept = rng.uniform(size=drawn) >= kind.rate
-            self._masks[layer] = np.broadcast_to(kept, shape).astype(np.float32)
-        return self._masks[layer]
-
-    def _partners_mask(self, layer: str) -> Array | None:
-        for pair in self.run.alignment.pairs:
-            if layer == pair.ref.layers[-1]:
-                own = self._drawn(pair.keras.layers[-1])
-                return None if own is None else masks_for_ref(self.run.alignment, self._masks).get(layer)
-        return None
 
     # ---- what both sides show
 
@@ -180,7 +154,7 @@ class Scene:
                 backward=backward,
                 labels_ref=self._labels[0],
                 labels_keras=same_labels(run.alignment, run.data) if self._labels[0] is not None else None,
-                masks=self._masks,
+                masks=self._drawn.masks,
                 limits=self.how.limits,
             )
             self._benches[backward] = bench
@@ -294,36 +268,22 @@ class Scene:
                 else:
                     lane.value(unit.output)
 
-        if not self._independent(pair, backward):
-            run(self.ref, pair.ref)
-            run(self.keras, pair.keras)
-            return
-        other = _beside().submit(run, self.ref, pair.ref)
-        try:
-            run(self.keras, pair.keras)
-        finally:  # an interrupt, too, leaves no side running
-            wait([other])
-        other.result()
+        mine, theirs = partial(run, self.ref, pair.ref), partial(run, self.keras, pair.keras)
+        both(mine, theirs, at_once=self._independent(pair, backward))
 
     def _independent(self, pair: Pair, backward: bool) -> bool:
         """Whether the two sides run on libraries of their own, and no mask of a dropout is still to be drawn."""
         ref, keras = (getattr(lane.runner, "library", "") for lane in (self.ref, self.keras))
         if not ref or not keras or ref == keras:
             return False
-        if self._dropouts <= self._masks.keys():
+        if self._drawn.settled():
             return True
-        if backward or not self._dropouts.isdisjoint(pair.keras.layers):
+        if backward or self._drawn.touches(pair.keras):
             return False
         own = (self.ref, pair.ref.output), (self.keras, pair.keras.output)
         with suppress(Blocked):  # the run says why
             return all(len(lane.lacking(tensor)) <= 1 for lane, tensor in own)
         return False
-
-    @cached_property
-    def _dropouts(self) -> frozenset[str]:
-        """The Keras layers for which a mask is drawn."""
-        layers = self.run.keras.network if self.run.mode == "train" else ()
-        return frozenset(layer.name for layer in layers if isinstance(layer.kind, Dropout) and layer.kind.rate)
 
     def set_weights(self, bench: Bench, pair: Pair) -> None:
         """The parameters that both sides are given alone: the reference's, but for those an experiment replaced."""
@@ -459,16 +419,6 @@ class Scene:
             return lane.recorded()
         except CannotCompare as problem:
             raise Blocked(str(problem)) from None
-
-
-@cache
-def _beside() -> ThreadPoolExecutor:
-    """One thread, always the same: torch makes threads of its own for each that it runs on."""
-    return ThreadPoolExecutor(1, thread_name_prefix="reference")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_beside.cache_clear)  # a process that forks does not hand its threads on
 
 
 _NOISY = ("_shaken", "_drifted")
