@@ -6,8 +6,9 @@ in a thread of their own, so that the screen answers while a layer is computed.
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.cells import cell_len
@@ -17,12 +18,14 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.css.query import NoMatches
+from textual.filter import LineFilter, NoColor
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 from textual.worker import get_current_worker
 
 from parity.debugger.help import HelpScreen
 from parity.debugger.measures import WANTED, Unwanted
 from parity.debugger.panels import Log, Panel, StopTable, ended
+from parity.debugger.plain import Legible, colourless
 from parity.debugger.prompt import Prompt
 from parity.errors import ParityError
 from parity.reports.words import clean, verdict_style
@@ -58,6 +61,8 @@ def _binding(key: str, command: str, words: str, word: str) -> Binding:
     return Binding(key, f"command('{command}')", word or words, show=bool(word))
 
 
+_NO_COLOURS = NoColor()
+
 _PATIENCE = 2.0
 """Seconds that a layer which runs when one quits is waited for."""
 
@@ -76,6 +81,10 @@ def fitting(words: str, names: tuple[str, ...], room: int) -> str:
 
 _SHORTEST = 12
 """Cells that are left to a layer's name where there is no room."""
+
+
+def _inside(problem: Exception) -> Text:
+    return Text(clean(f"an error inside parity: {type(problem).__name__}: {problem}"), style="bold red")
 
 
 class DebuggerApp(App[int]):
@@ -126,10 +135,27 @@ class DebuggerApp(App[int]):
         self.tensor_index = 0
         self.busy = False
         self._turn = threading.Lock()
+        self._bare = self._freezes = self._told = False
+        self._legible = Legible()
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What lines pass through on their way to the terminal."""
+        if self._bare:
+            return [_NO_COLOURS]
+        return [self._legible, *super().get_line_filters()] if self.no_color else super().get_line_filters()
 
     async def run_async(self, *args: Any, **named: Any) -> int | None:
         """As of every application; the terminal is as it was, and the session saved, when a layer is abandoned."""
-        code = await super().run_async(*args, **named)
+        self._bare = not named.get("headless") and colourless()
+        self.no_color |= self._bare
+        self._freezes = gc.isenabled() and not gc.get_freeze_count()  # a search through frameworks would stop the keys
+        if self._freezes:
+            gc.freeze()
+        try:
+            code = await super().run_async(*args, **named)
+        finally:
+            if self._freezes:
+                gc.unfreeze()
         if self._abandon is not None and not self._turn.acquire(timeout=_PATIENCE):
             self._abandon(code or 0)
         return code
@@ -153,6 +179,7 @@ class DebuggerApp(App[int]):
 
     def on_mount(self) -> None:
         """Shows where one stands."""
+        self.screen.set_class(self._bare, "bare")
         self.query_one("#stops").focus()
         self.query_one(Prompt).display = False
         for remark in self.commands.remarks:
@@ -163,6 +190,8 @@ class DebuggerApp(App[int]):
     @work(thread=True, group="prepare")
     def _prepare(self) -> None:
         self.stepper.prepare()
+        if self._freezes:
+            gc.freeze()
 
     def refresh_all(self) -> None:
         """Everything anew, as the stepper is now."""
@@ -239,6 +268,8 @@ class DebuggerApp(App[int]):
             made = panel.made_of(self.stepper, self.tensor, width, height, self._turn)
         except Unwanted:
             return
+        except Exception as problem:  # as of a command: it must not take the session with it
+            made = _inside(problem)
         if not worker.is_cancelled:
             self.call_from_thread(panel.update, made)
 
@@ -282,7 +313,7 @@ class DebuggerApp(App[int]):
         except ParityError as problem:
             made = Text(str(problem), style="bold red")
         except Exception as problem:  # an error of ours must not take the session with it
-            made = Text(f"an error inside parity: {type(problem).__name__}: {problem}", style="bold red")
+            made = _inside(problem)
         self.call_from_thread(self._done, line, made)
 
     def _done(self, line: str, made: Any) -> None:
@@ -333,10 +364,21 @@ class DebuggerApp(App[int]):
         self.push_screen(HelpScreen(_KEYS, self.commands))
 
     def action_quit_now(self) -> None:
-        """Ends the session, which is saved if it has a file; a layer that is running is the last one."""
+        """Ends the session, which is saved if it has a file; a layer that is running is the last one.
+
+        Where it cannot be saved that is told, and nothing ends: `save` takes another file.
+        """
         if self.busy:
             self.stepper.interrupt()
-        self.commands.save()
+        try:
+            self.commands.save()
+        except ParityError as problem:
+            if not self._told:
+                self._told = True
+                self.query_one(Log).add(Text(f"{problem}; quit again to lose it", style="bold red"))
+            else:
+                self.exit(2, message=Text(f"parity: {problem}"))
+            return
         self.exit({"match": 0, "diverged": 1}.get(self.stepper.verdict, 2))
 
     def action_stop(self) -> None:

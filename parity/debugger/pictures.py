@@ -94,7 +94,7 @@ def _cell(value: float, top: float) -> tuple[str, str]:
     sign = _RAMP[min(len(_RAMP) - 1, math.ceil(share * (len(_RAMP) - 1)))]
     end = _RED if value > 0 else _BLUE
     red, green, blue = (round(g + (e - g) * math.sqrt(share)) for g, e in zip(_GREY, end, strict=True))
-    ink = "black" if share < 0.35 else "white"
+    ink = "black" if 299 * red + 587 * green + 114 * blue > 128_000 else "white"
     return sign + ("-" if value < 0 else sign), f"{ink} on rgb({red},{green},{blue})"
 
 

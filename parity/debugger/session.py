@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
@@ -63,10 +64,48 @@ def restore(stepper: Stepper, path: Path) -> list[str]:
         held = json.loads(text)
         if not isinstance(held, dict) or held.get("schema") != SCHEMA:
             raise ValueError("its schema is not " + SCHEMA)
+        _check(held)
         return _take_up(stepper, path, held)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         problem = f"is no session of the debugger, or damaged ({' '.join(str(error).split())})"
         raise BadFile(str(path), problem, "name another file, or remove it to begin anew") from None
+
+
+_BREAKPOINT = {"layer": str, "phase": str, "status": str, "condition": str, "after": int, "hits": int,
+               "enabled": bool, "number": int}  # fmt: skip
+
+_MOST = 1 << 31
+"""Whole numbers of a session are smaller."""
+
+
+def _check(held: Mapping[str, Any]) -> None:
+    """Raises ValueError or KeyError, which say what is not as `save` writes it."""
+    for digest in _typed(held["files"], dict, "files").values():
+        _typed(digest, str, "a file")
+    place = _typed(held["position"], dict, "position")
+    for name in _PLACE:
+        _typed(place[name], int if name == "step" else str, f"position's {name}")
+    for name in _typed(held["inside"], list, "inside"):
+        _typed(name, str, "a submodel")
+    for item in _typed(held["breakpoints"], list, "breakpoints"):
+        for name in _typed(item, dict, "a breakpoint"):
+            _typed(item[name], _BREAKPOINT[name], f"a breakpoint's {name}")
+        _typed(item["number"], int, "a breakpoint's number")
+        try:
+            Breakpoint.from_dict(item)
+        except BadUsage as problem:
+            raise ValueError(str(problem)) from None
+    for item in _typed(held["experiments"], list, "experiments"):
+        _typed(_typed(item, dict, "an experiment")["command"], str, "an experiment's command")
+        where, step = _typed(item["where"], list, "an experiment's place")
+        _typed(where, str, "an experiment's place")
+        _typed(step, int, "an experiment's step")
+
+
+def _typed(value: Any, wanted: type, what: str) -> Any:
+    if type(value) is not wanted or (wanted is int and not 0 <= value < _MOST):
+        raise ValueError(f"{what} is {reprlib.repr(value)}")
+    return value
 
 
 def _take_up(stepper: Stepper, path: Path, held: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import html
 import io
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.debugger import pictures
+from parity.debugger import panels, pictures
 from parity.debugger.app import DebuggerApp, fitting
 from parity.debugger.commands import Commands
 from parity.debugger.looking import ParameterLine
@@ -258,8 +259,8 @@ def test_numbers_are_whole_where_a_tensor_has_a_long_name():
 def test_a_view_is_drawn_for_its_panel_when_it_is_first_opened(stepper):
     stepper.run_to("conv2")
     lines, _ = play(stepper, ["t"], size=(120, 36))
-    columns = next(lines[i + 1] for i, line in enumerate(lines) if line.endswith("│ reference"))
-    assert len(columns.partition("│")[2].split()) >= 5
+    columns = next(lines[i + 1] for i, line in enumerate(lines) if line.endswith("┃ reference"))
+    assert len(columns.partition("┃")[2].split()) >= 5
 
 
 def test_the_log_is_wrapped_anew_for_another_width(stepper):
@@ -356,6 +357,32 @@ def test_quitting_saves_the_session_and_gives_the_verdict(stepper, tmp_path, key
     assert "backward" in session.read_text()
 
 
+def test_a_session_that_cannot_be_saved_is_not_lost_at_the_first_key(stepper, tmp_path):
+    """Its folder has gone meanwhile: that is told, and another file can be named; or one quits again."""
+
+    async def scene(keys, *, other):
+        folder = tmp_path / "gone"
+        folder.mkdir()
+        app = DebuggerApp(stepper, Commands(stepper, folder / "s.json"), "")
+        async with app.run_test(size=(120, 36)) as pilot:
+            await settled(app, pilot)
+            folder.rmdir()
+            for key in keys:
+                await pilot.press(key)
+                await settled(app, pilot)
+            assert "quit again to lose it" in " ".join(line.text for line in app.query_one("#log").lines)
+            assert app.return_code is None
+            if other:
+                app.give(f"save {tmp_path / 'kept.json'}")
+                await settled(app, pilot)
+            await pilot.press(keys[-1])
+        return app.return_value
+
+    assert asyncio.run(scene(["q"], other=True)) == {"match": 0, "diverged": 1}.get(stepper.verdict, 2)
+    assert (tmp_path / "kept.json").exists()
+    assert asyncio.run(scene(["question_mark", "ctrl+c"], other=False)) == 2
+
+
 def test_snapshots(stepper):
     """The screens as they were: without figures, which another machine rounds otherwise."""
     SCREENS.mkdir(exist_ok=True)
@@ -372,9 +399,59 @@ def test_snapshots(stepper):
         assert text == path.read_text(encoding="utf-8"), name
 
 
+def test_where_no_colour_is_asked_for_verdicts_can_be_read_on_dark_and_light(stepper, monkeypatch):
+    """As greys, red on a dark ground cannot be told from it."""
+    for keys, dark in ([], True), (["d"], False):
+        monkeypatch.setenv("NO_COLOR", "1")
+        pages = []
+        play(stepper, [*keys, "c", "c"], check=lambda app, pages=pages: pages.append(app.export_screenshot()))
+        inks = {
+            name: int(fill[:2], 16) for name, fill in re.findall(r"\.(terminal-[\w-]+) \{ fill: #(\w{6})", pages[0])
+        }
+        names = re.findall(r'class="(terminal-[\w-]+)"[^>]*>(?:born|match|diverged)[^<]*<', pages[0])
+        assert len(names) > 5
+        dull = [inks[name] for name in names if not (inks[name] > 200 if dark else inks[name] < 50)]
+        assert len(dull) <= 1, (dark, dull)  # that of the chosen row stands on another ground
+
+
+def test_an_error_in_a_view_leaves_the_application_there(stepper, monkeypatch):
+    def fails(*_):
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setitem(panels._VIEWS, "slice", fails)
+    stepper.run_to("conv1")
+    screens = []
+    play(stepper, ["t", "n"], screens=screens)
+    assert "an error inside parity: ValueError: nobody" in screens[1]
+    assert stepper.stop.layer == "pool1"
+
+
+def test_frameworks_are_not_looked_through_for_garbage_while_keys_are_heard(stepper):
+    """In somebody else's process too, which has its collector again afterwards."""
+    before = gc.get_freeze_count()
+    gc.unfreeze()
+    found = []
+
+    async def look(pilot):
+        await settled(pilot.app, pilot)
+        found.append(gc.get_freeze_count())
+        pilot.app.exit(0)
+
+    app = DebuggerApp(stepper, Commands(stepper), "")
+    asyncio.run(app.run_async(headless=True, size=(80, 24), auto_pilot=look))
+    assert found[0] > 10_000
+    assert gc.get_freeze_count() == 0
+    if before:
+        gc.freeze()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
-def test_a_real_terminal(tmp_path):
-    """Starts in a pseudo-terminal, steps, is resized, and leaves the terminal as it was."""
+@pytest.mark.parametrize("terminal", ["xterm-256color", "vt100"])
+def test_a_real_terminal(tmp_path, terminal):
+    """Starts in a pseudo-terminal, steps, is resized, and leaves the terminal as it was.
+
+    On one without colours the row and the view that are chosen stand out by reversed letters.
+    """
     import pexpect
     import pyte
 
@@ -382,7 +459,7 @@ def test_a_real_terminal(tmp_path):
     arguments = ["-m", "parity", "debug", "--ref", str(SEED / "net.mat"), "--keras", str(SEED / "model.h5")]
     arguments += ["--batch", str(SEED / "batch.npz"), "--session", str(session)]
     child = pexpect.spawn(sys.executable, arguments, dimensions=(30, 100), timeout=120, encoding="utf-8",
-                          env={**os.environ, "TERM": "xterm-256color"})  # fmt: skip
+                          env={**os.environ, "TERM": terminal, "COLORTERM": ""})  # fmt: skip
     screen = pyte.Screen(100, 30)
     stream = pyte.Stream(screen)
 
@@ -398,6 +475,13 @@ def test_a_real_terminal(tmp_path):
     until("the start: what both sides are fed")
     child.send("n")
     until("structure of ip1")
+    if terminal == "vt100":
+        until("born")
+        cells = [cell for row in screen.buffer.values() for cell in row.values()]
+        assert {(cell.fg, cell.bg) for cell in cells} == {("default", "default")}
+        reversed_ = ["".join(row[x].data for x in range(100) if row[x].reverse) for row in screen.buffer.values()]
+        assert any("struct ip1" in words for words in reversed_)
+        assert any("Heatmap" in words for words in reversed_)
     child.setwinsize(24, 80)
     screen.resize(24, 80)
     child.send("n")

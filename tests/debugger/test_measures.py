@@ -63,6 +63,15 @@ def test_what_is_not_finite_is_seen_in_a_reduced_picture(bad, place):
     assert shown.get().count("!!") == 1
 
 
+def test_signs_can_be_read_on_every_colour_and_its_grey():
+    for share in np.linspace(-1, 1, 81):
+        if abs(share) > 0.01:
+            ink, colour = pictures._cell(float(share), 1.0)[1].split(" on rgb")
+            red, green, blue = map(int, colour.strip("()").split(","))
+            grey = 0.299 * red + 0.587 * green + 0.114 * blue
+            assert abs(grey - (0 if ink == "black" else 255)) > 120, (share, ink, colour)
+
+
 def test_a_reduced_picture_keeps_the_sign_of_the_greatest():
     value = np.zeros((6, 6))
     value[1, 1], value[4, 5] = -3.0, 2.0

@@ -222,6 +222,37 @@ def test_of_a_session_of_a_file_that_changed_what_still_has_its_layer_is_taken_u
         assert words in told
 
 
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ({"files": 5}, "files is 5"),
+        ({"files": {"ref": 5}}, "a file is 5"),
+        ({"position": {"phase": 5, "layer": "conv2", "keras_layer": "", "step": 1}}, "position's phase is 5"),
+        ({"position": {"phase": "forward", "layer": "conv2", "keras_layer": "", "step": 10**400}}, "step is 1000"),
+        ({"inside": "abc"}, "inside is 'abc'"),
+        ({"breakpoints": [{"number": "x"}]}, "a breakpoint's number is 'x'"),
+        ({"breakpoints": [{"number": 1, "hits": -5}]}, "a breakpoint's hits is -5"),
+        ({"breakpoints": [{"number": 1, "condition": "import os"}]}, "s.json.*'import os' is no condition"),
+        ({"experiments": [{"command": "put ref", "where": ["conv2 forward"]}]}, "damaged"),
+        ({"experiments": [{"command": "put ref", "where": ["conv2 forward", float("inf")]}]}, "step is inf"),
+        ("[" * 100_000, "damaged"),
+    ],
+)
+def test_a_damaged_session_is_refused_and_stays_as_it_is(stepper, tmp_path, damage, told):
+    """By one line that names the file; nothing of it is taken up."""
+    path = tmp_path / "s.json"
+    Commands(stepper, path).run("run conv2")
+    stepper.restart()
+    text = damage if isinstance(damage, str) else json.dumps({**json.loads(path.read_text(encoding="utf-8")), **damage})
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(BadFile, match=told) as caught:
+        Commands(stepper, path)
+    assert "s.json" in str(caught.value)
+    assert len(str(caught.value)) < 300
+    assert path.read_text(encoding="utf-8") == text
+    assert (stepper.position, stepper.breakpoints) == (0, [])
+
+
 def test_a_session_of_another_network_is_refused(stepper, tmp_path):
     path = tmp_path / "s.json"
     Commands(stepper, path).run("run conv2")
