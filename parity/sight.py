@@ -104,10 +104,12 @@ class _Sight(Judge):
         apart: Distance,
         x_floor: float,
     ) -> Verdict:
-        carried = self._is_let_through if tensor == "output" else self._is_carried
-        if carried(tensor, floor, actual, expected, apart) or self._is_right(tensor, actual, expected, apart, floor):
-            return Verdict(phase, tensor, "match", x_floor, floor, apart)
-        return Verdict(phase, tensor, "unverified", x_floor, floor, apart)
+        right = self._sums(tensor, floor, actual, expected)
+        if right is None:
+            carried = self._is_let_through if tensor == "output" else self._is_carried
+            right = carried(tensor, floor, actual, expected, apart)
+            right = right or self._is_right(tensor, actual, expected, apart, floor)
+        return Verdict(phase, tensor, "match" if right else "unverified", x_floor, floor, apart)
 
     # ---- the Keras side's own tensors, as the reference has them
 
@@ -144,6 +146,30 @@ class _Sight(Judge):
         more = distance(mine, trial.ref_feeds[source]).rms * np.sqrt(kernel[..., 0].size) * channel_rms(kernel)
         return more.shape == floor.shape and apart.x_floor(floor + np.minimum(more, _CARRIED * floor)) <= CLEAN
 
+    def _sums(self, tensor: str, floor: Array, actual: Array, expected: Array) -> bool | None:
+        """Whether a bias' gradient is the sum of each side's own, in every channel; None of what is no such sum."""
+        mine, theirs = self._own_upstream, self.trial.upstream_ref
+        if mine is None or theirs is None:
+            return None
+        expected_sum, sums = self._sum(tensor, theirs), self._sum(tensor, mine)
+        if expected_sum is None or sums is None or not expected_sum.shape == sums.shape == expected.shape:
+            return None
+        raised = np.maximum(floor, distance(expected, expected_sum).channel_rms)
+        return distance(actual, sums).x_floor(raised) <= CLEAN
+
+    def _sum(self, tensor: str, pulled: Array) -> Array | None:
+        """`Trial.summed`, and the same of a batch normalisation's offset."""
+        trial, kind, link = self.trial, self.trial.pair.ref.kind, self.trial.named.gradients.get(tensor)
+        if link is None or link.role != "beta" or len(link.ref) != 1:
+            return trial.summed(tensor, pulled)
+        own = trial.ref_local.param_grads.get(link.ref[0])
+        if not isinstance(kind, BatchNorm) or kind.axis != -1 or len(trial.pair.ref.layers) > 1:
+            return None
+        if own is None or own.size != pulled.shape[-1]:
+            return None
+        total = pulled.reshape(-1, pulled.shape[-1]).sum(axis=0, dtype=np.float64)
+        return trial.tensor(Local(param_grads={link.ref[0]: total.reshape(own.shape)}), "ref", tensor)
+
     def _is_carried(self, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance) -> bool:
         """Whether what a convolution was given explains that a parameter's gradient is a few floors away."""
         trial, link = self.trial, self.trial.named.gradients.get(tensor)
@@ -156,10 +182,6 @@ class _Sight(Judge):
             or not isinstance(trial.pair.ref.kind, Conv | Dense)
         ):
             return False
-        truths = [trial.summed(tensor, flow) for flow in (theirs, mine)]
-        if truths[0] is not None and truths[1] is not None:  # of a bias: the sum itself, of each side's own
-            raised = np.maximum(floor, distance(expected, truths[0]).channel_rms)
-            return distance(actual, truths[1]).x_floor(raised) <= CLEAN
         inputs, feeds = list(trial.ref_feeds.values()), self._own_feeds
         if feeds is None or len(inputs) != 1 or apart.x_floor((1 + _CARRIED) * floor) > CLEAN:
             return False

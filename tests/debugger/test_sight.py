@@ -113,8 +113,35 @@ def in_one_image(size):
     return Bent
 
 
+def of_one_offset(size):
+    """A batch normalisation that makes the gradient of its fourth offset, and nothing else, so much larger."""
+    import keras
+    import tensorflow as tf
+
+    class Bent(keras.layers.BatchNormalization):
+        def call(self, x, training=None, mask=None):
+            @tf.custom_gradient
+            def bent(beta):
+                return tf.identity(beta), lambda pulled: pulled * (1 + size * tf.one_hot(3, 12, dtype=pulled.dtype))
+
+            mean, variance = tf.nn.moments(x, (0, 1, 2))
+            normal = (x - mean) * tf.math.rsqrt(variance + self.epsilon)
+            return normal * self.gamma + bent(tf.convert_to_tensor(self.beta))
+
+    return Bent
+
+
 @pytest.mark.parametrize("small", [True, False], ids=["small", "large"])
-def test_a_switched_rectifier_in_one_image_hides_no_fault_in_another(tmp_path, monkeypatch, small):
+@pytest.mark.parametrize(
+    ("layer", "tensor", "swap"),
+    [
+        ("relu1", "dx", lambda **named: in_one_image(1e-2)(name="relu1")),
+        ("bn2", "dbeta", lambda **options: of_one_offset(7e-5)(**options)),
+    ],
+    ids=["a rectifier", "an offset"],
+)
+def test_what_rounding_does_elsewhere_hides_no_fault(tmp_path, monkeypatch, small, layer, tensor, swap):
+    """A rectifier that rounding switches in one image changes more than the fault does, which is in another."""
     if not small:
         monkeypatch.setattr(sight, "_SMALL", 0)
         monkeypatch.setattr(sight, "_QUICK", 0)
@@ -134,8 +161,9 @@ def test_a_switched_rectifier_in_one_image_hides_no_fault_in_another(tmp_path, m
         {"type": "softmaxloss", "name": "loss"},
     ]
     path = twins.save(tmp_path / "net.mat", layers, size)
-    model = twins.twin(layers, size=size, swap={"relu1": lambda **named: in_one_image(1e-2)(name="relu1")})
+    model = twins.twin(layers, size=size, swap={layer: swap})
     stepper = Stepper.open(path, model, twins.batch(4, size), steps=1)
     while stepper.stops[stepper.position + 1].phase != "update":
         stepper.next()
-    assert [(p.phase, p.layer) for p in stepper.probes if p.status == "born"] == [("backward", "relu1")]
+    born = [(p.phase, p.layer, p.tensor) for p in stepper.probes if p.status == "born"]
+    assert born == [("backward", layer, tensor)]
