@@ -6,9 +6,12 @@ in a thread of their own, so that the screen answers while a layer is computed.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.cells import cell_len
@@ -152,13 +155,29 @@ class DebuggerApp(App[int]):
         if self._freezes:
             gc.freeze()
         try:
-            code = await super().run_async(*args, **named)
+            with self._heeding():
+                code = await super().run_async(*args, **named)
         finally:
             if self._freezes:
                 gc.unfreeze()
         if self._abandon is not None and not self._turn.acquire(timeout=_PATIENCE):
             self._abandon(code or 0)
         return code
+
+    @contextlib.contextmanager
+    def _heeding(self) -> Iterator[None]:
+        """An interrupt that comes as a signal, not as a key, does what the key does."""
+        before, loop = signal.getsignal(signal.SIGINT), asyncio.get_running_loop()
+        try:
+            loop.add_signal_handler(signal.SIGINT, lambda: self.call_later(self.action_quit_now))
+        except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+            yield
+            return
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, before)
 
     # ---- the screen
 

@@ -346,6 +346,9 @@ def run_script(
             if not typed:
                 raise BadUsage(f"{source}, line {number}: {problem}") from None
             made = Text(str(problem), style="bold red")
+        except KeyboardInterrupt:  # where it came to is no less worth than where a line ends
+            commands.save()
+            raise
         if made is not None:
             show(made, stream)
         if commands.finished:

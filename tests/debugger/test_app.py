@@ -9,6 +9,7 @@ import html
 import io
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -622,9 +623,9 @@ def test_an_interrupt_does_not_wait_for_a_layer_that_takes_minutes(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
-@pytest.mark.parametrize("when", ["opening", "running", "asking"])
+@pytest.mark.parametrize("when", ["opening", "running", "asking", "signal"])
 def test_an_interrupt_anywhere_leaves_the_terminal_as_it_was(tmp_path, when):
-    """Ctrl-C while files are opened, while a layer is run, and in the help: the session that there was is kept."""
+    """Ctrl-C while files are opened, while a layer is run, in the help, and as a signal: the session is kept."""
     import termios
 
     import pexpect
@@ -641,9 +642,9 @@ def test_an_interrupt_anywhere_leaves_the_terminal_as_it_was(tmp_path, when):
         child.expect_exact("the start: what both sides are fed")
         child.send("b")
         child.expect_exact("breakpoint 1")
-        child.send("c" if when == "running" else "?")
+        (session.unlink() if when == "signal" else child.send("c" if when == "running" else "?"))
         time.sleep(0.2)
-    child.send("\x03")
+    (child.kill(signal.SIGINT) if when == "signal" else child.send("\x03"))
     child.expect(pexpect.EOF)
     shown = child.before or ""
     after = termios.tcgetattr(child.child_fd)

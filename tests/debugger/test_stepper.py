@@ -222,6 +222,19 @@ def test_of_a_session_of_a_file_that_changed_what_still_has_its_layer_is_taken_u
         assert words in told
 
 
+def test_an_interrupted_line_leaves_the_session_where_it_came_to(stepper, tmp_path):
+    commands = Commands(stepper, tmp_path / "s.json")
+
+    def interrupted(stop):
+        if stop.layer == "conv2":
+            raise KeyboardInterrupt
+
+    commands.passed = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run_script(commands, ["run conv4"], "script", io.StringIO())
+    assert json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["position"]["layer"] == "pool1"
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
