@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import parity
 from parity import sight
 from parity.bench import Trial
 from parity.debugger.stepper import Stepper
@@ -167,3 +168,35 @@ def test_what_rounding_does_elsewhere_hides_no_fault(tmp_path, monkeypatch, smal
         stepper.next()
     born = [(p.phase, p.layer, p.tensor) for p in stepper.probes if p.status == "born"]
     assert born == [("backward", layer, tensor)]
+
+
+def for_float32(size):
+    """A rectifier whose gradient is off by so much, and is written for float32 alone."""
+    import keras
+    import tensorflow as tf
+
+    class Bent(keras.layers.Layer):
+        def call(self, x):
+            @tf.custom_gradient
+            def rectified(x):
+                return tf.nn.relu(x), lambda pulled: tf.where(x > 0, pulled, 0.0) * tf.constant(1 + size, tf.float32)
+
+            return rectified(x)
+
+    return Bent
+
+
+def test_a_gradient_that_float64_cannot_run_is_judged_by_its_floor(tmp_path):
+    layers = twins.plain()
+    path = twins.save(tmp_path / "net.mat", layers)
+
+    def model():
+        return twins.twin(layers, swap={"relu2": lambda **named: for_float32(1e-3)(name="relu2")})
+
+    report = parity.compare(path, model(), twins.batch(), steps=1, verify=False)
+    stepper = Stepper.open(path, model(), twins.batch(), steps=1)
+    while stepper.resume().reason != "end":
+        pass
+    for first in (report.first_divergence, stepper.first_divergence):
+        assert first is not None
+        assert (first.phase, first.layer, first.tensor) == ("backward", "relu2", "dx")

@@ -128,7 +128,8 @@ class Replay:
                     found.losses[node.layer.name] = backend.scalar(made.objectives[node.layer.output])
             if seeds:
                 sources = [*fed, *(made.tensors if inner else ())]
-                found.gradients, found.param_gradients = gradients(seeds, sources)
+                with _in(precision, task.nodes):
+                    found.gradients, found.param_gradients = gradients(seeds, sources)
         return found
 
     def _forward(self, task: _Task, layers: Mapping[str, Any], tensors: dict[str, Any], watch: Watch) -> Made:
