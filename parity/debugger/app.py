@@ -298,11 +298,13 @@ class DebuggerApp(App[int]):
 
     def on_resize(self, event: events.Resize) -> None:
         """The screen has another size."""
-        size = "narrow" if event.size.width < 100 else "wide" if event.size.width >= 160 else ""
-        for name in ("narrow", "wide"):
+        width = event.size.width
+        size = "tiny" if width < 50 else "narrow" if width < 100 else "wide" if width >= 160 else ""
+        for name in ("tiny", "narrow", "wide"):
             self.screen.set_class(size == name, name)
         self.query_one(StopTable).fit(size)
         self.screen.set_class(event.size.height < 30, "low")
+        self.screen.set_class(event.size.height < 16, "lowest")
         self.call_after_refresh(self._draw_here)
 
     def _draw_here(self) -> None:

@@ -32,7 +32,7 @@ __all__ = ["Log", "Panel", "StopTable", "ended"]
 _SHORT = {"input": "in", "structure": "struct", "weights": "weight", "forward": "fwd", "loss": "loss",
           "backward": "bwd", "update": "upd"}  # fmt: skip
 
-_WIDTHS = {"narrow": (2, 7, 11, 12), "": (2, 7, 17, 15), "wide": (2, 7, 36, 15)}
+_WIDTHS = {"tiny": (2, 6, 7, 5), "narrow": (2, 7, 11, 12), "": (2, 7, 17, 15), "wide": (2, 7, 36, 15)}
 """Class of the screen → the columns of the list of stops."""
 
 _DEEPEST = 4
@@ -67,7 +67,7 @@ class StopTable(DataTable[Text]):
             self.add_column(label, key=key, width=width)
 
     def fit(self, size: str) -> None:
-        """Columns for a `narrow` screen, a `wide` one, or one between (empty)."""
+        """Columns for a `tiny` screen, a `narrow` or a `wide` one, or one between (empty)."""
         if self._widths == _WIDTHS[size]:
             return
         self._widths = _WIDTHS[size]

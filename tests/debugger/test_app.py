@@ -332,6 +332,14 @@ def test_screens_of_every_size(stepper, size):
     assert "dkernel" in page
 
 
+def test_half_of_a_tiny_screen_is_left_to_the_views(stepper):
+    page = "\n".join(play(stepper, ["c"], size=(40, 10))[0])
+    assert "structure" in page
+    assert "Heatmap" in page
+    assert re.search(r"struct *ip1 +born", page)
+    assert "nothing is" in page
+
+
 def test_resizing(stepper):
     async def scene():
         app = DebuggerApp(stepper, Commands(stepper), "")
