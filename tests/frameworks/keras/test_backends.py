@@ -31,6 +31,7 @@ def _python(*words, backend, **environment):
     """A process of its own, as its result."""
     # Compiling well would take most of jax' time.
     hasty = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    hasty += " --xla_cpu_use_fusion_emitters=false"
     env = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "XLA_FLAGS": hasty}
     env = {**env, "PYTHONPATH": str(ROOT), **environment}
     command = [sys.executable, *map(str, words)]
