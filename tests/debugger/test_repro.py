@@ -17,7 +17,9 @@ from parity.errors import BadUsage
 from tests import twins
 
 SEED = Path(__file__).parents[2] / "traces" / "seed"
-HASTY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+HASTY = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+)
 """Compiling well would take most of jax' time."""
 
 
