@@ -261,7 +261,7 @@ def test_a_damaged_session_is_refused_and_stays_as_it_is(stepper, tmp_path, dama
     with pytest.raises(BadFile, match=told) as caught:
         Commands(stepper, path)
     assert "s.json" in str(caught.value)
-    assert len(str(caught.value)) < 300
+    assert len(str(caught.value).replace(str(path), "s.json")) < 240
     assert path.read_text(encoding="utf-8") == text
     assert (stepper.position, stepper.breakpoints) == (0, [])
 
