@@ -21,7 +21,7 @@ from parity.runner import Local
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
 
-__all__ = ["RESTLESS", "RESTLESS_REF", "ROUNDED", "Judge", "Verdict", "examine"]
+__all__ = ["RESTLESS", "RESTLESS_REF", "ROUNDED", "Judge", "Verdict", "examine", "where"]
 
 Array = np.ndarray
 
@@ -64,6 +64,11 @@ class Verdict:
     def floor_rms(self) -> float:
         """The floor of the whole tensor."""
         return float(np.sqrt(np.mean(np.square(self.floor))))
+
+
+def where(value: Array) -> tuple[object, ...]:
+    """What two arrays have in common that are one and the same memory."""
+    return value.__array_interface__["data"][0], value.shape, value.strides, value.dtype
 
 
 def examine(trial: Trial, *, gradients_only: bool = False, known: Mapping[str, Verdict] | None = None) -> list[Verdict]:
@@ -209,7 +214,7 @@ class Judge:
 
     def _distance(self, actual: Array, expected: Array) -> Distance:
         """How far apart two tensors are; the gradients of a sum's terms are one and the same, and measured once."""
-        key = tuple((x.__array_interface__["data"][0], x.shape, x.strides, x.dtype) for x in (actual, expected))
+        key = where(actual), where(expected)
         if self._measured is None or self._measured[0] != key:
             self._measured = key, distance(actual, expected)
         return self._measured[1]

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from parity.bench import Trial
 from parity.errors import ParityError
-from parity.judge import Judge, Verdict
+from parity.judge import Judge, Verdict, where
 from parity.layers import BatchNorm, Conv, Dense
 from parity.runner import Local
 from parity.tensors import shaped
@@ -48,7 +49,7 @@ _TINY = float(np.finfo(np.float32).tiny)
 _CHANNELS = 4
 """How many channels are looked at of a unit that does the same to each."""
 
-_SMALL, _QUICK = 1 << 20, 1 << 26
+_SMALL, _QUICK = 1 << 17, 1 << 24
 """Up to how many entries, and how many products of a convolution, all of a tensor is looked at: in milliseconds."""
 
 _MORE = 1.5
@@ -56,7 +57,13 @@ _MORE = 1.5
 
 
 def at_first_sight(
-    trial: Trial, ref: Local, keras: Local, pulled: Array | None = None, *, gradients_only: bool = False
+    trial: Trial,
+    ref: Local,
+    keras: Local,
+    pulled: Array | None = None,
+    *,
+    gradients_only: bool = False,
+    apart: tuple[Distance | None, Distance | None] = (None, None),
 ) -> tuple[dict[str, Verdict], dict[str, Distance]]:
     """The verdicts on a pair that its two end-to-end results allow, though each had its own inputs.
 
@@ -66,6 +73,7 @@ def at_first_sight(
         keras: the same of the Keras unit; its `outputs` have what the unit reads as well.
         pulled: the Keras side's own gradient of what the unit makes, or None where there is none.
         gradients_only: leave what it makes out.
+        apart: how far apart the two sides' first inputs are, and their gradients of what the unit makes, where known.
 
     Returns:
         A match for each tensor that is right, without a figure for the pair alone; those in doubt are absent. And by
@@ -75,20 +83,29 @@ def at_first_sight(
         return {}, {}
     seen = Trial(trial.bench, trial.pair)
     seen.__dict__.update(ref_local=ref, keras_local=keras)
-    sight = _Sight(seen, pulled, gradients_only=gradients_only)
+    sight = _Sight(seen, pulled, gradients_only=gradients_only, apart=apart)
     return {found.tensor: found for found in sight.verdicts() if found.status == "match"}, sight.apart
 
 
 class _Sight(Judge):
     """The first tier, on what each side made of its own tensors."""
 
-    def __init__(self, trial: Trial, pulled: Array | None, *, gradients_only: bool) -> None:
+    def __init__(
+        self,
+        trial: Trial,
+        pulled: Array | None,
+        *,
+        gradients_only: bool,
+        apart: tuple[Distance | None, Distance | None],
+    ) -> None:
         super().__init__(trial, gradients_only=gradients_only)
-        self._pulled = pulled
+        self._pulled, self._known_apart = pulled, apart
         self._all = _Part()
         self._several: _Part | None = None
         self._cut: tuple[_Part, tuple[dict[str, Array], Array | None, dict[str, Array]]] | None = None
         self._shown: dict[tuple[_Part, int], Local] = {}
+        self._imaged: dict[tuple[int, ...], _Part] = {}
+        self._measured_gaps: dict[Any, Array] = {}
 
     def verdicts(self) -> list[Verdict]:
         """As of a pair alone, but for the distance, which is not that."""
@@ -228,7 +245,8 @@ class _Sight(Judge):
         if self._is_small or not (by_image or takes):
             return self._all
         if by_image:
-            return _Part(self._worst_images(tensor, actual, expected))
+            images = self._worst_images(tensor, actual, expected)
+            return self._imaged.setdefault(tuple(images), _Part(images))
         worst = self._worst_channels(tensor, expected, apart, floor)
         if isinstance(kind, Conv):
             return _Part(channels=worst)
@@ -253,21 +271,23 @@ class _Sight(Judge):
         In the first, rounding from before may have switched a rectifier, or let another maximum win: what that does is
         larger than many a fault, which another image would show.
         """
-        made = _gaps(actual, expected)
+        made = self._gaps(actual, expected)
+        mine, theirs = self._own_upstream, self.trial.upstream_ref
+        if tensor == "output" or mine is None or theirs is None or len(theirs) != len(expected):
+            return np.unique([int(np.argmax(row)) for row in made])  # what a unit makes jumps nowhere
         found = {int(np.argmax(made[0]))}
-        if tensor == "output":
-            given = [(value, self.trial.ref_feeds[name]) for name, value in (self._own_feeds or {}).items()]
-        else:
-            given = [(self._own_upstream, self.trial.upstream_ref)]
-        read = np.zeros_like(made)
-        for mine, theirs in given:
-            if mine is not None and theirs is not None and len(theirs) == len(expected):
-                read += _gaps(mine, theirs)
-        for out, came in zip(made, read, strict=True):
+        for out, came in zip(made, self._gaps(mine, theirs), strict=True):
             more = np.nan_to_num(out / (came + 1e-3 * np.median(came) + _TINY))
             if more.max() > _MORE * more.min():
                 found.add(int(np.argmax(more)))
         return np.array(sorted(found))
+
+    def _gaps(self, actual: Array, expected: Array) -> Array:
+        """`_gaps` of two tensors, once: the gradients of a sum's terms are those of the sum."""
+        key = where(actual), where(expected)
+        if key not in self._measured_gaps:
+            self._measured_gaps[key] = _gaps(actual, expected)
+        return self._measured_gaps[key]
 
     def _worst_channels(self, tensor: str, expected: Array, apart: Distance, floor: Array) -> Array:
         """The channels that are furthest apart, and those that are so for what may have been carried to them."""
@@ -277,22 +297,25 @@ class _Sight(Judge):
         if link is not None and pulled is not None and trial.upstream_ref is not None:
             more = carried(link.role, [value], trial.upstream_ref, read, pulled, expected)
         else:  # a batch normalisation's, channel by channel
-            more = read.channel_rms * own / np.maximum(channel_rms(value), _TINY)
+            more = read.channel_rms * own / np.maximum(_own_rms(read, value), _TINY)
             if tensor != "output" and pulled is not None and trial.upstream_ref is not None:
-                more = more + pulled.channel_rms * own / np.maximum(channel_rms(trial.upstream_ref), _TINY)
+                more = more + pulled.channel_rms * own / np.maximum(_own_rms(pulled, trial.upstream_ref), _TINY)
         return _worst(apart.x_floors(floor), apart.x_floors(floor + more))
 
     @cached_property
     def _read_apart(self) -> tuple[Distance, Array]:
         """How far apart the two sides' first inputs are, and the reference's own."""
         ((source, mine), *_) = (self._own_feeds or {}).items()
-        return distance(mine, self.trial.ref_feeds[source]), self.trial.ref_feeds[source]
+        theirs = self.trial.ref_feeds[source]
+        return _known(self._known_apart[0], theirs) or distance(mine, theirs), theirs
 
     @cached_property
     def _pulled_apart(self) -> Distance | None:
         """How far apart the two sides' gradients of what the unit makes are."""
         mine, theirs = self._own_upstream, self.trial.upstream_ref
-        return None if mine is None or theirs is None else distance(mine, theirs)
+        return (
+            None if mine is None or theirs is None else _known(self._known_apart[1], theirs) or distance(mine, theirs)
+        )
 
     @property
     def _worst_sums(self) -> Iterator[Array]:
@@ -300,7 +323,9 @@ class _Sight(Judge):
         trial, pulled = self.trial, self._own_upstream
         if pulled is None:
             return
-        size = np.maximum(channel_rms(pulled), _TINY)
+        theirs, apart = trial.upstream_ref, self._pulled_apart
+        size = channel_rms(pulled) if theirs is None or apart is None else _own_rms(apart, theirs)
+        size = np.maximum(size, _TINY)
         for name in trial.named.gradients:
             mine, theirs = trial.tensor(trial.keras_local, "keras", name), trial.tensor(trial.ref_local, "ref", name)
             if mine is not None and theirs is not None and mine.shape == theirs.shape == size.shape:
@@ -315,7 +340,7 @@ class _Sight(Judge):
         wanted = trial.named.sources[name][:1] if name in trial.named.sources else None if link is None else link.ref
 
         def made(precision: int = 32) -> Array | None:
-            once = isinstance(kind, BatchNorm)
+            once = isinstance(kind, BatchNorm) or self._in_slices
             local = self._once(part, precision) if once else self._reference(part, precision, wanted)
             if link is not None and part.channels is not None:  # Keras has the same axes
                 return local.param_grads.get(link.ref[0])
@@ -418,12 +443,23 @@ class _Part:
         return self.channelled(self.imaged(value))
 
 
+def _known(apart: Distance | None, value: Array) -> Distance | None:
+    """A distance that was measured before, if it is one of tensors with as many channels."""
+    return apart if apart is not None and apart.channel_rms.shape == value.shape[-1:] else None
+
+
+def _own_rms(apart: Distance, value: Array) -> Array:
+    """A tensor's own root mean squares, which its distance mostly holds."""
+    return channel_rms(value) if apart.own is None else apart.own
+
+
 def _gaps(actual: Array, expected: Array) -> Array:
     """The largest and the mean absolute difference of each image: 2 rows."""
     made = np.zeros((2, len(expected)))
     with np.errstate(all="ignore"):
+        room: Array | None = None
         for image, both in enumerate(zip(actual, expected, strict=True)):
-            gap = np.subtract(*both)
+            gap = room = np.subtract(*both, out=room)
             np.abs(gap, out=gap)
             made[:, image] = gap.max(initial=0), gap.sum() / max(1, gap.size)
     return made

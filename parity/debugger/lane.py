@@ -289,6 +289,10 @@ class Lane:
         """Whether one node alone reads a tensor, so that what it makes of its gradient is the whole of it."""
         return len(self._readers.get(tensor, ())) == 1 and tensor not in self._adding
 
+    def reader(self, tensor: str) -> str:
+        """The node that alone reads a tensor; empty where there are several, or none."""
+        return self._readers[tensor][0].name if self.sole(tensor) else ""
+
     def awaits(self, tensor: str) -> bool:
         """Whether a node must run backward before a tensor's gradient is known."""
         return tensor not in self._put_gradients and bool(self._unbacked(tensor))

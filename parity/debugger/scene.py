@@ -234,7 +234,20 @@ class Scene:
         if mine is None or theirs is None:
             return {}, {}
         pulled = self.keras.gradient(pair.keras.output) if backward else None
-        return at_first_sight(trial, mine, theirs, pulled, gradients_only=backward)
+        apart = self._apart_before(pair)
+        return at_first_sight(trial, mine, theirs, pulled, gradients_only=backward, apart=apart)
+
+    def _apart_before(self, pair: Pair) -> tuple[Distance | None, Distance | None]:
+        """How far apart a pair's first inputs are, and the gradients of what it makes, as other stops saw it."""
+        run = self.run
+        maker = run.alignment.by_ref.get(next(iter(run.named[pair.ref.name].wiring.values()), ""))
+        read = None if maker is None else run.apart.get((maker.ref.name, "output"))
+        reader = self.ref.reader(pair.ref.output)
+        if reader not in run.named or not self.keras.reader(pair.keras.output):
+            return read, None
+        sources = run.named[reader].sources
+        name = next((n for n, (source, *_) in sources.items() if source == pair.ref.output), "")
+        return read, run.apart.get((reader, name))
 
     def _shows(self, pair: Pair, name: str) -> bool:
         """Whether what a pair makes of a tensor is held against its partner's, and not the end-to-end tensors.
