@@ -9,6 +9,9 @@ __all__ = ["again", "keras_class"]
 
 _HOMES = ("keras", "tf_keras")
 
+_BUILT = ("_built", "_index_dict")
+"""What Keras 2 holds from the first step on, beside its slots (optimizer.py, `build`): a new one is built anew."""
+
 
 def again(optimizer: Any, config: Mapping[str, Any] | None = None) -> Any:
     """A new optimizer at step 0.
@@ -34,7 +37,7 @@ def again(optimizer: Any, config: Mapping[str, Any] | None = None) -> Any:
         plain = type(maker.__name__, (maker,), {"__init__": base.__init__})
         made = plain.from_config(settings)
         made.__class__ = maker
-    for name in vars(optimizer).keys() - _usual(base):
+    for name in vars(optimizer).keys() - {*_usual(base), *_BUILT}:
         value = vars(optimizer)[name]
         if not _holds_variables(value):  # slots are made anew
             setattr(made, name, value)
