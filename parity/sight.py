@@ -339,12 +339,14 @@ class _Sight(Judge):
         link = trial.named.gradients.get(name)
         wanted = trial.named.sources[name][:1] if name in trial.named.sources else None if link is None else link.ref
 
-        def made(precision: int = 32) -> Array | None:
-            once = isinstance(kind, BatchNorm) or self._in_slices
-            local = self._once(part, precision) if once else self._reference(part, precision, wanted)
+        def shown(local: Local) -> Array | None:
             if link is not None and part.channels is not None:  # Keras has the same axes
                 return local.param_grads.get(link.ref[0])
             return trial.tensor(local, "ref", name)
+
+        def made(precision: int = 32) -> Array | None:
+            once = isinstance(kind, BatchNorm) or self._in_slices
+            return shown(self._once(part, precision) if once else self._reference(part, precision, wanted))
 
         expected = made()
         mine = part.channelled(actual) if link is not None else part.of(actual)
@@ -372,8 +374,7 @@ class _Sight(Judge):
             return False
         if own.x_floor(floor) <= CLEAN:
             return True
-        once = self._reference(part, 32, wanted)
-        again = trial.tensor(once, "ref", name) if link is None else once.param_grads.get(link.ref[0])
+        again = shown(self._reference(part, 32, wanted))
         return again is not None and distance(again, expected).x_floor(floor) <= CLEAN  # else it is chance
 
     @property
