@@ -11,13 +11,13 @@ import numpy as np
 from parity.align import Alignment, Pair
 from parity.bench import Bench
 from parity.detail import Album
+from parity.distances import Distance
 from parity.judge import Verdict
 from parity.orders import Orders
 from parity.rehearsal import Rehearsal
 from parity.report import Outcome, Probe
 from parity.runner import Runner, Targets
 from parity.tensors import Named
-from parity.tolerance import Distance
 from parity.transfer import Link
 from parity.updates import Course, Move
 

@@ -18,12 +18,13 @@ import numpy as np
 from parity.align import Pair
 from parity.bench import Trial, Unfit
 from parity.case import Comparison
+from parity.distances import channel_rms, distance
 from parity.errors import CannotCompare
 from parity.layers import Dropout, Kind, Loss, Pool
 from parity.network import STATISTICS
 from parity.runner import Local, Targets
 from parity.tensors import shaped
-from parity.tolerance import CLEAN, ROUNDOFF, channel_rms, distance
+from parity.tolerance import CLEAN, ROUNDOFF
 
 __all__ = ["COARSER", "Edit", "Experiment"]
 

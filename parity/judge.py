@@ -16,10 +16,11 @@ import numpy as np
 
 from parity.bench import Trial, Unfit
 from parity.differences import differences
+from parity.distances import Distance, distance
 from parity.layers import BatchNorm, Dropout
 from parity.runner import Local
 from parity.tensors import shaped
-from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance, forward_floor, gradient_floor, parameter_floor
+from parity.tolerance import CLEAN, ROUNDOFF, forward_floor, gradient_floor, parameter_floor
 
 __all__ = ["RESTLESS", "RESTLESS_REF", "ROUNDED", "Judge", "Verdict", "examine", "where"]
 
@@ -216,8 +217,11 @@ class Judge:
         """How far apart two tensors are; the gradients of a sum's terms are one and the same, and measured once."""
         key = where(actual), where(expected)
         if self._measured is None or self._measured[0] != key:
-            self._measured = key, distance(actual, expected)
+            self._measured = key, self._apart(actual, expected)
         return self._measured[1]
+
+    def _apart(self, actual: Array, expected: Array) -> Distance:
+        return distance(actual, expected)
 
     @cached_property
     def _ref_alone(self) -> Local:

@@ -11,12 +11,13 @@ import numpy as np
 from parity.align import Pair
 from parity.case import Comparison
 from parity.differences import differences
+from parity.distances import Distance, distance
 from parity.judge import ROUNDED, Verdict
 from parity.layers import Activation, Opaque, Pool
 from parity.report import Probe
 from parity.runner import Pass
 from parity.tensors import Named, shaped
-from parity.tolerance import CLEAN, Distance, distance
+from parity.tolerance import CLEAN
 
 __all__ = ["Propagation", "propagated_distances", "propagated_probes", "seen_tensor"]
 

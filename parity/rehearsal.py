@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from parity.distances import distance, rms
 from parity.optimizers.adadelta import Adadelta
 from parity.optimizers.sgd import SGD
 from parity.optimizers.updater import rehearsed
 from parity.recipe import Recipe, Schedule
 from parity.runner import Pass, Runner
-from parity.tolerance import CLEAN, distance, rms
+from parity.tolerance import CLEAN
 from parity.updates import coarseness, move_floor
 
 __all__ = ["Rehearsal", "rehearse"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity.distances import Distance
 from parity.stretches import Tensor, joined, measure, stretches
-from parity.tolerance import Distance
 
 __all__ = ["Relation", "related", "relation"]
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from parity.case import Comparison
 from parity.comparison import started
+from parity.distances import distance
 from parity.network import Param
 from parity.optimizers.updater import Updater
 from parity.recipe import Recipe
 from parity.runner import Pass
-from parity.tolerance import CLEAN, distance
+from parity.tolerance import CLEAN
 from parity.transfer import Link, transferred
 from parity.updates import Course, coarseness, isolated_step, move_floor
 

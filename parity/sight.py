@@ -10,26 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from parity.bench import Trial
+from parity.distances import Distance, channel_rms, distance
 from parity.errors import ParityError
-from parity.judge import Judge, Verdict, where
+from parity.judge import Judge, Verdict
 from parity.layers import BatchNorm, Conv, Dense
 from parity.runner import Local
 from parity.tensors import shaped
-from parity.tolerance import (
-    CLEAN,
-    Distance,
-    carried,
-    channel_rms,
-    distance,
-    forward_floor,
-    gradient_floor,
-    parameter_floor,
-)
+from parity.tolerance import CLEAN, carried, forward_floor, gradient_floor, parameter_floor
 
 __all__ = ["at_first_sight"]
 
@@ -105,11 +96,13 @@ class _Sight(Judge):
         self._cut: tuple[_Part, tuple[dict[str, Array], Array | None, dict[str, Array]]] | None = None
         self._shown: dict[tuple[_Part, int], Local] = {}
         self._imaged: dict[tuple[int, ...], _Part] = {}
-        self._measured_gaps: dict[Any, Array] = {}
 
     def verdicts(self) -> list[Verdict]:
         """As of a pair alone, but for the distance, which is not that."""
         return [replace(verdict, x_floor=None) for verdict in super().verdicts()]
+
+    def _apart(self, actual: Array, expected: Array) -> Distance:
+        return distance(actual, expected, by_image=True)
 
     def _doubt(
         self,
@@ -245,7 +238,7 @@ class _Sight(Judge):
         if self._is_small or not (by_image or takes):
             return self._all
         if by_image:
-            images = self._worst_images(tensor, actual, expected)
+            images = self._worst_images(tensor, actual, expected, apart)
             return self._imaged.setdefault(tuple(images), _Part(images))
         worst = self._worst_channels(tensor, expected, apart, floor)
         if isinstance(kind, Conv):
@@ -265,29 +258,22 @@ class _Sight(Judge):
             return made.size * kernel[..., 0].size <= _QUICK
         return max([made.size, *(value.size for value in trial.ref_feeds.values())]) <= _SMALL
 
-    def _worst_images(self, tensor: str, actual: Array, expected: Array) -> Array:
+    def _worst_images(self, tensor: str, actual: Array, expected: Array, apart: Distance) -> Array:
         """The image that is furthest apart, and those that are so for how far apart is what the unit was given.
 
         In the first, rounding from before may have switched a rectifier, or let another maximum win: what that does is
         larger than many a fault, which another image would show.
         """
-        made = self._gaps(actual, expected)
-        mine, theirs = self._own_upstream, self.trial.upstream_ref
-        if tensor == "output" or mine is None or theirs is None or len(theirs) != len(expected):
-            return np.unique([int(np.argmax(row)) for row in made])  # what a unit makes jumps nowhere
+        made = _by_image(apart, actual, expected)
+        mine, theirs, pulled = self._own_upstream, self.trial.upstream_ref, self._pulled_apart
+        if tensor == "output" or mine is None or theirs is None or pulled is None or len(theirs) != len(expected):
+            return np.unique(made.argmax(axis=1))  # what a unit makes jumps nowhere
         found = {int(np.argmax(made[0]))}
-        for out, came in zip(made, self._gaps(mine, theirs), strict=True):
+        for out, came in zip(made, _by_image(pulled, mine, theirs), strict=True):
             more = np.nan_to_num(out / (came + 1e-3 * np.median(came) + _TINY))
             if more.max() > _MORE * more.min():
                 found.add(int(np.argmax(more)))
         return np.array(sorted(found))
-
-    def _gaps(self, actual: Array, expected: Array) -> Array:
-        """`_gaps` of two tensors, once: the gradients of a sum's terms are those of the sum."""
-        key = where(actual), where(expected)
-        if key not in self._measured_gaps:
-            self._measured_gaps[key] = _gaps(actual, expected)
-        return self._measured_gaps[key]
 
     def _worst_channels(self, tensor: str, expected: Array, apart: Distance, floor: Array) -> Array:
         """The channels that are furthest apart, and those that are so for what may have been carried to them."""
@@ -313,9 +299,9 @@ class _Sight(Judge):
     def _pulled_apart(self) -> Distance | None:
         """How far apart the two sides' gradients of what the unit makes are."""
         mine, theirs = self._own_upstream, self.trial.upstream_ref
-        return (
-            None if mine is None or theirs is None else _known(self._known_apart[1], theirs) or distance(mine, theirs)
-        )
+        if mine is None or theirs is None:
+            return None
+        return _known(self._known_apart[1], theirs) or distance(mine, theirs, by_image=True)
 
     @property
     def _worst_sums(self) -> Iterator[Array]:
@@ -454,16 +440,10 @@ def _own_rms(apart: Distance, value: Array) -> Array:
     return channel_rms(value) if apart.own is None else apart.own
 
 
-def _gaps(actual: Array, expected: Array) -> Array:
-    """The largest and the mean absolute difference of each image: 2 rows."""
-    made = np.zeros((2, len(expected)))
-    with np.errstate(all="ignore"):
-        room: Array | None = None
-        for image, both in enumerate(zip(actual, expected, strict=True)):
-            gap = room = np.subtract(*both, out=room)
-            np.abs(gap, out=gap)
-            made[:, image] = gap.max(initial=0), gap.sum() / max(1, gap.size)
-    return made
+def _by_image(apart: Distance, actual: Array, expected: Array) -> Array:
+    """The largest difference and the root mean square of each image: 2 rows."""
+    known = apart.images if apart.images is not None else distance(actual, expected, by_image=True).images
+    return np.zeros((2, len(expected))) if known is None else known
 
 
 def _worst(*criteria: Array) -> Array:

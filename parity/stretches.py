@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from parity.tolerance import Distance, channel_rms, distance, rms
+from parity.distances import Distance, channel_rms, distance, rms
 
 __all__ = [
     "LENGTH",

@@ -193,8 +193,9 @@ def _differs(expected: np.ndarray, actual: np.ndarray, limits: tuple[float, floa
     """How one array differs from another; empty where it does not."""
     import numpy as np
 
+    from parity.distances import channel_rms, distance
     from parity.reports.words import relative
-    from parity.tolerance import CLEAN, channel_rms, distance
+    from parity.tolerance import CLEAN
 
     if expected.shape != actual.shape:
         return f"its shape is {actual.shape}, not {expected.shape}"

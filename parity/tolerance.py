@@ -1,33 +1,22 @@
-"""How far apart two tensors are, and how far rounding alone may put them.
-
-Everything is measured per channel (the last axis): a wrong channel of small values must not hide behind large ones, and
-a wrong border not behind a large interior, so the largest difference counts beside the root mean square.
-"""
+"""How far rounding alone may put two tensors apart, per channel (the last axis)."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
+from parity.distances import SQUARABLE, Distance, channel_rms, rms
 from parity.layers import BatchNorm, Conv, Dense, Kind
 
 __all__ = [
     "CLEAN",
     "ROUNDOFF",
-    "Distance",
     "carried",
-    "channel_rms",
-    "distance",
     "forward_floor",
     "gradient_floor",
     "parameter_floor",
-    "rms",
 ]
 
 Array = np.ndarray
@@ -37,196 +26,6 @@ ROUNDOFF = 2.0**-24
 
 CLEAN = 4.0
 """A probe up to this many floors from its expected value is noise without further proof; above it is examined."""
-
-_PEAK = 8.0
-"""How many root mean squares the largest of a few million rounding errors may be (normal: 5.5; products have tails)."""
-
-_SQUARABLE = (1e-15, 1e15)
-"""Sizes whose squares float32 holds, with room for a sum of many and for much smaller ones beside them."""
-
-_WIDE = 1024
-"""Entries of a row along which numpy is fast."""
-
-_BLOCK = 1 << 18
-"""Entries that are looked at in one go: they stay in the processor's cache, and a large tensor needs no second one."""
-
-_LARGE = 1 << 20
-"""Entries from which on several threads measure a distance."""
-
-_PARTS = 4
-"""In how many parts: as many on every machine, so that the same numbers come out."""
-
-_TINY = float(np.finfo(np.float32).tiny)
-
-
-@dataclass(frozen=True, eq=False)
-class Distance:
-    """How far an actual tensor is from the expected one.
-
-    Attributes:
-        max_abs: largest absolute difference.
-        rms: root mean square of the difference.
-        scale: root mean square of the expected tensor; 0 where the two are equal (nobody asks then).
-        channel_rms, channel_max: the same per channel.
-        own: the expected tensor's own root mean square per channel; None where nobody looked.
-        finite: False where one side is NaN or infinite and the other is not the same.
-    """
-
-    max_abs: float
-    rms: float
-    scale: float
-    channel_rms: Array
-    channel_max: Array
-    finite: bool = True
-    own: Array | None = None
-
-    @property
-    def relative(self) -> float:
-        """Root mean square of the difference relative to that of the expected tensor."""
-        if self.rms == 0:
-            return 0.0
-        return self.rms / self.scale if self.scale > 0 else math.inf
-
-    def x_floor(self, floor: Array) -> float:
-        """The distance in units of the floor, in the worst channel.
-
-        Args:
-            floor: root mean square that rounding alone may cause, per channel (or one number).
-        """
-        if not self.finite:
-            return math.inf
-        if self.max_abs == 0:
-            return 0.0
-        return float(np.max(self.x_floors(floor)))
-
-    def x_floors(self, floor: Array) -> Array:
-        """The same of each channel."""
-        limit = np.maximum(floor, _TINY)
-        return np.maximum(self.channel_rms / limit, self.channel_max / (_PEAK * limit))
-
-
-def distance(actual: Array, expected: Array) -> Distance:
-    """Measure `actual` against `expected`, of the same shape; NaN equals NaN, an infinity the same infinity."""
-    rows_a, rows_e = _rows(actual), _rows(expected)
-    zero = np.zeros(rows_e.shape[-1])
-    # The first rows tell most different tensors apart without a look at all of them.
-    if np.array_equal(rows_a[:64], rows_e[:64], equal_nan=True) and np.array_equal(rows_a, rows_e):
-        return Distance(0.0, 0.0, 0.0, zero, zero)
-    own = channel_rms(rows_e)
-    scale = float(np.sqrt(np.mean(np.square(own))))
-    top, squares = _gaps(rows_a, rows_e)
-    if not np.isfinite(top).all():
-        return Distance(math.inf, math.inf, scale, zero + math.inf, zero + math.inf, False, own)
-    peak, unit = float(top.max(initial=0.0)), 1.0
-    if peak == 0:
-        return Distance(0.0, 0.0, scale, zero, zero, own=own)
-    if not _SQUARABLE[0] < peak < _SQUARABLE[1]:
-        unit = peak
-        _, squares = _gaps(rows_a, rows_e, unit)
-    channel = unit * np.sqrt(squares / max(1, len(rows_e)))
-    return Distance(peak, float(np.sqrt(np.mean(channel**2))), scale, channel, top, own=own)
-
-
-def _gaps(rows_a: Array, rows_e: Array, unit: float = 1.0) -> tuple[Array, Array]:
-    """Per channel the largest difference, and the sum of the squares of all of them in this unit.
-
-    Equal infinities and two NaN are no difference; any other makes the largest one infinite or NaN.
-    """
-    count, channels = rows_e.shape
-    step = max(1, _BLOCK // max(1, channels))
-
-    def measured(start: int, stop: int) -> tuple[Array, Array]:
-        top, squares = np.zeros(channels), np.zeros(channels)
-        room = np.empty((min(step, stop - start), channels), np.result_type(rows_a, rows_e))
-        with np.errstate(all="ignore"):
-            for at in range(start, stop, step):
-                mine, theirs = rows_a[at : min(at + step, stop)], rows_e[at : min(at + step, stop)]
-                gap = room[: len(mine)]
-                np.subtract(mine, theirs, out=gap)
-                np.abs(gap, out=gap)
-                largest = _largest(gap)
-                if not np.isfinite(largest).all():
-                    gap[(mine == theirs) | (np.isnan(mine) & np.isnan(theirs))] = 0
-                    largest = _largest(gap)
-                np.maximum(top, largest, out=top)
-                if unit != 1.0:
-                    gap /= gap.dtype.type(unit)
-                squares += _squares(gap)
-        return top, squares
-
-    if rows_e.size < _LARGE:
-        return measured(0, count)
-    ends = [count * n // _PARTS for n in range(_PARTS + 1)]
-    tops, squares = zip(*_workers().map(measured, ends[:-1], ends[1:]), strict=True)
-    return np.maximum.reduce(tops), np.sum(squares, axis=0)
-
-
-@cache
-def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(_PARTS, os.cpu_count() or 1), thread_name_prefix="distance")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_workers.cache_clear)  # a process that forks does not hand its threads on
-
-
-def _rows(value: Array) -> Array:
-    """The tensor as (elements, channels); scalars as (1, 1)."""
-    value = np.asarray(value)
-    if value.ndim == 0:
-        return value.reshape(1, 1)
-    return value.reshape(-1, value.shape[-1]) if value.size else value.reshape(0, max(1, value.shape[-1]))
-
-
-def _folded(rows: Array) -> tuple[Array, Array]:
-    """Rows of few channels as wide ones, several of them beside each other, and the rows that are left over.
-
-    numpy goes along short rows several times as slowly as along long ones.
-    """
-    count, channels = rows.shape
-    several = max(1, _WIDE // max(1, channels))
-    whole = count - count % several
-    return rows[:whole].reshape(-1, several * channels), rows[whole:]
-
-
-def _largest(rows: Array) -> Array:
-    """The largest entry of each channel, 0 where there is none."""
-    wide, left = _folded(rows)
-    top = wide.max(axis=0, initial=0.0).reshape(-1, rows.shape[-1]).max(axis=0, initial=0.0)
-    return np.maximum(top, left.max(axis=0, initial=0.0)).astype(np.float64)
-
-
-def _squares(rows: Array) -> Array:
-    """The sum of squares of each channel."""
-    wide, left = _folded(rows)
-    folded = np.einsum("ij,ij->j", wide, wide).astype(np.float64).reshape(-1, rows.shape[-1]).sum(axis=0)
-    return folded + np.einsum("ij,ij->j", left, left)
-
-
-def _sum_of_squares(rows: Array) -> Array:
-    """As `_squares`, of a large tensor on several threads."""
-    if rows.size < _LARGE:
-        return _squares(rows)
-    ends = [len(rows) * n // _PARTS for n in range(_PARTS + 1)]
-    return np.sum([*_workers().map(lambda a, b: _squares(rows[a:b]), ends[:-1], ends[1:])], axis=0)
-
-
-def rms(value: Array) -> float:
-    """Root mean square of the finite part of a tensor."""
-    return float(np.sqrt(np.mean(np.square(channel_rms(value)))))
-
-
-def channel_rms(value: Array) -> Array:
-    """Root mean square of the finite part of a tensor, per channel (last axis)."""
-    rows = _rows(value)
-    if rows.size == 0:
-        return np.zeros(rows.shape[-1])
-    with np.errstate(all="ignore"):
-        squares = _sum_of_squares(rows)
-        if not np.isfinite(squares).all() or squares.max() < _SQUARABLE[0] ** 2:
-            rows = np.where(np.isfinite(rows), rows, 0).astype(np.float64)
-            squares = _sum_of_squares(rows)
-    return np.sqrt(squares / rows.shape[0])
 
 
 def _sum_of(terms: float) -> float:
@@ -285,7 +84,7 @@ def gradient_floor(
         if outputs % groups:
             return ROUNDOFF * 4 * own
         terms = math.prod(kernel.shape[:-2]) * outputs / groups
-        if not _SQUARABLE[0] < max(kernel.max(initial=0.0), -kernel.min(initial=0.0)) < _SQUARABLE[1]:
+        if not SQUARABLE[0] < max(kernel.max(initial=0.0), -kernel.min(initial=0.0)) < SQUARABLE[1]:
             kernel = kernel.astype(np.float64)
         parts = kernel.reshape(-1, depth, groups, outputs // groups)
         norm = np.sqrt(np.einsum("sdgo,sdgo->gd", parts, parts)).reshape(-1)

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parity.align import Alignment
+from parity.distances import Distance, channel_rms, distance
 from parity.layers import BatchNorm
 from parity.network import STATISTICS
 from parity.recipe import Recipe
 from parity.runner import Pass, Runner, Targets
-from parity.tolerance import CLEAN, ROUNDOFF, Distance, channel_rms, distance
+from parity.tolerance import CLEAN, ROUNDOFF
 from parity.transfer import Link, transferred
 
 __all__ = [

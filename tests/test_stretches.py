@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from parity import stretches as module
+from parity.distances import distance
 from parity.relation import related
 from parity.stretches import joined, measure, same, stretches
-from parity.tolerance import distance
 
 
 class Parts:

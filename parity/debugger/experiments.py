@@ -15,12 +15,13 @@ from parity.bench import Unfit
 from parity.debugger import written
 from parity.debugger.exchange import SIDES, carried, put_gradients, put_output, put_weights, undoing
 from parity.debugger.nodes import Blocked
+from parity.distances import distance
 from parity.errors import BadUsage, ParityError
 from parity.experiments import Edit, Experiment
 from parity.report import Finding
 from parity.reports.words import times_floor
 from parity.tensors import shaped
-from parity.tolerance import CLEAN, distance
+from parity.tolerance import CLEAN
 
 if TYPE_CHECKING:
     from parity.debugger.stepper import Stepper

@@ -15,11 +15,11 @@ from parity.align import Pair
 from parity.debugger.measures import Extreme, Histogram, by_channel, by_place, extremes, histogram
 from parity.debugger.nodes import Blocked
 from parity.debugger.terms import Terms, terms_of
+from parity.distances import distance, rms
 from parity.errors import BadUsage, ParityError
 from parity.report import Probe, RecipeRow
 from parity.summary import recipe_rows
 from parity.tensors import shaped
-from parity.tolerance import distance, rms
 from parity.transfer import Link
 from parity.wording import kind_words
 

@@ -15,11 +15,11 @@ from parity.debugger.repro_keras import keras_lines
 from parity.debugger.repro_update import update_script
 from parity.debugger.repro_verdict import verdict_lines
 from parity.debugger.stops import Stop
+from parity.distances import distance
 from parity.errors import BadUsage, ParityError
 from parity.frameworks.keras.edits.code import comment, text
 from parity.runner import Targets
 from parity.tensors import shaped
-from parity.tolerance import distance
 from parity.transfer import places
 
 if TYPE_CHECKING:

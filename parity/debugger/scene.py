@@ -20,6 +20,7 @@ from parity.debugger.lane import Lane
 from parity.debugger.nodes import Blocked, Seen, nodes_of
 from parity.debugger.stops import Faults
 from parity.differences import differences
+from parity.distances import Distance, distance
 from parity.errors import CannotCompare, ParityError
 from parity.judge import Verdict, examine
 from parity.layers import Kind
@@ -28,7 +29,7 @@ from parity.report import Probe
 from parity.runner import Pass
 from parity.sight import at_first_sight
 from parity.tensors import shaped
-from parity.tolerance import CLEAN, Distance, distance
+from parity.tolerance import CLEAN
 from parity.units import Unit
 
 __all__ = ["How", "Scene"]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity.distances import Distance, distance
 from parity.stretches import Size, Tensor, ahead, cut, joined, measure, stretches
-from parity.tolerance import ROUNDOFF, Distance, distance
+from parity.tolerance import ROUNDOFF
 from parity.traces.held import Held, told
 
 __all__ = ["Measured", "against", "gap"]

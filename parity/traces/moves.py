@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from parity.comparison import update_probe
+from parity.distances import Distance
 from parity.layers import BatchNorm
 from parity.report import Probe
 from parity.runner import Pass
 from parity.stretches import Gap, Size, Tensor, joined, stretches
-from parity.tolerance import CLEAN, Distance
+from parity.tolerance import CLEAN
 from parity.traces.held import Held
 from parity.traces.reader import Trace
 from parity.traces.recorded import Laid

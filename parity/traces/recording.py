@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from parity.distances import distance
 from parity.layers import Dropout, Loss, Opaque
 from parity.network import Layer, Network
 from parity.runner import Pass, Runner, Targets
-from parity.tolerance import distance
 
 __all__ = ["Sink", "forward_alone", "record_run"]
 

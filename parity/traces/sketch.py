@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.tolerance import Distance
+from parity.distances import Distance
 
 __all__ = ["PLACES", "SIGNED", "Sketch", "places"]
 

@@ -18,13 +18,14 @@ from parity.case import Comparison
 from parity.comparison import outcome_of, score_names
 from parity.detail import Album
 from parity.differences import differences
+from parity.distances import Distance, distance
 from parity.layers import Activation, Dropout, Opaque, Pool
 from parity.report import PHASES, Finding, Outcome, Probe
 from parity.rules import RULES
 from parity.runner import Pass
 from parity.stretches import Size, same
 from parity.tensors import Named
-from parity.tolerance import CLEAN, ROUNDOFF, Distance, distance
+from parity.tolerance import CLEAN, ROUNDOFF
 from parity.traces.gaps import Measured, against, gap
 from parity.traces.held import Held
 from parity.traces.moves import recorded_moves, update_probes

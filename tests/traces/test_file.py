@@ -24,6 +24,7 @@ import pytest
 
 import parity
 from parity.cli import main
+from parity.distances import distance
 from parity.errors import BadFile, BadUsage
 from parity.frameworks.matconvnet.lift import lift
 from parity.layers import KINDS, Opaque
@@ -31,7 +32,6 @@ from parity.network import Layer, Network, Param
 from parity.optimizers import RULES
 from parity.recipe import Recipe, Schedule
 from parity.reports.output import check_target
-from parity.tolerance import distance
 from parity.traces.codec import decoded, encoded
 from parity.traces.format import BLOCK, check, chunk_shape, escaped, header, seal, unescaped
 from parity.traces.reader import Trace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parity.tolerance import channel_rms, distance
+from parity.distances import channel_rms, distance
 
 
 @pytest.mark.parametrize(
