@@ -207,6 +207,7 @@ class _Joined:
         ties: str = "column",
         precision: int = 32,
         wanted: Collection[str] | None = None,
+        outputs: bool = True,
     ) -> Local:
         """Only these layers, a joined map fed and taken in its pieces."""
         real: list[str] = []
@@ -216,7 +217,7 @@ class _Joined:
         local = self.inner.isolate(
             real, self._parted(feeds), labels=labels, upstream=None if upstream is None else self._parted(upstream),
             mode=mode, masks=masks, params=params, ties=ties, precision=precision,
-            wanted=None if wanted is None else self._in_pieces(wanted),
+            wanted=None if wanted is None else self._in_pieces(wanted), outputs=outputs,
         )  # fmt: skip
         for join in self.joins:
             for tensors in (local.outputs, local.input_grads):

@@ -166,6 +166,7 @@ class Runner(Protocol):
         ties: str = "column",
         precision: int = 32,
         wanted: Collection[str] | None = None,
+        outputs: bool = True,
     ) -> Local:
         """Run only these layers, on these inputs; nothing of the model's state changes.
 
@@ -181,6 +182,7 @@ class Runner(Protocol):
             ties: see `Context.ties`.
             precision: 32 or 64 bits of the computation. Raises NotImplementedError where a layer cannot run in 64.
             wanted: tensors and param ids whose gradients are asked for; those of others may be missing. None: of all.
+            outputs: False where nobody looks at what the layers make, but for their gradients: it may be missing.
         """
         ...
 

@@ -402,6 +402,7 @@ class _Sight(Judge):
             params=None if part.channels is None else params,
             precision=precision,
             wanted=wanted,
+            outputs=not trial.backward or not self.gradients_only,
         )
 
 

@@ -149,8 +149,13 @@ class Lane:
         """The node of a unit."""
         return self.nodes[self._places[name]]
 
-    def isolate(self, node: Node, upstream: Mapping[str, Array] | None) -> Local:
-        """One run of a node on the lane's own tensors, with these gradients of what it makes (None: forward only).
+    def isolate(self, node: Node, upstream: Mapping[str, Array] | None, *, outputs: bool = True) -> Local:
+        """One run of a node on the lane's own tensors.
+
+        Args:
+            node: which.
+            upstream: the gradients of what it makes; None: forward only.
+            outputs: False where what it makes is known.
 
         Raises:
             Blocked: what it reads cannot be computed.
@@ -166,6 +171,7 @@ class Lane:
             mode=self.mode,
             masks={name: mask for name, mask in masks.items() if mask is not None},
             params={key: self.weights[key] for key in node.params if key in self.weights},
+            outputs=outputs,
         )
 
     @property
@@ -352,7 +358,7 @@ class Lane:
             self._held.backed[node.name] = Local()
             return
         try:
-            local = self.isolate(node, upstream)
+            local = self.isolate(node, upstream, outputs=False)
         except _FAULTS as problem:
             local = self._from_whole(node, problem)
         self._held.backed[node.name] = Local(param_grads=local.param_grads, losses=local.losses, loss=local.loss)

@@ -52,6 +52,7 @@ class Context:
             column-major order, `"row"` the first in row-major order (torch, tensorflow), `"shared"` all of them alike
             (what is reduced over axes: tensorflow's `reduce_max`, Keras' global pooling).
         finite: whether nothing that is read holds a NaN, so that no layer need look for one.
+        outputs: whether anybody looks at what the layer makes; if not, its derivatives alone need be right.
         statistics: filled by layers that compute batch statistics: role → tensor (c).
     """
 
@@ -61,6 +62,7 @@ class Context:
     weights: torch.Tensor | None = None
     ties: str = "column"
     finite: bool = False
+    outputs: bool = True
     statistics: dict[str, torch.Tensor] = field(default_factory=dict)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parity.layers.base import Context, Kind, Reach, four, pair, setting
@@ -82,7 +83,10 @@ class Conv(Kind):
             x = F.pad(x, (left, right, top, bottom))
         kernel = params["kernel"].permute(3, 2, 0, 1)  # h w i o -> o i h w
         around = (top, left) if symmetric else (0, 0)
-        return F.conv2d(x, kernel, bias, self.stride, around, self.dilate, self.groups)
+        settings = (self.stride, around, self.dilate, self.groups)
+        if context.outputs:
+            return F.conv2d(x, kernel, bias, *settings)
+        return _derivatives_alone().apply(x, kernel, bias, *settings)
 
     @classmethod
     def from_matconvnet(cls, layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Conv:
@@ -154,3 +158,33 @@ class Conv(Kind):
             return f'ZeroPadding2D(({sides})) before it, with padding="valid"'
         names = {"size": "kernel_size", "stride": "strides", "dilate": "dilation_rate", "bias": "use_bias"}
         return f"{names.get(field_name, field_name)}={getattr(self, field_name)}"
+
+
+@cache
+def _derivatives_alone() -> Any:
+    """A convolution that has its shape and its derivatives, but no numbers: to add those up costs as much as each."""
+    import torch
+
+    class Unseen(torch.autograd.Function):
+        @staticmethod
+        def forward(
+            ctx: Any, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, *settings: Any
+        ) -> torch.Tensor:
+            ctx.save_for_backward(x, kernel)
+            ctx.settings, ctx.biases = settings, None if bias is None else list(bias.shape)
+            stride, (y, x_), dilate, groups = settings
+            if x.shape[1] != kernel.shape[1] * groups:
+                raise ValueError(f"filters {kernel.shape[1]} deep in {groups} groups on {x.shape[1]} channels")
+            at = window_shape(x.shape[2:], kernel.shape[2:], stride, (y, y, x_, x_), dilate)
+            return x.new_zeros(()).expand(len(x), len(kernel), *at)
+
+        @staticmethod
+        def backward(ctx: Any, *pulled: torch.Tensor) -> tuple[Any, ...]:
+            stride, around, dilate, groups = ctx.settings
+            wanted = ctx.needs_input_grad[:3]
+            found = torch.ops.aten.convolution_backward(
+                *pulled, *ctx.saved_tensors, ctx.biases, stride, around, dilate, False, (0, 0), groups, wanted
+            )
+            return *found, *(None,) * len(ctx.settings)
+
+    return Unseen

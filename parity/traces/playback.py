@@ -174,6 +174,7 @@ class TraceRunner:
         ties: str = "column",
         precision: int = 32,
         wanted: Collection[str] | None = None,
+        outputs: bool = True,
     ) -> Local:
         """What was recorded of these layers, where they are fed what was recorded.
 

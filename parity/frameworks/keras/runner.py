@@ -309,6 +309,7 @@ class KerasRunner:
         ties: str = "column",
         precision: int = 32,
         wanted: Collection[str] | None = None,
+        outputs: bool = True,
     ) -> Local:
         """Only these layers, with the model's own layer objects (float64 copies of them for `precision=64`)."""
         found = self._replay.run(

@@ -33,6 +33,7 @@ class Settings:
         precision: 32 or 64 bits.
         backward: whether gradients will be wanted.
         wanted: tensors and param ids whose gradients will be wanted; None: of all.
+        outputs: whether anybody looks at what the last layers make, but for their gradients.
     """
 
     mode: str = "train"
@@ -41,6 +42,7 @@ class Settings:
     precision: int = 32
     backward: bool = True
     wanted: Collection[str] | None = None
+    outputs: bool = True
 
     def differentiates(self, name: str) -> bool:
         """Whether the gradient with respect to a tensor or parameter will be wanted."""
@@ -99,6 +101,7 @@ class Execution:
         self.network, self.layers, self.feeds, self.targets, self.settings = network, layers, feeds, targets, settings
         self.masks: dict[str, np.ndarray] = {}
         self.statistics: dict[str, dict[str, np.ndarray]] = {}
+        self._read = {name for layer in layers for name in layer.inputs}
         self._leaves: dict[str, torch.Tensor] = {}
         for id_ in dict.fromkeys(id_ for layer in layers for id_ in layer.params.values()):
             if id_ not in weights:
@@ -154,6 +157,7 @@ class Execution:
         except KeyError as error:
             raise CannotCompare(f"{network.name}: layer {layer.name} lacks its input {error.args[0]!r}") from None
         context = Context(mode=settings.mode, ties=settings.ties)
+        context.outputs = settings.outputs or not self._read.isdisjoint(layer.outputs)
         if isinstance(layer.kind, Loss):
             context.labels, context.weights = labels_of(network, layer, self.targets, inputs[0])
         if isinstance(layer.kind, Dropout) and settings.mode == "train":

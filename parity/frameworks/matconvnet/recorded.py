@@ -98,6 +98,7 @@ class RecordedRunner(MatConvNetRunner):
         ties: str = "column",
         precision: int = 32,
         wanted: Collection[str] | None = None,
+        outputs: bool = True,
     ) -> Local:
         """Parity's own run of these layers; of a layer whose code only MatConvNet had, what was recorded.
 
@@ -108,7 +109,7 @@ class RecordedRunner(MatConvNetRunner):
         if not foreign:
             return super().isolate(
                 layers, feeds, labels=labels, upstream=upstream, mode=mode, masks=masks, params=params, ties=ties,
-                precision=precision, wanted=wanted,
+                precision=precision, wanted=wanted, outputs=outputs,
             )  # fmt: skip
         seen = self.recording.seen
         recorded = all(np.array_equal(value, seen.outputs.get(name, ())) for name, value in feeds.items())

@@ -191,6 +191,7 @@ class MatConvNetRunner:
         ties: str = "column",
         precision: int = 32,
         wanted: Collection[str] | None = None,
+        outputs: bool = True,
     ) -> Local:
         """Run only these layers, on these inputs; see `Runner.isolate`.
 
@@ -203,7 +204,7 @@ class MatConvNetRunner:
         targets = Targets.of(labels, self.network)
         losses = [item for item in self.network.losses if item in chosen]
         backward = upstream is not None and (wanted is None or len(wanted) > 0)
-        settings = Settings(mode, masks or {}, ties, precision, backward, wanted)
+        settings = Settings(mode, masks or {}, ties, precision, backward, wanted, outputs or not backward)
         weights = {**self._weights, **(params or {})}
         images = max((len(value) for value in feeds.values() if np.ndim(value)), default=0)
 
@@ -224,7 +225,8 @@ class MatConvNetRunner:
                 local.input_grads, local.param_grads = execution.gradients(
                     [*sources.values()], [above.get(name) for name in sources], fed
                 )
-            local.outputs = {name: from_torch(tensor) for name, tensor in made.items()}
+            if settings.outputs:
+                local.outputs = {name: from_torch(tensor) for name, tensor in made.items()}
             return local
 
         return self._piecewise(one, mode, images)
