@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.align import Alignment, Pair
+from parity.distances import channel_rms, channel_sum
 from parity.layers import Conv, Dense, Dropout, Loss, Opaque, Pool, ROIPooling
 from parity.masks import masks_for_ref
 from parity.runner import Local, Pass, Runner, Targets
@@ -92,6 +93,7 @@ class Trial:
         self.is_loss = isinstance(pair.ref.kind, Loss)
         observed = bench.observed
         self._truths: dict[str, Local] = {}
+        self._sizes: list[tuple[Array, Array]] = []
         backward = backward and bench.backward
         # A pass may make its gradients when they are asked for: forward only, none is.
         self.upstream_ref = observed.output_grads.get(pair.ref.output) if backward else None
@@ -164,6 +166,21 @@ class Trial:
         if own is None:
             raise Unfit("its output has another shape than the reference's")
         return own
+
+    def size(self, value: Array) -> Array:
+        """The root mean square per channel of a tensor; what the reference's unit is given is looked at once."""
+        for known, size in self._sizes:
+            if known is value:
+                return size
+        size = channel_rms(value)
+        if any(value is given for given in (*self.ref_feeds.values(), self.upstream_ref)):
+            self.note_size(value, size)
+        return size
+
+    def note_size(self, value: Array, size: Array | None) -> None:
+        """Tell the root mean square per channel of what the reference's unit is given; None is not known."""
+        if size is not None and size.shape == value.shape[-1:]:
+            self._sizes.append((value, size))
 
     # ---- runs
 
@@ -274,7 +291,7 @@ class Trial:
             return None
         if not isinstance(unit.kind, Conv | Dense) or tuple(unit.params.get("bias", ())) != link.ref:
             return None
-        total = pulled.reshape(-1, pulled.shape[-1]).sum(axis=0, dtype=np.float64)
+        total = channel_sum(pulled)
         # As the Keras parameter has it, which may be a part of it: of a filter bank that Keras keeps in groups.
         return self.tensor(Local(param_grads={link.ref[0]: total}), "ref", name)
 

@@ -11,11 +11,11 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
-__all__ = ["SQUARABLE", "Distance", "channel_rms", "distance", "rms"]
+__all__ = ["SQUARABLE", "Distance", "channel_rms", "channel_sum", "distance", "rms"]
 
 Array = np.ndarray
 
@@ -31,11 +31,14 @@ _WIDE = 1024
 _BLOCK = 1 << 18
 """Entries that are looked at in one go: they stay in the processor's cache, and a large tensor needs no second one."""
 
-_LARGE = 1 << 20
-"""Entries from which on several threads measure a distance."""
+_LARGE = 1 << 22
+"""Entries from which on several threads measure a distance: to wake them takes longer than a smaller one."""
 
 _PARTS = 4
 """In how many parts: as many on every machine, so that the same numbers come out."""
+
+_FEW = 16
+"""Terms that are added up in float32: what that rounds is far below what rounding does to the whole sum."""
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -148,23 +151,19 @@ class _Sums:
         gap = room[: len(mine)]
         np.subtract(mine, theirs, out=gap)
         np.abs(gap, out=gap)
-        largest = _largest(gap)
+        count = images.stop - images.start
+        largest = _largest(gap, count)
         if not np.isfinite(largest).all():
             gap[(mine == theirs) | (np.isnan(mine) & np.isnan(theirs))] = 0
-            largest = _largest(gap)
-        np.maximum(self.top, largest, out=self.top)
-        top, count = self.image_top[images], images.stop - images.start
-        np.maximum(top, largest.max(initial=0.0) if count == 1 else gap.reshape(count, -1).max(axis=1), out=top)
+            largest = _largest(gap, count)
         if unit != 1.0:
             gap /= gap.dtype.type(unit)
-        squares = _squares(gap)
-        self.squares += squares
-        if count > 1:
-            each = gap.reshape(count, -1)
-            self.image_squares[images] += np.einsum("ij,ij->i", each, each)
-        else:
-            self.image_squares[images] += squares.sum()
-        self.own += _squares(theirs)
+        squares = _squares(gap, count)
+        np.maximum(self.top, largest.max(axis=0), out=self.top)
+        self.squares += squares.sum(axis=0)
+        self.own += _squares(theirs)[0]
+        np.maximum(self.image_top[images], largest.max(axis=1, initial=0.0), out=self.image_top[images])
+        self.image_squares[images] += squares.sum(axis=1)
 
     def join(self, other: _Sums) -> None:
         """Add what was added up elsewhere."""
@@ -228,37 +227,57 @@ def _rows(value: Array) -> Array:
     return value.reshape(-1, value.shape[-1]) if value.size else value.reshape(0, max(1, value.shape[-1]))
 
 
-def _folded(rows: Array) -> tuple[Array, Array]:
-    """Rows of few channels as wide ones, several of them beside each other, and the rows that are left over.
+def _folded(rows: Array, images: int = 1) -> tuple[Array, Array]:
+    """Rows of few channels as wide ones, several of them beside each other, and the rows that are left over, by image.
 
     numpy goes along short rows several times as slowly as along long ones.
     """
-    count, channels = rows.shape
-    several = max(1, _WIDE // max(1, channels))
+    count, channels = len(rows) // images, rows.shape[1]
+    several = _beside(count, channels)
     whole = count - count % several
-    return rows[:whole].reshape(-1, several * channels), rows[whole:]
+    each = rows.reshape(images, count, channels)
+    return each[:, :whole].reshape(images, -1, several * channels), each[:, whole:]
 
 
-def _largest(rows: Array) -> Array:
-    """The largest entry of each channel, 0 where there is none."""
+@lru_cache(maxsize=1024)
+def _beside(count: int, channels: int) -> int:
+    """How many rows are taken beside each other: such that none is left over, if they are wide then."""
+    most = max(1, min(count, _WIDE // max(1, channels)))
+    whole = next(several for several in range(most, 0, -1) if count % several == 0)
+    return whole if 4 * whole * channels >= _WIDE else most
+
+
+def _largest(rows: Array, images: int = 1) -> Array:
+    """The largest entry of each channel of each image, 0 where there is none."""
+    wide, left = _folded(rows, images)
+    top = wide.max(axis=1, initial=0.0).reshape(images, -1, rows.shape[1]).max(axis=1, initial=0.0)
+    return np.maximum(top, left.max(axis=1, initial=0.0)).astype(np.float64)
+
+
+def _squares(rows: Array, images: int = 1) -> Array:
+    """The sum of squares of each channel of each image."""
+    wide, left = _folded(rows, images)
+    folded = np.einsum("nij,nij->nj", wide, wide).astype(np.float64)
+    return folded.reshape(images, -1, rows.shape[1]).sum(axis=1) + np.einsum("nij,nij->nj", left, left)
+
+
+def channel_sum(value: Array) -> Array:
+    """The sum of each channel (last axis) in float64, but for a few terms at a time: of their rounding 1 u is left."""
+    rows = _rows(value)
     wide, left = _folded(rows)
-    top = wide.max(axis=0, initial=0.0).reshape(-1, rows.shape[-1]).max(axis=0, initial=0.0)
-    return np.maximum(top, left.max(axis=0, initial=0.0)).astype(np.float64)
-
-
-def _squares(rows: Array) -> Array:
-    """The sum of squares of each channel."""
-    wide, left = _folded(rows)
-    folded = np.einsum("ij,ij->j", wide, wide).astype(np.float64).reshape(-1, rows.shape[-1]).sum(axis=0)
-    return folded + np.einsum("ij,ij->j", left, left)
+    total = left[0].sum(axis=0, dtype=np.float64)
+    for part in (wide[0][: len(wide[0]) // _FEW * _FEW], wide[0][len(wide[0]) // _FEW * _FEW :]):
+        sums = part.reshape(-1, min(_FEW, max(1, len(part))), part.shape[1]).sum(axis=1).sum(axis=0, dtype=np.float64)
+        total = total + sums.reshape(-1, rows.shape[1]).sum(axis=0)
+    return total
 
 
 def _sum_of_squares(rows: Array) -> Array:
     """As `_squares`, of a large tensor on several threads."""
     if rows.size < _LARGE:
-        return _squares(rows)
+        return _squares(rows)[0]
     ends = [len(rows) * n // _PARTS for n in range(_PARTS + 1)]
-    return np.sum([*_workers().map(lambda a, b: _squares(rows[a:b]), ends[:-1], ends[1:])], axis=0)
+    return np.sum([*_workers().map(lambda a, b: _squares(rows[a:b])[0], ends[:-1], ends[1:])], axis=0)
 
 
 def rms(value: Array) -> float:

@@ -152,11 +152,11 @@ class Judge:
         return any(difference.field == "spatial" for difference in differences(pair))
 
     def _output(self) -> Verdict:
-        kind, inputs = self.trial.pair.ref.kind, self.trial.ref_feeds
+        trial, kind, inputs = self.trial, self.trial.pair.ref.kind, [*self.trial.ref_feeds.values()]
         return self._judge(
             "forward",
             "output",
-            lambda made, own: forward_floor(kind, list(inputs.values()), self.trial.roles, made, own),
+            lambda made, own: forward_floor(kind, inputs, trial.roles, made, own, size=trial.size),
         )
 
     def _loss(self) -> Verdict:
@@ -175,7 +175,8 @@ class Judge:
         trial = self.trial
 
         def floor(expected: Array, own: Array | None) -> Array:
-            made = gradient_floor(trial.pair.ref.kind, trial.upstream_ref, trial.roles, expected, own)
+            kind, upstream = trial.pair.ref.kind, trial.upstream_ref
+            made = gradient_floor(kind, upstream, trial.roles, expected, own, size=self.trial.size)
             return np.maximum(made, ROUNDOFF / max(1, expected.shape[0])) if trial.is_loss else made
 
         names = [name for name in trial.named.sources if trial.tensor(trial.ref_local, "ref", name) is not None]
@@ -187,7 +188,8 @@ class Judge:
         for name, link in self.trial.named.gradients.items():
             expected = self.trial.tensor(self.trial.ref_local, "ref", name)
             if expected is not None and self.trial.bench.keras.network.params[link.keras].trainable:
-                made.append(self._judge("backward", name, partial(parameter_floor, link.role, inputs, upstream)))
+                floor = partial(parameter_floor, link.role, inputs, upstream, size=self.trial.size)
+                made.append(self._judge("backward", name, floor))
         return made
 
     def _judge(self, phase: str, tensor: str, floor_of: Callable[[Array, Array | None], Array]) -> Verdict:

@@ -7,14 +7,14 @@ against the Keras unit on the Keras side's own tensors, wherever that costs less
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from parity.bench import Trial
-from parity.distances import Distance, channel_rms, distance
+from parity.distances import Distance, channel_rms, channel_sum, distance
 from parity.errors import ParityError
 from parity.judge import Judge, Verdict
 from parity.layers import BatchNorm, Conv, Dense
@@ -54,7 +54,8 @@ def at_first_sight(
     pulled: Array | None = None,
     *,
     gradients_only: bool = False,
-    apart: tuple[Distance | None, Distance | None] = (None, None),
+    read: Mapping[str, Distance] | None = None,
+    above: Distance | None = None,
 ) -> tuple[dict[str, Verdict], dict[str, Distance]]:
     """The verdicts on a pair that its two end-to-end results allow, though each had its own inputs.
 
@@ -64,7 +65,8 @@ def at_first_sight(
         keras: the same of the Keras unit; its `outputs` have what the unit reads as well.
         pulled: the Keras side's own gradient of what the unit makes, or None where there is none.
         gradients_only: leave what it makes out.
-        apart: how far apart the two sides' first inputs are, and their gradients of what the unit makes, where known.
+        read: reference tensor → how far apart the two sides' are, where that is known of what the unit reads.
+        above: how far apart the two sides' gradients of what the unit makes are, where known.
 
     Returns:
         A match for each tensor that is right, without a figure for the pair alone; those in doubt are absent. And by
@@ -74,7 +76,13 @@ def at_first_sight(
         return {}, {}
     seen = Trial(trial.bench, trial.pair)
     seen.__dict__.update(ref_local=ref, keras_local=keras)
-    sight = _Sight(seen, pulled, gradients_only=gradients_only, apart=apart)
+    known = {name: apart for name, apart in (read or {}).items() if _fits(apart, seen.ref_feeds[name])}
+    above = above if seen.upstream_ref is not None and _fits(above, seen.upstream_ref) else None
+    for name, apart in known.items():
+        seen.note_size(seen.ref_feeds[name], apart.own)
+    if above is not None and seen.upstream_ref is not None:
+        seen.note_size(seen.upstream_ref, above.own)
+    sight = _Sight(seen, pulled, gradients_only=gradients_only, read=known, above=above)
     return {found.tensor: found for found in sight.verdicts() if found.status == "match"}, sight.apart
 
 
@@ -87,10 +95,11 @@ class _Sight(Judge):
         pulled: Array | None,
         *,
         gradients_only: bool,
-        apart: tuple[Distance | None, Distance | None],
+        read: Mapping[str, Distance],
+        above: Distance | None,
     ) -> None:
         super().__init__(trial, gradients_only=gradients_only)
-        self._pulled, self._known_apart = pulled, apart
+        self._pulled, self._known_read, self._known_above = pulled, read, above
         self._all = _Part()
         self._several: _Part | None = None
         self._cut: tuple[_Part, tuple[dict[str, Array], Array | None, dict[str, Array]]] | None = None
@@ -152,8 +161,7 @@ class _Sight(Judge):
             return False
         if apart.x_floor((1 + _CARRIED) * floor) > CLEAN:
             return False
-        ((source, mine),) = feeds.items()
-        more = distance(mine, trial.ref_feeds[source]).rms * np.sqrt(kernel[..., 0].size) * channel_rms(kernel)
+        more = self._read_apart[0].rms * np.sqrt(kernel[..., 0].size) * channel_rms(kernel)
         return more.shape == floor.shape and apart.x_floor(floor + np.minimum(more, _CARRIED * floor)) <= CLEAN
 
     def _sums(self, tensor: str, floor: Array, actual: Array, expected: Array) -> bool | None:
@@ -177,8 +185,8 @@ class _Sight(Judge):
             return None
         if own is None or own.size != pulled.shape[-1]:
             return None
-        total = pulled.reshape(-1, pulled.shape[-1]).sum(axis=0, dtype=np.float64)
-        return trial.tensor(Local(param_grads={link.ref[0]: total.reshape(own.shape)}), "ref", tensor)
+        total = channel_sum(pulled).reshape(own.shape)
+        return trial.tensor(Local(param_grads={link.ref[0]: total}), "ref", tensor)
 
     def _is_carried(self, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance) -> bool:
         """Whether what a convolution was given explains that a parameter's gradient is a few floors away."""
@@ -195,7 +203,7 @@ class _Sight(Judge):
         inputs, feeds = list(trial.ref_feeds.values()), self._own_feeds
         if feeds is None or len(inputs) != 1 or apart.x_floor((1 + _CARRIED) * floor) > CLEAN:
             return False
-        more = carried(link.role, inputs, theirs, self._read_apart[0], pulled, expected)
+        more = carried(link.role, inputs, theirs, self._read_apart[0], pulled, expected, size=trial.size)
         return apart.x_floor(floor + np.minimum(more, _CARRIED * floor)) <= CLEAN
 
     # ---- the reference on the Keras side's tensors
@@ -279,13 +287,13 @@ class _Sight(Judge):
         """The channels that are furthest apart, and those that are so for what may have been carried to them."""
         trial, pulled = self.trial, self._pulled_apart
         link, (read, value) = trial.named.gradients.get(tensor), self._read_apart
-        own = apart.own if apart.own is not None else channel_rms(expected)
+        own = channel_rms(expected) if apart.own is None else apart.own
         if link is not None and pulled is not None and trial.upstream_ref is not None:
-            more = carried(link.role, [value], trial.upstream_ref, read, pulled, expected)
+            more = carried(link.role, [value], trial.upstream_ref, read, pulled, expected, size=trial.size)
         else:  # a batch normalisation's, channel by channel
-            more = read.channel_rms * own / np.maximum(_own_rms(read, value), _TINY)
+            more = read.channel_rms * own / np.maximum(trial.size(value), _TINY)
             if tensor != "output" and pulled is not None and trial.upstream_ref is not None:
-                more = more + pulled.channel_rms * own / np.maximum(_own_rms(pulled, trial.upstream_ref), _TINY)
+                more = more + pulled.channel_rms * own / np.maximum(trial.size(trial.upstream_ref), _TINY)
         return _worst(apart.x_floors(floor), apart.x_floors(floor + more))
 
     @cached_property
@@ -293,7 +301,7 @@ class _Sight(Judge):
         """How far apart the two sides' first inputs are, and the reference's own."""
         ((source, mine), *_) = (self._own_feeds or {}).items()
         theirs = self.trial.ref_feeds[source]
-        return _known(self._known_apart[0], theirs) or distance(mine, theirs), theirs
+        return self._known_read.get(source) or distance(mine, theirs), theirs
 
     @cached_property
     def _pulled_apart(self) -> Distance | None:
@@ -301,7 +309,7 @@ class _Sight(Judge):
         mine, theirs = self._own_upstream, self.trial.upstream_ref
         if mine is None or theirs is None:
             return None
-        return _known(self._known_apart[1], theirs) or distance(mine, theirs, by_image=True)
+        return self._known_above or distance(mine, theirs, by_image=True)
 
     @property
     def _worst_sums(self) -> Iterator[Array]:
@@ -310,7 +318,7 @@ class _Sight(Judge):
         if pulled is None:
             return
         theirs, apart = trial.upstream_ref, self._pulled_apart
-        size = channel_rms(pulled) if theirs is None or apart is None else _own_rms(apart, theirs)
+        size = channel_rms(pulled) if theirs is None or apart is None else trial.size(theirs)
         size = np.maximum(size, _TINY)
         for name in trial.named.gradients:
             mine, theirs = trial.tensor(trial.keras_local, "keras", name), trial.tensor(trial.ref_local, "ref", name)
@@ -424,21 +432,16 @@ class _Part:
 
     def channelled(self, value: Array) -> Array:
         """These channels of a tensor or a parameter, the last axis."""
-        return value if self.channels is None else np.ascontiguousarray(value[..., self.channels])
+        return value if self.channels is None else value.take(self.channels, axis=-1)
 
     def of(self, value: Array) -> Array:
         """Both."""
         return self.channelled(self.imaged(value))
 
 
-def _known(apart: Distance | None, value: Array) -> Distance | None:
-    """A distance that was measured before, if it is one of tensors with as many channels."""
-    return apart if apart is not None and apart.channel_rms.shape == value.shape[-1:] else None
-
-
-def _own_rms(apart: Distance, value: Array) -> Array:
-    """A tensor's own root mean squares, which its distance mostly holds."""
-    return channel_rms(value) if apart.own is None else apart.own
+def _fits(apart: Distance | None, value: Array) -> bool:
+    """Whether a distance that was measured before is one of tensors with as many channels."""
+    return apart is not None and apart.channel_rms.shape == value.shape[-1:]
 
 
 def _by_image(apart: Distance, actual: Array, expected: Array) -> Array:

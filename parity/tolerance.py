@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from parity.distances import SQUARABLE, Distance, channel_rms, rms
+from parity.distances import SQUARABLE, Distance, channel_rms
 from parity.layers import BatchNorm, Conv, Dense, Kind
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
 ]
 
 Array = np.ndarray
+Size = Callable[[Array], Array]
+"""What gives a tensor's root mean square per channel: where it is known, no look at the tensor is needed."""
 
 ROUNDOFF = 2.0**-24
 """Unit roundoff of float32 (half the distance from 1 to the next number)."""
@@ -33,13 +35,24 @@ def _sum_of(terms: float) -> float:
     return 2.0 + math.log2(max(2.0, terms))
 
 
+def _whole(channels: Array) -> float:
+    """The root mean square of a tensor whose channels' are known."""
+    return float(np.sqrt(np.mean(np.square(channels))))
+
+
 def _of_moments(value: Array) -> float:
     """Rounding of what is normalised by the moments of all images and places, in units of u·‖value‖."""
     return max(16.0, 10.0 + _sum_of(value.size / max(1, value.shape[-1])))
 
 
 def forward_floor(
-    kind: Kind, inputs: Sequence[Array], params: Mapping[str, Array], expected: Array, own: Array | None = None
+    kind: Kind,
+    inputs: Sequence[Array],
+    params: Mapping[str, Array],
+    expected: Array,
+    own: Array | None = None,
+    *,
+    size: Size = channel_rms,
 ) -> Array:
     """What rounding alone may do to a layer's output, as a root mean square per channel.
 
@@ -49,21 +62,28 @@ def forward_floor(
         params: role → value in the reference's axes.
         expected: the output.
         own: its root mean square per channel, where that is known.
+        size: gives that of the other tensors.
     """
     own = channel_rms(expected) if own is None else own
     if isinstance(kind, Conv | Dense) and "kernel" in params and inputs:
-        size = math.prod(params["kernel"].shape[:-1])
-        norm = channel_rms(params["kernel"]) * math.sqrt(size)
+        terms = math.prod(params["kernel"].shape[:-1])
+        norm = channel_rms(params["kernel"]) * math.sqrt(terms)
         if norm.shape == own.shape:
-            return ROUNDOFF * (_sum_of(size) * rms(inputs[0]) * norm + 2 * own)
+            return ROUNDOFF * (_sum_of(terms) * _whole(size(inputs[0])) * norm + 2 * own)
     floor = ROUNDOFF * 4 * own
     if len(inputs) > 1:
-        floor = floor + ROUNDOFF * sum(rms(x) for x in inputs)
+        floor = floor + ROUNDOFF * sum(_whole(size(x)) for x in inputs)
     return floor * _of_moments(expected) / 4 if isinstance(kind, BatchNorm) else floor
 
 
 def gradient_floor(
-    kind: Kind, upstream: Array | None, params: Mapping[str, Array], expected: Array, own: Array | None = None
+    kind: Kind,
+    upstream: Array | None,
+    params: Mapping[str, Array],
+    expected: Array,
+    own: Array | None = None,
+    *,
+    size: Size = channel_rms,
 ) -> Array:
     """What rounding alone may do to the gradient with respect to a layer's input, per channel of that input.
 
@@ -73,6 +93,7 @@ def gradient_floor(
         params: role → value in the reference's axes.
         expected: the gradient, n … c.
         own: its root mean square per channel, where that is known.
+        size: gives that of the other tensors.
     """
     own = channel_rms(expected) if own is None else own
     if isinstance(kind, Conv | Dense) and "kernel" in params and upstream is not None:
@@ -89,12 +110,18 @@ def gradient_floor(
         parts = kernel.reshape(-1, depth, groups, outputs // groups)
         norm = np.sqrt(np.einsum("sdgo,sdgo->gd", parts, parts)).reshape(-1)
         if norm.shape == own.shape:
-            return ROUNDOFF * (_sum_of(terms) * rms(upstream) * norm + 2 * own)
+            return ROUNDOFF * (_sum_of(terms) * _whole(size(upstream)) * norm + 2 * own)
     return ROUNDOFF * (_of_moments(expected) if isinstance(kind, BatchNorm) else 4) * own
 
 
 def parameter_floor(
-    role: str, inputs: Sequence[Array], upstream: Array | None, expected: Array, own: Array | None = None
+    role: str,
+    inputs: Sequence[Array],
+    upstream: Array | None,
+    expected: Array,
+    own: Array | None = None,
+    *,
+    size: Size = channel_rms,
 ) -> Array:
     """What rounding alone may do to a parameter's gradient: a sum over every image and place.
 
@@ -104,14 +131,15 @@ def parameter_floor(
         upstream: the derivative of the loss with respect to its output, n … c.
         expected: the gradient, channels last.
         own: its root mean square per channel, where that is known.
+        size: gives that of the other tensors.
     """
     own = channel_rms(expected) if own is None else own
     if upstream is None or upstream.size == 0:
         return ROUNDOFF * 16 * own
     terms = max(1, upstream.size // upstream.shape[-1])
-    each = channel_rms(upstream)
+    each = size(upstream)
     if role == "kernel" and inputs:
-        each = each * rms(inputs[0])
+        each = each * _whole(size(inputs[0]))
     if each.shape != own.shape:
         each = np.full_like(own, float(np.max(each, initial=0.0)))
     # Short vectors are added up plainly by some libraries: clean ratios reach 18 there.
@@ -120,7 +148,14 @@ def parameter_floor(
 
 
 def carried(
-    role: str, inputs: Sequence[Array], upstream: Array, read: Distance, pulled: Distance, expected: Array
+    role: str,
+    inputs: Sequence[Array],
+    upstream: Array,
+    read: Distance,
+    pulled: Distance,
+    expected: Array,
+    *,
+    size: Size = channel_rms,
 ) -> Array:
     """What such differences between what a layer is given on two sides make of a parameter's gradient, if by chance.
 
@@ -134,11 +169,12 @@ def carried(
         read: how far apart the two sides' inputs are.
         pulled: how far apart their upstream gradients are.
         expected: the gradient, channels last.
+        size: gives a tensor's root mean square per channel.
     """
     terms = max(1, upstream.size // upstream.shape[-1])
     each = pulled.channel_rms
     if role == "kernel" and inputs:
-        each = np.sqrt(np.square(each * rms(inputs[0])) + np.square(channel_rms(upstream) * read.rms))
+        each = np.sqrt(np.square(each * _whole(size(inputs[0]))) + np.square(size(upstream) * read.rms))
     if each.shape != expected.shape[-1:]:
         each = np.full(expected.shape[-1:], float(np.min(each, initial=np.inf)))
     return math.sqrt(terms) * each

@@ -235,19 +235,22 @@ class Scene:
         if mine is None or theirs is None:
             return {}, {}
         pulled = self.keras.gradient(pair.keras.output) if backward else None
-        apart = self._apart_before(pair)
-        return at_first_sight(trial, mine, theirs, pulled, gradients_only=backward, apart=apart)
+        read, above = self._apart_before(trial)
+        return at_first_sight(trial, mine, theirs, pulled, gradients_only=backward, read=read, above=above)
 
-    def _apart_before(self, pair: Pair) -> tuple[Distance | None, Distance | None]:
-        """How far apart a pair's first inputs are, and the gradients of what it makes, as other stops saw it."""
-        run = self.run
-        maker = run.alignment.by_ref.get(next(iter(run.named[pair.ref.name].wiring.values()), ""))
-        read = None if maker is None else run.apart.get((maker.ref.name, "output"))
-        reader = self.ref.reader(pair.ref.output)
-        if reader not in run.named or not self.keras.reader(pair.keras.output):
+    def _apart_before(self, trial: Trial) -> tuple[dict[str, Distance], Distance | None]:
+        """How far apart what a pair reads is, and the gradients of what it makes, as far as other stops saw it."""
+        run, output = self.run, trial.pair.ref.output
+        read: dict[str, Distance] = {}
+        for source in trial.ref_feeds:
+            maker = run.alignment.by_ref.get(source)
+            if maker is not None and (maker.ref.name, "output") in run.apart:
+                read[source] = run.apart[maker.ref.name, "output"]
+        reader = self.ref.reader(output)
+        if reader not in run.named or not self.keras.reader(trial.pair.keras.output):
             return read, None
         sources = run.named[reader].sources
-        name = next((n for n, (source, *_) in sources.items() if source == pair.ref.output), "")
+        name = next((n for n, (source, *_) in sources.items() if source == output), "")
         return read, run.apart.get((reader, name))
 
     def _shows(self, pair: Pair, name: str) -> bool:
