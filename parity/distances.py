@@ -251,25 +251,27 @@ def _largest(rows: Array, images: int = 1) -> Array:
     """The largest entry of each channel of each image, 0 where there is none."""
     wide, left = _folded(rows, images)
     top = wide.max(axis=1, initial=0.0).reshape(images, -1, rows.shape[1]).max(axis=1, initial=0.0)
-    return np.maximum(top, left.max(axis=1, initial=0.0)).astype(np.float64)
+    if left.size:
+        top = np.maximum(top, left.max(axis=1))
+    return top.astype(np.float64)
 
 
 def _squares(rows: Array, images: int = 1) -> Array:
     """The sum of squares of each channel of each image."""
     wide, left = _folded(rows, images)
     folded = np.einsum("nij,nij->nj", wide, wide).astype(np.float64)
-    return folded.reshape(images, -1, rows.shape[1]).sum(axis=1) + np.einsum("nij,nij->nj", left, left)
+    total = folded.reshape(images, -1, rows.shape[1]).sum(axis=1)
+    return total + np.einsum("nij,nij->nj", left, left) if left.size else total
 
 
 def channel_sum(value: Array) -> Array:
     """The sum of each channel (last axis) in float64, but for a few terms at a time: of their rounding 1 u is left."""
     rows = _rows(value)
-    wide, left = _folded(rows)
-    total = left[0].sum(axis=0, dtype=np.float64)
-    for part in (wide[0][: len(wide[0]) // _FEW * _FEW], wide[0][len(wide[0]) // _FEW * _FEW :]):
-        sums = part.reshape(-1, min(_FEW, max(1, len(part))), part.shape[1]).sum(axis=1).sum(axis=0, dtype=np.float64)
-        total = total + sums.reshape(-1, rows.shape[1]).sum(axis=0)
-    return total
+    (wide,), (left,) = _folded(rows)
+    whole = len(wide) - len(wide) % _FEW
+    few = wide[:whole].reshape(-1, _FEW, wide.shape[1]).sum(axis=1)
+    total = sum(part.sum(axis=0, dtype=np.float64) for part in (few, wide[whole:]))
+    return np.reshape(total, (-1, rows.shape[1])).sum(axis=0) + left.sum(axis=0, dtype=np.float64)
 
 
 def _sum_of_squares(rows: Array) -> Array:

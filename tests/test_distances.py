@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parity.distances import channel_rms, distance
+from parity.distances import channel_rms, channel_sum, distance
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,30 @@ def test_one_value_that_is_no_number_is_seen_wherever_it_is(place):
     assert not distance(actual, expected).finite
     expected.reshape(-1)[place] = np.nan
     assert distance(actual, expected).max_abs == 0.5
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 1000, 3), (6, 49, 40), (9, 31, 33, 3), (0, 4), (4, 300, 1100)])
+def test_a_distance_by_image_is_that_of_each(shape):
+    """In whatever blocks the images are looked at; the rest of the distance is the same as without."""
+    rng = np.random.default_rng(1)
+    expected = rng.standard_normal(shape).astype(np.float32)
+    actual = np.asarray(expected + 0.1 * rng.standard_normal(shape), np.float32)
+    found, plain = distance(actual, expected, by_image=True), distance(actual, expected)
+    np.testing.assert_allclose(found.channel_rms, plain.channel_rms, rtol=1e-6)
+    np.testing.assert_array_equal(found.channel_max, plain.channel_max)
+    assert plain.images is None
+    if not expected.size:
+        assert found.images is None  # nothing is apart
+        return
+    gap = np.abs(actual.astype(np.float64) - expected).reshape(shape[0], -1)
+    assert found.images is not None
+    np.testing.assert_allclose(found.images, [gap.max(axis=1), np.sqrt((gap**2).mean(axis=1))], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(), (17,), (5, 7), (100, 50, 11), (8, 57, 31, 3), (0, 4), (2, 3, 1100)])
+def test_a_sum_of_channels_is_that_of_float64(shape):
+    value = np.asarray(np.random.default_rng(2).standard_normal(shape) + 1, np.float32)
+    wide = value.astype(np.float64).reshape(-1, shape[-1] if shape else 1)
+    found = channel_sum(value)
+    size = np.sqrt(max(1, len(wide))) * 2.0**-24
+    np.testing.assert_allclose(found, wide.sum(axis=0), rtol=2.0**-24, atol=20 * size)
