@@ -17,7 +17,7 @@ from parity.bench import Trial
 from parity.distances import Distance, channel_rms, channel_sum, distance
 from parity.errors import ParityError
 from parity.judge import Judge, Verdict
-from parity.layers import BatchNorm, Conv, Dense
+from parity.layers import LRN, Activation, BatchNorm, Conv, Dense, Dropout, Merge, Pool
 from parity.runner import Local
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, carried, forward_floor, gradient_floor, parameter_floor
@@ -34,6 +34,9 @@ _NEAR = 30.0
 
 _FAULTS = (ParityError, NotImplementedError, ValueError, RuntimeError)
 """What a runner raises for layers that it cannot run alone."""
+
+_LIGHT = (Activation, Dropout, LRN, Merge, Pool)
+"""Kinds that do the same to every image, of which the reference costs no more than Keras does."""
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -375,7 +378,7 @@ class _Sight(Judge):
     def _in_slices(self) -> bool:
         """Whether it does the same to every image, and nothing is summed up over them."""
         pair = self.trial.pair
-        return pair.ref.kind.by_image and not pair.ref.params and not pair.keras.params
+        return isinstance(pair.ref.kind, _LIGHT) and not pair.ref.params and not pair.keras.params
 
     def _given(self, part: _Part) -> tuple[dict[str, Array], Array | None, dict[str, Array]]:
         """The Keras side's own tensors, its gradient of what the unit makes, and the parameters by role."""

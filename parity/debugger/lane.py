@@ -149,13 +149,21 @@ class Lane:
         """The node of a unit."""
         return self.nodes[self._places[name]]
 
-    def isolate(self, node: Node, upstream: Mapping[str, Array] | None, *, outputs: bool = True) -> Local:
+    def isolate(
+        self,
+        node: Node,
+        upstream: Mapping[str, Array] | None,
+        *,
+        outputs: bool = True,
+        cut: Callable[[Array], Array] = lambda value: value,
+    ) -> Local:
         """One run of a node on the lane's own tensors.
 
         Args:
             node: which.
             upstream: the gradients of what it makes; None: forward only.
             outputs: False where what it makes is known.
+            cut: what is taken of each tensor that it reads and of each mask, of some images say.
 
         Raises:
             Blocked: what it reads cannot be computed.
@@ -165,11 +173,11 @@ class Lane:
         masks = {name: self.mask(name) for name in node.layers if isinstance(self.network[name].kind, Dropout)}
         return self.runner.isolate(
             node.layers,
-            {tensor: self.value(tensor) for tensor in node.inputs},
+            {tensor: cut(self.value(tensor)) for tensor in node.inputs},
             labels=self.labels,
             upstream=upstream,
             mode=self.mode,
-            masks={name: mask for name, mask in masks.items() if mask is not None},
+            masks={name: cut(mask) for name, mask in masks.items() if mask is not None},
             params={key: self.weights[key] for key in node.params if key in self.weights},
             outputs=outputs,
         )

@@ -90,7 +90,7 @@ class Kind:
         causes: field → slug of the cause (see `parity rule`) when the two sides differ in it.
         matconvnet: SimpleNN types and DagNN block names (`"dagnn.Conv"`) that lift to this kind.
         keras: Keras class names that lift to this kind.
-        by_image: whether each image's result depends on that image alone, in training too.
+        by_image: whether each image's result depends on that image alone, in training too; False where nobody knows.
     """
 
     roles: ClassVar[Mapping[str, str]] = {}

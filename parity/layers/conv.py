@@ -42,6 +42,7 @@ class Conv(Kind):
     }
     matconvnet: ClassVar = ("conv", "dagnn.Conv")
     keras: ClassVar = ("Conv2D", "Convolution2D", "DepthwiseConv2D", "Conv1D", "Conv3D")
+    by_image: ClassVar = True
 
     filters: int = 0
     size: tuple[int, ...] = (1, 1)

@@ -53,6 +53,7 @@ class ConvTranspose(Kind):
         "Convolution3DTranspose",
         "Deconvolution3D",
     )
+    by_image: ClassVar = True
 
     filters: int = 0
     size: tuple[int, ...] = (1, 1)

@@ -27,6 +27,7 @@ class Dense(Kind):
     roles: ClassVar = {"kernel": "i o", "bias": "o"}
     causes: ClassVar = {"bias": "bias-missing"}
     keras: ClassVar = ("Dense",)
+    by_image: ClassVar = True
 
     units: int = 0
     bias: bool = True

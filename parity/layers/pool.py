@@ -55,6 +55,7 @@ class Pool(Kind):
         "GlobalMaxPooling3D",
         "GlobalAveragePooling3D",
     )
+    by_image: ClassVar = True
 
     method: str = "max"
     size: tuple[int, ...] | None = (1, 1)

@@ -29,6 +29,7 @@ class Scale(Kind):
     roles: ClassVar = {"gamma": "h w c", "beta": "h w c"}
     causes: ClassVar = {"bias": "bias-missing"}
     matconvnet: ClassVar = ("dagnn.Scale",)
+    by_image: ClassVar = True
 
     bias: bool = True
 

@@ -22,6 +22,7 @@ class Identity(Kind):
     """y = x."""
 
     keras: ClassVar = ("Identity", "ActivityRegularization", "InputLayer")
+    by_image: ClassVar = True
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
@@ -40,6 +41,7 @@ class Flatten(Kind):
     """(h, w, c) → (h·w·c,) in row-major order of h, w, c."""
 
     keras: ClassVar = ("Flatten",)
+    by_image: ClassVar = True
 
     @classmethod
     def from_keras(cls, class_name: str, config: Mapping[str, Any], inputs: Sequence[Shape]) -> Kind:
@@ -116,6 +118,7 @@ class Pad(Kind):
 
     causes: ClassVar = {"pad": "padding-size"}
     keras: ClassVar = ("ZeroPadding2D", "ZeroPadding1D", "ZeroPadding3D")
+    by_image: ClassVar = True
 
     pad: tuple[int, ...] = (0, 0, 0, 0)
     value: float = 0.0

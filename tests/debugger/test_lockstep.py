@@ -10,6 +10,7 @@ import pytest
 
 import parity
 from parity.debugger import shown
+from parity.debugger import terms as terms_module
 from parity.debugger.commands import Commands
 from parity.debugger.stepper import Stepper
 from parity.errors import BadUsage
@@ -326,6 +327,39 @@ def test_the_terms_of_a_convolution_are_its_inputs_and_filters(leaky_steps):
         assert term.value_ref == x[term.index]
         assert term.slope_ref == pytest.approx(kernel[row + 2, column - 1, channel - 3, 5])
     assert [abs(t.ref - t.keras) for t in terms.terms] == sorted(abs(t.ref - t.keras) for t in terms.terms)[::-1]
+
+
+def test_terms_are_made_of_one_image_where_the_others_have_no_part_in_it(leaky_steps, monkeypatch):
+    leaky_steps.run_to("conv2 forward")
+    ran: list[int] = []
+    for lane in (leaky_steps.scene().ref, leaky_steps.scene().keras):
+        alone = lane.runner.isolate
+
+        def counted(layers, feeds, *args, alone=alone, **named):
+            ran.extend(len(value) for value in feeds.values())
+            return alone(layers, feeds, *args, **named)
+
+        monkeypatch.setattr(lane.runner, "isolate", counted)
+    found = leaky_steps.look().terms((2, 0, 3, 5))
+    assert ran == [1, 1]
+    assert found.terms[0].index[0] == 2
+
+
+@pytest.mark.parametrize("count", [1, 3, 10, 40, 200])
+def test_the_strongest_terms_are_those_of_all_put_in_order(count):
+    """Also where many are equal, in the gap or in both; what is no number comes first."""
+    rng = np.random.default_rng(0)
+    values = [np.round(rng.standard_normal((1, 4, 5, 6)), 1).astype(np.float32) for _ in range(2)]
+    slopes = [rng.integers(0, 3, (1, 4, 5, 6)).astype(np.float32) for _ in range(2)]
+    values[1][0, 2, 3, 4], slopes[1][0, 2, 3, 4] = np.nan, 1
+    read = terms_module._Read.of(1, (slopes[0], values[0]), (slopes[1], values[1]), 7)
+    mine, theirs = (slope.astype(np.float64) * value for slope, value in zip(slopes, values, strict=True))
+    gap, size = terms_module._apart(mine.ravel(), theirs.ravel())
+    places = np.flatnonzero(((slopes[0] != 0) | (slopes[1] != 0)).ravel())
+    wanted = places[np.lexsort((-size[places], -gap[places]))][:count]
+    found = [np.ravel_multi_index((term.index[0] - 7, *term.index[1:]), (1, 4, 5, 6)) for term in read.strongest(count)]
+    assert found == list(wanted)
+    assert found[0] == np.ravel_multi_index((0, 2, 3, 4), (1, 4, 5, 6))
 
 
 def test_terms_of_a_sum_are_of_all_its_inputs(folder):
