@@ -28,7 +28,7 @@ from parity.layers import (
 from parity.layers.endings import activation_behind, softmax_behind
 from parity.network import Layer, Network
 
-__all__ = ["Grouping"]
+__all__ = ["Grouping", "order_of"]
 
 
 class Grouping:
@@ -100,7 +100,7 @@ class Grouping:
             flat, before = before, self._producer(before.inputs[0])
             if len(flat.shape or (0, 0)) != 1 and not isinstance(flat.kind, Identity):
                 return
-        order = () if before is None else _order_of(before, flat=not between)
+        order = () if before is None else order_of(before, flat=not between)
         if before is None or not order:
             return
         shape = self.network.shape_of(before.inputs[0])
@@ -183,7 +183,7 @@ class Grouping:
         self._take(layer, (*padded, *cuts, *(b.name for b in branches), layer.name), kind)
 
 
-def _order_of(layer: Layer, *, flat: bool) -> tuple[int, ...]:
+def order_of(layer: Layer, *, flat: bool) -> tuple[int, ...]:
     """The axes of a map h w c in the order in which a layer turns them; empty for one that does something else.
 
     Args:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from parity.layers import Activation, Concat, Conv, ConvTranspose, Slice, Split
 from parity.network import Layer, Network
-from parity.recipe import Recipe
 from parity.runner import Labels, Local, Pass, Runner
+from parity.wrapping import Wrapping
 
 __all__ = ["joined"]
 
@@ -100,73 +100,20 @@ def _rewritten(network: Network, joins: Sequence[_Join]) -> Network:
     return replace(network, layers=tuple(layers))
 
 
-class _Joined:
+class _Joined(Wrapping):
     """A runner whose network has the activations behind their concatenations (see `parity.runner.Runner`)."""
 
+    joins: tuple[_Join, ...] = ()
+    """What is joined."""
+
     def __init__(self, inner: Runner) -> None:
-        self.inner = inner
-        self._shown: tuple[Network, Network, tuple[_Join, ...]] | None = None
+        super().__init__(inner)
+        self.joins = _joins(inner.network)
 
-    def _current(self) -> tuple[Network, Network, tuple[_Join, ...]]:
-        if self._shown is None or self._shown[0] is not self.inner.network:
-            joins = _joins(self.inner.network)
-            self._shown = (self.inner.network, _rewritten(self.inner.network, joins), joins)
-        return self._shown
-
-    @property
-    def network(self) -> Network:
+    def rewritten(self, network: Network) -> Network:
         """The graph with the activations behind the concatenations."""
-        return self._current()[1]
-
-    @property
-    def joins(self) -> tuple[_Join, ...]:
-        """What is joined."""
-        return self._current()[2]
-
-    @property
-    def recipe(self) -> Recipe:
-        """How it is trained."""
-        return self.inner.recipe
-
-    @property
-    def engine(self) -> Mapping[str, Any]:
-        """What executes the model."""
-        return self.inner.engine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def params(self) -> dict[str, Array]:
-        """Param id → a copy of its present value."""
-        return self.inner.params()
-
-    def load(self, values: Mapping[str, Array]) -> None:
-        """Put these values in."""
-        self.inner.load(values)
-
-    def update(self, grads: Mapping[str, Array], statistics: Mapping[str, Mapping[str, Array]]) -> None:
-        """One step of the model's own optimizer."""
-        self.inner.update(grads, statistics)
-
-    def rehearse(self, weight: Array, gradients: Sequence[Array], factors: Sequence[float]) -> list[Array] | None:
-        """What a new optimizer makes of a parameter."""
-        return self.inner.rehearse(weight, gradients, factors)
-
-    def reset(self, slots: Mapping[str, Mapping[str, Array]] | None = None) -> None:
-        """Put the optimizer at its start."""
-        self.inner.reset(slots)
-
-    def slots(self) -> dict[str, dict[str, Array]]:
-        """What the optimizer holds."""
-        return self.inner.slots()
-
-    def halted(self) -> Any:
-        """The optimizer between two updates."""
-        return self.inner.halted()
-
-    def resume(self, halted: Any) -> None:
-        """Put the optimizer back to there."""
-        self.inner.resume(halted)
+        self.joins = _joins(network)
+        return _rewritten(network, self.joins)
 
     def run(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 
 from parity.align import align
 from parity.batch import Batch
+from parity.carried import carried
 from parity.case import Data
 from parity.errors import CannotCompare
 from parity.feeds import data_inputs, inputs_for, matched_inputs, only_fed, only_recorded, targets_for
@@ -84,7 +85,7 @@ def open_sides(ref: Any, keras: Any, given: Batch | None, how: Opening, seed: in
     feeds_keras = inputs_for(
         given, KERAS, theirs.inputs, keras_to_ref, channels_first=theirs.channels_first, notes=said
     )
-    ref_runner, keras_runner = joined(mine.open(feeds_ref)), joined(theirs.open(feeds_keras))
+    ref_runner, keras_runner = (carried(joined(r)) for r in (mine.open(feeds_ref), theirs.open(feeds_keras)))
     notes = [*_adopted(ref_runner, keras_runner), *said]
     networks = ref_runner.network, keras_runner.network
     partners = _paired_losses(*networks, mode)
@@ -144,7 +145,7 @@ def open_one(
     said: list[str] = []
     partners = {} if lender is None else matched_inputs(data_inputs(lender), mine.inputs)
     feeds = inputs_for(used, side, mine.inputs, partners, channels_first=mine.channels_first, notes=said)
-    runner = joined(mine.open(feeds))
+    runner = carried(joined(mine.open(feeds)))
     if generated:
         used = with_targets(used, runner.network, rng)
     network = runner.network
