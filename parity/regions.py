@@ -8,13 +8,14 @@ tensors of any values, it is compared as one unit from then on; where not, every
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from parity.align import Alignment, Pair
-from parity.errors import ParityError
+from parity.errors import CannotCompare, ParityError
 from parity.layers import BatchNorm, Dropout, Loss, Merge, Opaque
 from parity.network import Network
 from parity.runner import Local, Runner
@@ -36,6 +37,9 @@ _NEAR = 1e-5
 
 _FOLDED = 1e-5
 """The same where each side has its own weights: those into which a batch normalisation was folded were rounded."""
+
+_ENOUGH = 1 << 22
+"""Entries of the largest tensor that show whether two functions are one: of more, the first images are run."""
 
 _SIZES = (1.0, 10.0)
 """Sizes of the values that are tried, in units of what the reference has there: limits must show."""
@@ -233,7 +237,7 @@ class _Trial:
     Args:
         alignment: of the two networks; says how parameters correspond.
         ref, keras: the runners.
-        inputs: of the reference.
+        inputs: of the reference, of which a few images are run where they are large.
         mode: `"train"` or `"eval"`.
         folded: the Keras side keeps its own parameters.
     """
@@ -243,7 +247,11 @@ class _Trial:
     ) -> None:
         self.ref, self.keras, self.mode, self.folded = ref, keras, mode, folded
         self.values = transferred(links(alignment), ref.params())
-        self.seen = {**inputs, **ref.run(inputs, None, mode=mode, backward=False).outputs}
+        try:
+            few = _few(inputs, ref.network)
+            self.seen = {**few, **ref.run(few, None, mode=mode, backward=False).outputs}
+        except CannotCompare:  # what was recorded is of the whole batch
+            self.seen = {**inputs, **ref.run(inputs, None, mode=mode, backward=False).outputs}
 
     def alike(self, region: _Region) -> bool:
         """Whether both sides make the same tensors and derivatives of any values."""
@@ -326,6 +334,16 @@ class _Trial:
                 raise ValueError("the dropouts have other shapes")
             made[0][one], made[1][other] = mask, fits
         return made
+
+
+def _few(inputs: Mapping[str, Array], network: Network) -> Mapping[str, Array]:
+    """As many images of the inputs as it takes, two at least: a batch normalisation needs more than one."""
+    shapes = (layer.shape for layer in network.layers)
+    known = [math.prod(extents) for shape in shapes if shape and (extents := [n for n in shape if n])]
+    largest = max([*known, *(value[:1].size for value in inputs.values())], default=1)
+    count = max(2, _ENOUGH // max(1, largest))
+    lengths = {len(value) for value in inputs.values()}
+    return {name: value[:count] for name, value in inputs.items()} if len(lengths) == 1 else inputs
 
 
 def _dropouts(network: Network, units: Sequence[Unit]) -> list[str]:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import parity
+from parity import regions
+from parity.frameworks.matconvnet.lift import lift
 from tests import twins
 from tests.test_verdicts import explain
 
@@ -228,3 +230,15 @@ def test_a_batch_normalisation_along_another_axis(tmp_path, axis, phase):
         assert report.findings[0].fix_verified, explain(report)
     else:
         assert report.verdict == "match", explain(report)
+
+
+def test_regions_are_tried_on_as_few_images_as_show_it(monkeypatch, tmp_path):
+    """Of large maps; never fewer than two, for a batch normalisation."""
+    network = lift(twins.save(tmp_path / "net.mat", twins.plain()))[0]
+    inputs = {name: np.zeros((8, 16, 16, 3), np.float32) for name in network.inputs}
+    largest = max(int(np.prod([n for n in layer.shape if n])) for layer in network.layers if layer.shape)
+    for enough, count in ((1 << 22, 8), (3 * largest, 3), (largest, 2)):
+        monkeypatch.setattr(regions, "_ENOUGH", enough)
+        assert {len(value) for value in regions._few(inputs, network).values()} == {count}
+    both = {**inputs, "boxes": np.zeros((5, 4), np.float32)}
+    assert regions._few(both, network) is both
