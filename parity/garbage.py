@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["own_process", "unsought"]
+__all__ = ["own_process", "set_aside", "unsought"]
 
 _own = False
 
@@ -42,3 +42,20 @@ def unsought() -> Iterator[None]:
             gc.freeze()
             gc.unfreeze()  # puts them into the oldest generation
         gc.enable()
+
+
+@contextmanager
+def set_aside() -> Iterator[Callable[[], None]]:
+    """Run a block in which a search never goes through what was there before it: it would stop the keys of a screen.
+
+    Yields what sets aside, once more, all that has come since. Where somebody else froze objects, or searches for
+    nothing, that stays as it is.
+    """
+    ours = gc.isenabled() and not gc.get_freeze_count()
+    freeze = gc.freeze if ours else lambda: None
+    freeze()
+    try:
+        yield freeze
+    finally:
+        if ours:
+            gc.unfreeze()

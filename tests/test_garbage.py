@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from parity import garbage
-from parity.garbage import unsought
+from parity.garbage import set_aside, unsought
 
 
 def test_nothing_is_sought_inside_and_everything_again_behind():
@@ -77,3 +77,29 @@ def test_a_process_of_paritys_own_never_looks_through_what_an_import_made(monkey
     finally:
         if not before:
             gc.unfreeze()
+
+
+def test_what_is_set_aside_is_looked_through_again_afterwards():
+    gc.unfreeze()
+    with set_aside() as again:
+        held = gc.get_freeze_count()
+        assert held > 0
+        more = [[] for _ in range(1000)]
+        again()
+        assert gc.get_freeze_count() >= held + len(more)
+        with set_aside() as not_ours:
+            not_ours()
+        assert gc.get_freeze_count() >= held  # the block inside has not undone it
+    assert gc.get_freeze_count() == 0
+
+
+def test_nothing_is_set_aside_where_nothing_is_sought():
+    gc.unfreeze()
+    gc.disable()
+    try:
+        with set_aside() as again:
+            again()
+            assert gc.get_freeze_count() == 0
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +30,7 @@ from parity.debugger.panels import Log, Panel, StopTable, ended
 from parity.debugger.plain import Legible, colourless
 from parity.debugger.prompt import Prompt
 from parity.errors import ParityError
+from parity.garbage import set_aside
 from parity.reports.words import clean, verdict_style
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ class DebuggerApp(App[int]):
         self.tensor_index = 0
         self.busy = False
         self._turn = threading.Lock()
-        self._bare = self._freezes = self._told = False
+        self._bare = self._told = False
+        self._set_aside: Callable[[], None] = lambda: None
         self._legible = Legible()
 
     def get_line_filters(self) -> Sequence[LineFilter]:
@@ -151,15 +152,8 @@ class DebuggerApp(App[int]):
         """As of every application; the terminal is as it was, and the session saved, when a layer is abandoned."""
         self._bare = not named.get("headless") and colourless()
         self.no_color |= self._bare
-        self._freezes = gc.isenabled() and not gc.get_freeze_count()  # a search through frameworks would stop the keys
-        if self._freezes:
-            gc.freeze()
-        try:
-            with self._heeding():
-                code = await super().run_async(*args, **named)
-        finally:
-            if self._freezes:
-                gc.unfreeze()
+        with set_aside() as self._set_aside, self._heeding():
+            code = await super().run_async(*args, **named)
         if self._abandon is not None and not self._turn.acquire(timeout=_PATIENCE):
             self._abandon(code or 0)
         return code
@@ -209,8 +203,7 @@ class DebuggerApp(App[int]):
     @work(thread=True, group="prepare")
     def _prepare(self) -> None:
         self.stepper.prepare()
-        if self._freezes:
-            gc.freeze()
+        self._set_aside()
 
     def refresh_all(self) -> None:
         """Everything anew, as the stepper is now."""
