@@ -190,6 +190,7 @@ class KerasRunner:
             if tuple(variable.shape) != np.shape(value):
                 raise CannotCompare(f"{pid} has shape {tuple(variable.shape)}, and cannot take {np.shape(value)}")
             variable.assign(np.asarray(value, np.float32))
+        self._stepper.moved()
         self._engine.settle(place.item for place in self._watched.leaves)
 
     # Running --------------------------------------------------------------------------------------------------------
@@ -236,16 +237,16 @@ class KerasRunner:
             return Made(total, seen, {"terms": terms, "masks": recorder.masks, "statistics": recorder.statistics})
 
         tensors = self._feeder.tensors(arrays)
-        backward = backward and targets is not None and bool(self._graph.terms)
+        derived = backward and targets is not None and bool(self._graph.terms)
         with backend.untouched(self._moving()):
-            made, gradients = backend.differentiate(forward, tensors, moving, backward)
+            made, gradients = backend.differentiate(forward, tensors, moving, derived)
         found = Pass()
         if made.objectives:
             found.loss = backend.scalar(made.objectives["total"])
             found.losses = {name: backend.scalar(value) for name, value in made.other["terms"].items()}
             if observe:
                 found.outputs.update({name: np.asarray(value, np.float32) for name, value in found.losses.items()})
-            if backward:
+            if derived:
                 by_tensor, by_param = gradients({"total": None}, list(made.tensors))
                 found.output_grads = {name: self._array(value) for name, value in by_tensor.items()}
                 found.param_grads = {pid: self._array(value) for pid, value in by_param.items()}
@@ -253,7 +254,7 @@ class KerasRunner:
         found.outputs.update({name: self._array(tensor) for name, tensor in made.tensors.items()})
         found.masks = {name: (self._array(ones) != 0).astype(np.float32) for name, ones in made.other["masks"].items()}
         found.statistics = self._statistics(made.other["statistics"])
-        found.penalty, extra = self._stepper.penalty(list(variables.values()))
+        found.penalty, extra = self._stepper.penalty(backward)
         ids = {id(v): pid for pid, v in variables.items()}
         found.penalty_grads = {ids[key]: self._array(value) for key, value in extra.items()}
         return found

@@ -55,6 +55,8 @@ class Stepper:
         self.continuing = True
         self.rates: dict[str, float] = {}
         self._ids = {id(variable): pid for pid, variable in graph.variables.items()}
+        self._seen: dict[int, Any] | None = None
+        """The gradients of the regularizers at the present weights, where a run that a step may follow showed them."""
 
     def step(self, grads: Mapping[str, np.ndarray], statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """One `apply` for all trainable variables that have a gradient, then the moving statistics."""
@@ -62,6 +64,7 @@ class Stepper:
             self._step_by_recipe(grads)
         elif self.optimizer is not None:
             self._step_by_optimizer(grads)
+        self.moved()
         for name, values in statistics.items():
             self._average(name, values)
 
@@ -110,11 +113,20 @@ class Stepper:
 
     def penalty_gradients(self, variables: list[Any]) -> dict[int, Any]:
         """By id of the variable: what its regularizers add to its gradient at its present value."""
-        _, found = self.penalty(variables)
-        return found
+        return self._penalty(variables, True)[1] if self._seen is None else self._seen
 
-    def penalty(self, variables: list[Any]) -> tuple[float, dict[int, Any]]:
-        """The sum of all regularizers of weights, and its gradient by id of the variable."""
+    def penalty(self, backward: bool) -> tuple[float, dict[int, Any]]:
+        """The sum of all regularizers of weights, and its gradient by id of the variable; kept until these move."""
+        found, gradients = self._penalty(list(self.graph.variables.values()), backward)
+        whole = self._ids.keys() >= set(map(id, self.model.trainable_variables))
+        self._seen = gradients if backward and whole else None
+        return found, gradients
+
+    def moved(self) -> None:
+        """The weights are others now."""
+        self._seen = None
+
+    def _penalty(self, variables: list[Any], backward: bool) -> tuple[float, dict[int, Any]]:
         backend = self.engine.backend
 
         def penalties(tensors: Mapping[str, Any], watch: Watch) -> Made:
@@ -124,10 +136,10 @@ class Stepper:
         # Keras 3 notes a weight's regularizer on the weight; Keras 2 keeps a function of no arguments.
         held = [v for v in variables if not self.engine.modern or getattr(v, "regularizer", None) is not None]
         by_key = {str(i): variable for i, variable in enumerate(held)}
-        made, gradients = backend.differentiate(penalties, {}, by_key, True)
+        made, gradients = backend.differentiate(penalties, {}, by_key, backward)
         if not made.objectives:
             return 0.0, {}
-        _, found = gradients({"penalty": None}, ())
+        _, found = gradients({"penalty": None}, ())  # none where nothing was to be differentiated
         return backend.scalar(made.objectives["penalty"]), {id(by_key[key]): value for key, value in found.items()}
 
     def _average(self, name: str, values: Mapping[str, np.ndarray]) -> None:

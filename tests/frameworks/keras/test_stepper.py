@@ -40,6 +40,26 @@ def test_momentum_is_translated(keras, batch):
         np.testing.assert_array_equal(runner.params()["fc.bias"], before["fc.bias"])
 
 
+def test_what_a_regularizer_adds_is_that_of_the_present_weights(keras, batch):
+    """A run works it out for the step behind it, and for no other."""
+    x = batch[0]
+    held = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.5), name="fc")
+    model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.Flatten(name="flat"), held])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    runner = KerasRunner(model, x)
+    runner.reset()
+    first = runner.params()["fc.kernel"]
+    zero = {pid: np.zeros_like(value) for pid, value in runner.params().items()}
+    runner.run({"x": x}, np.zeros((len(x), 3), np.float32))
+    for power in (1, 2):  # w ← w - 0.1·2·0.5·w
+        runner.update(zero, {})
+        np.testing.assert_allclose(runner.params()["fc.kernel"], first * 0.9**power, rtol=1e-5)
+    runner.run({"x": x}, np.zeros((len(x), 3), np.float32))
+    runner.load({"fc.kernel": -3 * first})
+    runner.update(zero, {})
+    np.testing.assert_allclose(runner.params()["fc.kernel"], -2.7 * first, rtol=1e-5)
+
+
 def test_reset_starts_anew(keras, batch):
     for optimizer in _optimizers(keras):
         runner = KerasRunner(_dense(keras, optimizer), batch[0])
