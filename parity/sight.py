@@ -7,9 +7,8 @@ against the Keras unit on the Keras side's own tensors, wherever that costs less
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,10 +16,11 @@ from parity.bench import Trial
 from parity.distances import Distance, channel_rms, channel_sum, distance
 from parity.errors import ParityError
 from parity.judge import Judge, Verdict
-from parity.layers import LRN, Activation, BatchNorm, Conv, Dense, Dropout, Merge, Pool
+from parity.layers import BatchNorm, Conv, Dense
 from parity.runner import Local
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, carried, forward_floor, gradient_floor, parameter_floor
+from parity.worst import Own, Part, Worst
 
 __all__ = ["at_first_sight"]
 
@@ -34,20 +34,6 @@ _NEAR = 30.0
 
 _FAULTS = (ParityError, NotImplementedError, ValueError, RuntimeError)
 """What a runner raises for layers that it cannot run alone."""
-
-_LIGHT = (Activation, Dropout, LRN, Merge, Pool)
-"""Kinds that do the same to every image, of which the reference costs no more than Keras does."""
-
-_TINY = float(np.finfo(np.float32).tiny)
-
-_CHANNELS = 4
-"""How many channels are looked at of a unit that does the same to each."""
-
-_SMALL, _QUICK = 1 << 17, 1 << 24
-"""Up to how many entries, and how many products of a convolution, all of a tensor is looked at: in milliseconds."""
-
-_MORE = 1.5
-"""How many times as far apart as others an image is, for what came from before, that is looked at beside the worst."""
 
 
 def at_first_sight(
@@ -102,12 +88,10 @@ class _Sight(Judge):
         above: Distance | None,
     ) -> None:
         super().__init__(trial, gradients_only=gradients_only)
-        self._pulled, self._known_read, self._known_above = pulled, read, above
-        self._all = _Part()
-        self._several: _Part | None = None
-        self._cut: tuple[_Part, tuple[dict[str, Array], Array | None, dict[str, Array]]] | None = None
-        self._shown: dict[tuple[_Part, int], Local] = {}
-        self._imaged: dict[tuple[int, ...], _Part] = {}
+        self._own = Own(trial, pulled, read, above)
+        self._worst = Worst(self._own)
+        self._cut: tuple[Part, tuple[dict[str, Array], Array | None, dict[str, Array]]] | None = None
+        self._shown: dict[tuple[Part, int], Local] = {}
 
     def verdicts(self) -> list[Verdict]:
         """As of a pair alone, but for the distance, which is not that."""
@@ -133,43 +117,22 @@ class _Sight(Judge):
             right = right or self._is_right(tensor, actual, expected, apart, floor)
         return Verdict(phase, tensor, "match" if right else "unverified", x_floor, floor, apart)
 
-    # ---- the Keras side's own tensors, as the reference has them
-
-    @cached_property
-    def _own_feeds(self) -> dict[str, Array] | None:
-        """Reference tensor → what the Keras side has for it; None where something is missing or of another shape."""
-        made: dict[str, Array] = {}
-        for tensor, source in self.trial.named.wiring.items():
-            value = self.trial.keras_local.outputs.get(tensor)
-            theirs = self.trial.ref_feeds.get(source)
-            own = None if value is None or theirs is None else shaped(value, theirs.shape)
-            if own is None or source in made:
-                return None
-            made[source] = own
-        return made if made.keys() == self.trial.ref_feeds.keys() else None
-
-    @cached_property
-    def _own_upstream(self) -> Array | None:
-        """The Keras side's gradient of what the unit makes, in the reference's shape."""
-        theirs = self.trial.upstream_ref
-        return None if self._pulled is None or theirs is None else shaped(self._pulled, theirs.shape)
-
     # ---- what is carried through
 
     def _is_let_through(self, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance) -> bool:
         """Whether what a convolution reads explains that its output is a few floors away."""
-        trial, feeds = self.trial, self._own_feeds
+        trial, feeds = self.trial, self._own.feeds
         kernel = trial.roles.get("kernel")
         if kernel is None or feeds is None or len(feeds) != 1 or not isinstance(trial.pair.ref.kind, Conv | Dense):
             return False
         if apart.x_floor((1 + _CARRIED) * floor) > CLEAN:
             return False
-        more = self._read_apart[0].rms * np.sqrt(kernel[..., 0].size) * channel_rms(kernel)
+        more = self._own.read_apart[0].rms * np.sqrt(kernel[..., 0].size) * channel_rms(kernel)
         return more.shape == floor.shape and apart.x_floor(floor + np.minimum(more, _CARRIED * floor)) <= CLEAN
 
     def _sums(self, tensor: str, floor: Array, actual: Array, expected: Array) -> bool | None:
         """Whether a bias' gradient is the sum of each side's own, in every channel; None of what is no such sum."""
-        mine, theirs = self._own_upstream, self.trial.upstream_ref
+        mine, theirs = self._own.upstream, self.trial.upstream_ref
         if mine is None or theirs is None:
             return None
         expected_sum, sums = self._sum(tensor, theirs), self._sum(tensor, mine)
@@ -194,7 +157,7 @@ class _Sight(Judge):
     def _is_carried(self, tensor: str, floor: Array, actual: Array, expected: Array, apart: Distance) -> bool:
         """Whether what a convolution was given explains that a parameter's gradient is a few floors away."""
         trial, link = self.trial, self.trial.named.gradients.get(tensor)
-        mine, theirs, pulled = self._own_upstream, trial.upstream_ref, self._pulled_apart
+        mine, theirs, pulled = self._own.upstream, trial.upstream_ref, self._own.pulled_apart
         if (
             link is None
             or mine is None
@@ -203,10 +166,10 @@ class _Sight(Judge):
             or not isinstance(trial.pair.ref.kind, Conv | Dense)
         ):
             return False
-        inputs, feeds = list(trial.ref_feeds.values()), self._own_feeds
+        inputs, feeds = list(trial.ref_feeds.values()), self._own.feeds
         if feeds is None or len(inputs) != 1 or apart.x_floor((1 + _CARRIED) * floor) > CLEAN:
             return False
-        more = carried(link.role, inputs, theirs, self._read_apart[0], pulled, expected, size=trial.size)
+        more = carried(link.role, inputs, theirs, self._own.read_apart[0], pulled, expected, size=trial.size)
         return apart.x_floor(floor + np.minimum(more, _CARRIED * floor)) <= CLEAN
 
     # ---- the reference on the Keras side's tensors
@@ -224,113 +187,16 @@ class _Sight(Judge):
             floor: what rounding may do to each channel.
         """
         trial, kind = self.trial, self.trial.pair.ref.kind
-        if len(trial.pair.ref.layers) > 1 or not (self._in_slices or isinstance(kind, BatchNorm | Conv)):
+        if len(trial.pair.ref.layers) > 1 or not (self._worst.light or isinstance(kind, BatchNorm | Conv)):
             return False
-        if self._own_feeds is None or (trial.backward and self._own_upstream is None):
+        if self._own.feeds is None or (trial.backward and self._own.upstream is None):
             return False
         try:
-            return self._agrees(tensor, actual, self._part(tensor, expected, actual, apart, floor))
+            return self._agrees(tensor, actual, self._worst.part(tensor, expected, actual, apart, floor))
         except _FAULTS:
             return False
 
-    def _part(self, tensor: str, expected: Array, actual: Array, apart: Distance, floor: Array) -> _Part:
-        """Where to look: at all of a small tensor, else at the images or channels where the two sides are worst.
-
-        A unit that does the same to every image, or every channel, does wrong there whatever it does wrong, or it does
-        so to less than came from before.
-        """
-        trial, kind = self.trial, self.trial.pair.ref.kind
-        link = trial.named.gradients.get(tensor)
-        by_image = link is None and (self._in_slices or isinstance(kind, Conv))
-        alike = kind.groups == 1 if isinstance(kind, Conv) else isinstance(kind, BatchNorm) and kind.axis == -1
-        own = None if link is None else trial.ref_local.param_grads.get(link.ref[0])
-        other_axes = link is not None and (own is None or not np.array_equal(own, expected))
-        takes = alike and not other_axes and getattr(trial.bench.ref, "takes_channels", False)
-        if self._is_small or not (by_image or takes):
-            return self._all
-        if by_image:
-            images = self._worst_images(tensor, actual, expected, apart)
-            return self._imaged.setdefault(tuple(images), _Part(images))
-        worst = self._worst_channels(tensor, expected, apart, floor)
-        if isinstance(kind, Conv):
-            return _Part(channels=worst)
-        self._several = self._several or _Part(
-            channels=np.unique([*worst, *(c for of in self._worst_sums for c in of)])
-        )
-        return self._several
-
-    @cached_property
-    def _is_small(self) -> bool:
-        """Whether the reference runs on all that the unit reads within milliseconds."""
-        trial = self.trial
-        made = trial.upstream_ref if trial.upstream_ref is not None else trial.ref_local.outputs[trial.pair.ref.output]
-        kernel = trial.roles.get("kernel")
-        if kernel is not None and isinstance(trial.pair.ref.kind, Conv):
-            return made.size * kernel[..., 0].size <= _QUICK
-        return max([made.size, *(value.size for value in trial.ref_feeds.values())]) <= _SMALL
-
-    def _worst_images(self, tensor: str, actual: Array, expected: Array, apart: Distance) -> Array:
-        """The image that is furthest apart, and those that are so for how far apart is what the unit was given.
-
-        In the first, rounding from before may have switched a rectifier, or let another maximum win: what that does is
-        larger than many a fault, which another image would show.
-        """
-        made = _by_image(apart, actual, expected)
-        mine, theirs, pulled = self._own_upstream, self.trial.upstream_ref, self._pulled_apart
-        if tensor == "output" or mine is None or theirs is None or pulled is None or len(theirs) != len(expected):
-            return np.unique(made.argmax(axis=1))  # what a unit makes jumps nowhere
-        found = {int(np.argmax(made[0]))}
-        for out, came in zip(made, _by_image(pulled, mine, theirs), strict=True):
-            more = np.nan_to_num(out / (came + 1e-3 * np.median(came) + _TINY))
-            if more.max() > _MORE * more.min():
-                found.add(int(np.argmax(more)))
-        return np.array(sorted(found))
-
-    def _worst_channels(self, tensor: str, expected: Array, apart: Distance, floor: Array) -> Array:
-        """The channels that are furthest apart, and those that are so for what may have been carried to them."""
-        trial, pulled = self.trial, self._pulled_apart
-        link, (read, value) = trial.named.gradients.get(tensor), self._read_apart
-        own = channel_rms(expected) if apart.own is None else apart.own
-        if link is not None and pulled is not None and trial.upstream_ref is not None:
-            more = carried(link.role, [value], trial.upstream_ref, read, pulled, expected, size=trial.size)
-        else:  # a batch normalisation's, channel by channel
-            more = read.channel_rms * own / np.maximum(trial.size(value), _TINY)
-            if tensor != "output" and pulled is not None and trial.upstream_ref is not None:
-                more = more + pulled.channel_rms * own / np.maximum(trial.size(trial.upstream_ref), _TINY)
-        return _worst(apart.x_floors(floor), apart.x_floors(floor + more))
-
-    @cached_property
-    def _read_apart(self) -> tuple[Distance, Array]:
-        """How far apart the two sides' first inputs are, and the reference's own."""
-        ((source, mine), *_) = (self._own_feeds or {}).items()
-        theirs = self.trial.ref_feeds[source]
-        return self._known_read.get(source) or distance(mine, theirs), theirs
-
-    @cached_property
-    def _pulled_apart(self) -> Distance | None:
-        """How far apart the two sides' gradients of what the unit makes are."""
-        mine, theirs = self._own_upstream, self.trial.upstream_ref
-        if mine is None or theirs is None:
-            return None
-        return self._known_above or distance(mine, theirs, by_image=True)
-
-    @property
-    def _worst_sums(self) -> Iterator[Array]:
-        """The channels of a batch normalisation's parameters whose gradients are furthest apart, as far as it shows."""
-        trial, pulled = self.trial, self._own_upstream
-        if pulled is None:
-            return
-        theirs, apart = trial.upstream_ref, self._pulled_apart
-        size = channel_rms(pulled) if theirs is None or apart is None else trial.size(theirs)
-        size = np.maximum(size, _TINY)
-        for name in trial.named.gradients:
-            mine, theirs = trial.tensor(trial.keras_local, "keras", name), trial.tensor(trial.ref_local, "ref", name)
-            if mine is not None and theirs is not None and mine.shape == theirs.shape == size.shape:
-                gap = np.abs(mine - theirs) / size
-                pulled = self._pulled_apart
-                yield _worst(gap) if pulled is None else _worst(gap, gap * size / np.maximum(pulled.channel_rms, _TINY))
-
-    def _agrees(self, name: str, actual: Array, part: _Part) -> bool:
+    def _agrees(self, name: str, actual: Array, part: Part) -> bool:
         """Whether a part of a tensor is what the reference makes of the same."""
         trial, kind = self.trial, self.trial.pair.ref.kind
         link = trial.named.gradients.get(name)
@@ -342,7 +208,7 @@ class _Sight(Judge):
             return trial.tensor(local, "ref", name)
 
         def made(precision: int = 32) -> Array | None:
-            once = isinstance(kind, BatchNorm) or self._in_slices
+            once = isinstance(kind, BatchNorm) or self._worst.light
             return shown(self._once(part, precision) if once else self._reference(part, precision, wanted))
 
         expected = made()
@@ -361,7 +227,7 @@ class _Sight(Judge):
         else:
             floor = gradient_floor(kind, pulled, roles, expected, apart.own)
         x_floor = apart.x_floor(floor)
-        if x_floor <= CLEAN or self._in_slices:
+        if x_floor <= CLEAN or self._worst.light:
             return x_floor <= CLEAN
         truth = made(64) if x_floor <= _NEAR else None
         if truth is None:
@@ -374,30 +240,24 @@ class _Sight(Judge):
         again = shown(self._reference(part, 32, wanted))
         return again is not None and distance(again, expected).x_floor(floor) <= CLEAN  # else it is chance
 
-    @property
-    def _in_slices(self) -> bool:
-        """Whether it does the same to every image, and nothing is summed up over them."""
-        pair = self.trial.pair
-        return isinstance(pair.ref.kind, _LIGHT) and not pair.ref.params and not pair.keras.params
-
-    def _given(self, part: _Part) -> tuple[dict[str, Array], Array | None, dict[str, Array]]:
+    def _given(self, part: Part) -> tuple[dict[str, Array], Array | None, dict[str, Array]]:
         """The Keras side's own tensors, its gradient of what the unit makes, and the parameters by role."""
         if self._cut is None or self._cut[0] is not part:
             # A batch normalisation makes each channel of the same one.
             cut = part.of if isinstance(self.trial.pair.ref.kind, BatchNorm) else part.imaged
-            feeds = {name: cut(value) for name, value in (self._own_feeds or {}).items()}
-            pulled = None if self._own_upstream is None else part.of(self._own_upstream)
+            feeds = {name: cut(value) for name, value in (self._own.feeds or {}).items()}
+            pulled = None if self._own.upstream is None else part.of(self._own.upstream)
             roles = {role: part.channelled(value) for role, value in self.trial.roles.items()}
             self._cut = part, (feeds, pulled, roles)
         return self._cut[1]
 
-    def _once(self, part: _Part, precision: int) -> Local:
+    def _once(self, part: Part, precision: int) -> Local:
         """The reference's unit on a part of the Keras side's own tensors, once for all tensors that it makes."""
         if (part, precision) not in self._shown:
             self._shown[part, precision] = self._reference(part, precision)
         return self._shown[part, precision]
 
-    def _reference(self, part: _Part, precision: int = 32, wanted: Collection[str] | None = None) -> Local:
+    def _reference(self, part: Part, precision: int = 32, wanted: Collection[str] | None = None) -> Local:
         """One run of the reference's unit on a part of the Keras side's own tensors."""
         trial, bench = self.trial, self.trial.bench
         feeds, pulled, roles = self._given(part)
@@ -417,43 +277,6 @@ class _Sight(Judge):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Some images or some channels of a unit's tensors.
-
-    Attributes:
-        images: which.
-        channels: which of what the unit makes; None for all.
-    """
-
-    images: Array | None = None
-    channels: Array | None = None
-
-    def imaged(self, value: Array) -> Array:
-        """These images of a tensor n … c."""
-        return value if self.images is None else value[self.images]
-
-    def channelled(self, value: Array) -> Array:
-        """These channels of a tensor or a parameter, the last axis."""
-        return value if self.channels is None else value.take(self.channels, axis=-1)
-
-    def of(self, value: Array) -> Array:
-        """Both."""
-        return self.channelled(self.imaged(value))
-
-
 def _fits(apart: Distance | None, value: Array) -> bool:
     """Whether a distance that was measured before is one of tensors with as many channels."""
     return apart is not None and apart.channel_rms.shape == value.shape[-1:]
-
-
-def _by_image(apart: Distance, actual: Array, expected: Array) -> Array:
-    """The largest difference and the root mean square of each image: 2 rows."""
-    known = apart.images if apart.images is not None else distance(actual, expected, by_image=True).images
-    return np.zeros((2, len(expected))) if known is None else known
-
-
-def _worst(*criteria: Array) -> Array:
-    """The channels that are worst by each of these, as many by each, in their order."""
-    ranked = [np.argsort(of)[::-1] for of in criteria]
-    return np.sort([*dict.fromkeys(int(at) for turn in zip(*ranked, strict=True) for at in turn)][:_CHANNELS])

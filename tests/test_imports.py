@@ -49,6 +49,7 @@ ORDER = (
         "ties",
         "bench",
         "judge",
+        "worst",
         "sight",
         "updates",
         "rehearsal",

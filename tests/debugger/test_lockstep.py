@@ -331,6 +331,8 @@ def test_the_terms_of_a_convolution_are_its_inputs_and_filters(leaky_steps):
 
 def test_terms_are_made_of_one_image_where_the_others_have_no_part_in_it(leaky_steps, monkeypatch):
     leaky_steps.run_to("conv2 forward")
+    look = leaky_steps.look()
+    assert all(look.tensor(name, side).size for name in ("input", "output") for side in ("ref", "keras"))  # at hand now
     ran: list[int] = []
     for lane in (leaky_steps.scene().ref, leaky_steps.scene().keras):
         alone = lane.runner.isolate
@@ -340,7 +342,7 @@ def test_terms_are_made_of_one_image_where_the_others_have_no_part_in_it(leaky_s
             return alone(layers, feeds, *args, **named)
 
         monkeypatch.setattr(lane.runner, "isolate", counted)
-    found = leaky_steps.look().terms((2, 0, 3, 5))
+    found = look.terms((2, 0, 3, 5))
     assert ran == [1, 1]
     assert found.terms[0].index[0] == 2
 

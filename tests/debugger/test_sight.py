@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import parity
-from parity import sight
+from parity import worst
 from parity.bench import Trial
 from parity.debugger.stepper import Stepper
 from tests import twins
@@ -144,8 +144,8 @@ def of_one_offset(size):
 def test_what_rounding_does_elsewhere_hides_no_fault(tmp_path, monkeypatch, small, layer, tensor, swap):
     """A rectifier that rounding switches in one image changes more than the fault does, which is in another."""
     if not small:
-        monkeypatch.setattr(sight, "_SMALL", 0)
-        monkeypatch.setattr(sight, "_QUICK", 0)
+        monkeypatch.setattr(worst, "_SMALL", 0)
+        monkeypatch.setattr(worst, "_QUICK", 0)
     rng, layers, depth, size = np.random.default_rng(4), [], 3, (64, 64, 3)
     for n in range(1, 5):
         layers += [
