@@ -17,7 +17,8 @@ TRAINING = {"input", "structure", "weights", "forward", "loss", "backward", "upd
 
 def compared(tmp_path: Path, dag: Dag, model: Any, **options: Any) -> parity.Report:
     path = twins_dag.save(tmp_path / "net.mat", dag, **options.pop("recipe", {}))
-    return parity.compare(ref=path, keras=model, batch=twins_dag.batch(dag), **options)
+    # The fixes of such faults in such nets are tried in `test_fixes`.
+    return parity.compare(ref=path, keras=model, batch=twins_dag.batch(dag), verify=False, **options)
 
 
 def causes(report: parity.Report) -> set[tuple[str, str]]:

@@ -241,7 +241,7 @@ def test_a_map_pairs_what_the_names_do_not(plain, tmp_path):
     assert parity.compare(ref=plain, keras=model, batch=twins.batch(), map=path).verdict == "match"
     with pytest.raises(parity.BadUsage, match="convolution9"):
         parity.compare(ref=plain, keras=model, batch=twins.batch(), map={"relu1": "convolution9"})
-    wrong = parity.compare(ref=plain, keras=model, batch=twins.batch(), map={"relu2": "relu1"})
+    wrong = parity.compare(ref=plain, keras=model, batch=twins.batch(), map={"relu2": "relu1"}, verify=False)
     assert wrong.verdict == "diverged"
 
 

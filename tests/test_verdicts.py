@@ -346,7 +346,7 @@ FAULTS = {
 def test_a_planted_fault_is_found_where_it_was_born(mats, fault):
     net, spec, options, phase, name, cause = FAULTS[fault]
     model = spec() if callable(spec) else twins.twin(NETS[net](), **spec)
-    report = compare(mats, net, model, **options)
+    report = compare(mats, net, model, verify=False, **options)  # the fixes are tried in `test_fixes`
     assert report.verdict == "diverged", explain(report)
     first = report.first_divergence
     assert (first.phase, first.layer) == (phase, name), explain(report)
