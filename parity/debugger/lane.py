@@ -9,13 +9,13 @@ import numpy as np
 
 from parity.activity import added_gradient
 from parity.debugger.held import Held
-from parity.debugger.nodes import Blocked, Node, Seen
+from parity.debugger.nodes import Blocked, Node, Seen, Wiring
 from parity.errors import ParityError
 from parity.layers import Dropout
 from parity.network import Layer, Network
 from parity.runner import Local, Pass, Runner, Targets
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "pass_of"]
 
 Array = np.ndarray
 
@@ -71,13 +71,8 @@ class Lane:
         for layer in runner.network.layers if mode == "train" and labels is not None else ():
             if layer.activity:
                 self._adding.setdefault(layer.output, []).append(layer)
-        self._places = {node.name: i for i, node in enumerate(self.nodes)}
-        self._makers = {tensor: node for node in self.nodes for tensor in node.outputs}
-        self._readers: dict[str, list[Node]] = {}
-        for node in self.nodes:
-            for tensor in node.inputs:
-                self._readers.setdefault(tensor, []).append(node)
-        self._held = Held(memory, self._makers, self._readers)
+        self._wiring = Wiring(self.nodes)
+        self._held = Held(memory, self._wiring.makers, self._wiring.readers)
 
     # ---- forward
 
@@ -116,19 +111,9 @@ class Lane:
 
     def lacking(self, tensor: str) -> list[Node]:
         """The nodes that must run for a tensor, in running order."""
-        found: set[str] = set()
-        waiting = [tensor]
-        while waiting:
-            name = waiting.pop()
-            if name in self._put or name in self._inputs or name in self._held:
-                continue
-            node = self._makers.get(name)
-            if node is None:
-                raise Blocked(f"nothing makes {name}")
-            if node.name not in found:
-                found.add(node.name)
-                waiting += node.inputs
-        return [self.nodes[place] for place in sorted(self._places[name] for name in found)]
+        return self._wiring.before(
+            tensor, lambda name: any(name in held for held in (self._put, self._inputs, self._held))
+        )
 
     def _run(self, node: Node) -> None:
         try:
@@ -147,7 +132,7 @@ class Lane:
 
     def node(self, name: str) -> Node:
         """The node of a unit."""
-        return self.nodes[self._places[name]]
+        return self._wiring.node(name)
 
     def isolate(
         self,
@@ -301,11 +286,11 @@ class Lane:
 
     def sole(self, tensor: str) -> bool:
         """Whether one node alone reads a tensor, so that what it makes of its gradient is the whole of it."""
-        return len(self._readers.get(tensor, ())) == 1 and tensor not in self._adding
+        return len(self._wiring.readers.get(tensor, ())) == 1 and tensor not in self._adding
 
     def reader(self, tensor: str) -> str:
         """The node that alone reads a tensor; empty where there are several, or none."""
-        return self._readers[tensor][0].name if self.sole(tensor) else ""
+        return self._wiring.readers[tensor][0].name if self.sole(tensor) else ""
 
     def awaits(self, tensor: str) -> bool:
         """Whether a node must run backward before a tensor's gradient is known."""
@@ -317,22 +302,13 @@ class Lane:
 
     def closed(self, node_name: str, output: str) -> bool:
         """Whether nobody reads any tensor that a node makes but this one."""
-        return all(tensor == output or not self._readers.get(tensor) for tensor in self.node(node_name).outputs)
+        return all(tensor == output or not self._wiring.readers.get(tensor) for tensor in self.node(node_name).outputs)
 
     def _unbacked(self, tensor: str) -> list[Node]:
         """The nodes behind a tensor whose backward run is missing, the last one first."""
-        found: set[str] = set()
-        waiting = [tensor]
-        while waiting:
-            name = waiting.pop()
-            if name in self._put_gradients:
-                continue
-            for node in self._readers.get(name, ()):
-                if node.name in found or not self._held.waits(node, name):
-                    continue
-                found.add(node.name)
-                waiting += node.outputs
-        return [self.nodes[place] for place in sorted((self._places[name] for name in found), reverse=True)]
+        return self._wiring.behind(
+            tensor, lambda node, name: name not in self._put_gradients and self._held.waits(node, name)
+        )
 
     def _sum(self, tensor: str) -> Array | None:
         if tensor in self._put_gradients:
@@ -341,7 +317,7 @@ class Lane:
         if tensor in self._adding and _ACTIVITY not in parts:
             self._held.add(tensor, _ACTIVITY, self._of_activity(tensor))
             parts = self._held.flows(tensor)
-        ordered = [parts[name] for name in sorted(parts, key=lambda n: self._places.get(n, -1))]
+        ordered = [parts[name] for name in sorted(parts, key=lambda n: self._wiring.places.get(n, -1))]
         if len(ordered) < 2:
             return ordered[0] if ordered else None
         added, total = self._added  # it is asked for several times in a row
@@ -384,7 +360,7 @@ class Lane:
         local = Local(param_grads={key: whole.param_grads[key] for key in node.params if key in whole.param_grads})
         for tensor in node.inputs:
             # The last reader to run backward carries the whole of the gradient.
-            if tensor in whole.output_grads and self._readers[tensor][0] is node:
+            if tensor in whole.output_grads and self._wiring.readers[tensor][0] is node:
                 self._held.drop_gradients(tensor)
                 gradient = whole.output_grads[tensor]
                 own = self._of_activity(tensor) if tensor in self._adding else None
@@ -402,7 +378,7 @@ class Lane:
         before = _hold(self._put, tensor, value)
         self.__dict__.pop("_whole", None)
         self._held.drop(tensor)
-        self._forget(self._readers.get(tensor, ()))
+        self._forget(self._wiring.readers.get(tensor, ()))
         return before
 
     def put_gradient(self, tensor: str, value: Array | None) -> Array | None:
@@ -440,15 +416,9 @@ class Lane:
 
     def _forget(self, nodes: Iterable[Node]) -> None:
         """Drop what these nodes and all behind them made."""
-        waiting, seen = list(nodes), set[str]()
-        while waiting:
-            node = waiting.pop()
-            if node.name in seen:
-                continue
-            seen.add(node.name)
+        for node in self._wiring.all_behind(nodes):
             for tensor in node.outputs:
                 self._held.drop(tensor)
-                waiting += self._readers.get(tensor, ())
         self._forget_gradients()
 
     def _forget_gradients(self) -> None:
@@ -475,3 +445,18 @@ def _hold(held: dict[str, Array], name: str, value: Array | None) -> Array | Non
     if value is not None:
         held[name] = value
     return before
+
+
+def pass_of(lane: Lane) -> Pass:
+    """What a lane shows, as a pass; its tensors are computed when they are asked for."""
+
+    def grad(key: str) -> Array | None:
+        return lane.param_gradients([key]).get(key)
+
+    return Pass(
+        outputs=lane.outputs,
+        output_grads=lane.gradients,
+        param_grads=Seen(grad),
+        losses=lane.losses,
+        statistics=lane.statistics,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from parity.layers import Loss
 from parity.network import Network
 from parity.units import Unit
 
-__all__ = ["Blocked", "Node", "Seen", "nodes_of"]
+__all__ = ["Blocked", "Node", "Seen", "Wiring", "nodes_of"]
 
 Array = np.ndarray
 
@@ -60,6 +60,71 @@ def nodes_of(network: Network, units: Iterable[Unit]) -> tuple[Node, ...]:
         node = Node(name, tuple(members), tuple(network.data(read)), outputs, params, not losses.isdisjoint(members))
         made.append((max(places[member] for member in members), node))
     return tuple(node for _, node in sorted(made, key=lambda item: item[0]))
+
+
+class Wiring:
+    """Which node makes and which nodes read each tensor.
+
+    Args:
+        nodes: in running order.
+
+    Attributes:
+        makers: tensor → the node that makes it.
+        readers: tensor → the nodes that read it.
+        places: node → its place in running order.
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self._nodes = nodes
+        self.places = {node.name: i for i, node in enumerate(nodes)}
+        self.makers = {tensor: node for node in nodes for tensor in node.outputs}
+        self.readers: dict[str, list[Node]] = {}
+        for node in nodes:
+            for tensor in node.inputs:
+                self.readers.setdefault(tensor, []).append(node)
+
+    def node(self, name: str) -> Node:
+        """The node of a unit."""
+        return self._nodes[self.places[name]]
+
+    def before(self, tensor: str, at_hand: Callable[[str], bool]) -> list[Node]:
+        """The nodes that must run for a tensor, in running order, where some are at hand; raises Blocked."""
+        found: set[str] = set()
+        waiting = [tensor]
+        while waiting:
+            name = waiting.pop()
+            if at_hand(name):
+                continue
+            node = self.makers.get(name)
+            if node is None:
+                raise Blocked(f"nothing makes {name}")
+            if node.name not in found:
+                found.add(node.name)
+                waiting += node.inputs
+        return [self._nodes[place] for place in sorted(self.places[name] for name in found)]
+
+    def behind(self, tensor: str, waits: Callable[[Node, str], bool]) -> list[Node]:
+        """The nodes behind a tensor whose backward run is waited for, the last one first."""
+        found: set[str] = set()
+        waiting = [tensor]
+        while waiting:
+            name = waiting.pop()
+            for node in self.readers.get(name, ()):
+                if node.name not in found and waits(node, name):
+                    found.add(node.name)
+                    waiting += node.outputs
+        return [self._nodes[place] for place in sorted((self.places[name] for name in found), reverse=True)]
+
+    def all_behind(self, nodes: Iterable[Node]) -> list[Node]:
+        """These nodes and all that read what they make, directly or not."""
+        waiting, found = list(nodes), dict[str, Node]()
+        while waiting:
+            node = waiting.pop()
+            if node.name not in found:
+                found[node.name] = node
+                for tensor in node.outputs:
+                    waiting += self.readers.get(tensor, ())
+        return [*found.values()]
 
 
 class Seen(dict[str, Array]):

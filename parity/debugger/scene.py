@@ -15,9 +15,9 @@ from parity.case import Comparison
 from parity.comparison import same_labels
 from parity.debugger.beside import both
 from parity.debugger.drawn import Drawn
-from parity.debugger.exchange import carried
-from parity.debugger.lane import Lane
-from parity.debugger.nodes import Blocked, Seen, nodes_of
+from parity.debugger.lane import Lane, pass_of
+from parity.debugger.nodes import Blocked, nodes_of
+from parity.debugger.noise import Noise
 from parity.debugger.stops import Faults
 from parity.differences import differences
 from parity.distances import Distance, distance
@@ -88,7 +88,7 @@ class Scene:
         self._labels = (data.labels_ref if has_loss else None, data.labels_keras if has_loss else None)
         self._drawn = Drawn(run, step, how.seed, lambda tensor: self.keras.value(tensor).shape)
         self._base = (dict(weights_ref), dict(weights_keras))
-        self.ref = self._lane_of_ref(weights_ref, data.ref)
+        self.ref = self.lane_of_ref(weights_ref, data.ref)
         nodes = nodes_of(run.keras.network, alignment.keras_units)
         self.keras = Lane(
             run.keras, nodes, data.keras, self._labels[1], weights_keras, mode=mode, mask=self._drawn.of_keras,
@@ -97,11 +97,13 @@ class Scene:
         self.backward = mode == "train" and has_loss
         self._benches: dict[bool, Bench] = {}
         self._propagation: Propagation | None = None
+        self._noise = Noise(self)
         self.loaded = False
         self._touched = False
         self.edited: dict[str, Kind] = {}
 
-    def _lane_of_ref(self, weights: Mapping[str, Array], inputs: Mapping[str, Array]) -> Lane:
+    def lane_of_ref(self, weights: Mapping[str, Array], inputs: Mapping[str, Array]) -> Lane:
+        """The reference with these weights on these inputs."""
         run = self.run
         nodes = nodes_of(run.ref.network, run.alignment.ref_units)
         return Lane(
@@ -114,12 +116,12 @@ class Scene:
     @cached_property
     def seen_ref(self) -> Pass:
         """The reference's pass; its tensors are computed when they are asked for."""
-        return _pass(self.ref)
+        return pass_of(self.ref)
 
     @cached_property
     def seen_keras(self) -> Pass:
         """The Keras model's pass; its tensors are computed when they are asked for."""
-        return _pass(self.keras)
+        return pass_of(self.keras)
 
     def tensor(self, pair: Pair, name: str, side: str) -> Array | None:
         """One end-to-end tensor of a pair by its name in reports; the Keras one in the reference's shape if it fits.
@@ -171,18 +173,17 @@ class Scene:
 
     def release(self) -> None:
         """Let go of every tensor; what is looked at later is computed again."""
-        for lane in (self.ref, self.keras, *(self.__dict__[name] for name in _NOISY if name in self.__dict__)):
+        for lane in (self.ref, self.keras, *self._noise.lanes):
             lane.release()
 
     def changed(self) -> None:
         """Forget what experiments made untrue: loaded weights, gradients of a finished step, benches and noise."""
         self.loaded, self._touched = False, True
         for lane, seen in ((self.ref, self.seen_ref), (self.keras, self.seen_keras)):
-            seen.param_grads = _pass(lane).param_grads
+            seen.param_grads = pass_of(lane).param_grads
         self._benches.clear()
         self._propagation = None
-        for name in _NOISY:
-            self.__dict__.pop(name, None)
+        self._noise.forget()
 
     # ---- verdicts
 
@@ -353,7 +354,9 @@ class Scene:
             doubtful = tainted and x_floor > 2 * CLEAN
             strays = judging.strays(key, verdict.phase, x_floor) and judging.bounded(verdict.phase)
             if doubtful or strays:  # else noise, which takes a run of the reference, would change no status
-                self._measure_noise(pair, verdict.tensor, judging, tainted=tainted)
+                noise = self._noise.at(pair, verdict.tensor, drifted=self.step > 1 and not tainted)
+                if noise is not None:
+                    judging.noise[key] = noise
                 x_floor = judging.in_floors(key, verdict)
         if x_floor is not None:
             judging.x_floors[key] = x_floor
@@ -365,49 +368,6 @@ class Scene:
             if not any(d.phase == verdict.phase for d in differences(Pair(now, pair.keras))):
                 return replace(probe, status="match", note="")
         return probe
-
-    # ---- noise
-
-    @cached_property
-    def _shaken(self) -> Lane:
-        """The reference with every input and weight moved by half an ulp: what rounding alone does to its tensors."""
-        rng = np.random.default_rng(0)
-
-        def jittered(value: Array) -> Array:
-            return (value * (1 + rng.uniform(-1, 1, value.shape) * 2.0**-24)).astype(value.dtype)
-
-        weights = {key: jittered(value) for key, value in self.ref.weights.items()}
-        inputs = {name: jittered(value) for name, value in self.run.data.ref.items()}
-        lane = self._lane_of_ref(weights, inputs)
-        lane.follow(self.ref)
-        return lane
-
-    @cached_property
-    def _drifted(self) -> Lane:
-        """The reference with Keras' weights: what rounding has made of both sides' in the steps before this one.
-
-        An optimizer that divides by the size of gradients makes whole steps of gradients that are rounding alone.
-        """
-        lane = self._lane_of_ref(self._shaken.weights, self.run.data.ref)
-        for link in self.run.links:
-            lane.weights.update(carried(link, self.keras.weights, "ref", self.ref))
-        lane.follow(self.ref)
-        return lane
-
-    def _measure_noise(self, pair: Pair, name: str, judging: Propagation, *, tainted: bool) -> None:
-        """How far a shaken run comes out at this tensor; what is needed for it and no more is run."""
-        named = self.run.named[pair.ref.name]
-        lane = self._shaken if tainted or self.step == 1 else self._drifted
-        try:
-            if name not in ("output", "loss"):
-                lane.local(pair.ref.name)
-            else:
-                lane.value(pair.ref.output)
-        except Blocked:
-            return
-        expected, moved = (seen_tensor(named, name, seen, "ref") for seen in (self.seen_ref, _pass(lane)))
-        if expected is not None and moved is not None:
-            judging.noise[pair.ref.name, name] = distance(moved, expected)
 
     # ---- the end of the step
 
@@ -438,28 +398,9 @@ class Scene:
             raise Blocked(str(problem)) from None
 
 
-_NOISY = ("_shaken", "_drifted")
-"""The attributes that hold runs of the reference as rounding has it."""
-
-
 def _averages(lane: Lane, name: str) -> bool:
     return lane.network[name].kind.name == "BatchNorm" and name not in lane.statistics
 
 
 def _ids(params: Mapping[str, tuple[str, ...]]) -> set[str]:
     return {key for keys in params.values() for key in keys}
-
-
-def _pass(lane: Lane) -> Pass:
-    """What a lane shows, as a pass."""
-
-    def grad(key: str) -> Array | None:
-        return lane.param_gradients([key]).get(key)
-
-    return Pass(
-        outputs=lane.outputs,
-        output_grads=lane.gradients,
-        param_grads=Seen(grad),
-        losses=lane.losses,
-        statistics=lane.statistics,
-    )
