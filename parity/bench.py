@@ -10,20 +10,17 @@ import numpy as np
 
 from parity.align import Alignment, Pair
 from parity.distances import channel_rms, channel_sum
+from parity.fitting import Fitting, Unfit, other_values
 from parity.layers import Conv, Dense, Dropout, Loss, Opaque, Pool, ROIPooling
 from parity.masks import masks_for_ref
 from parity.runner import Local, Pass, Runner, Targets
-from parity.tensors import Named, fitted
+from parity.tensors import Named
 from parity.ties import over_zeros, past_kinks
 from parity.transfer import Link, transferred
 
 __all__ = ["Bench", "Trial", "Unfit"]
 
 Array = np.ndarray
-
-
-class Unfit(Exception):
-    """The Keras unit cannot be given the reference's tensors."""
 
 
 @dataclass(eq=False)
@@ -84,7 +81,7 @@ class Bench:
         return masks_for_ref(self.alignment, self.masks)
 
 
-class Trial:
+class Trial(Fitting):
     """One pair on the bench. Every run is made once, and only when somebody looks."""
 
     def __init__(self, bench: Bench, pair: Pair, varied: int | None = None, *, backward: bool = True) -> None:
@@ -99,18 +96,11 @@ class Trial:
         self.upstream_ref = observed.output_grads.get(pair.ref.output) if backward else None
         self.backward = backward and (self.is_loss or self.upstream_ref is not None)
         if varied is not None and self.upstream_ref is not None:
-            self.upstream_ref = _varied(self.upstream_ref, varied + 1, apart=True)
+            self.upstream_ref = other_values(self.upstream_ref, varied + 1, apart=True)
 
     def again(self, seed: int = 1) -> Trial:
         """The same pair on other inputs, and with another upstream gradient, of the same kind."""
         return Trial(self.bench, self.pair, seed, backward=self.backward)
-
-    def _given(self, tensor: str) -> Array:
-        """The reference's own value of a tensor, or what is made of it for a second trial."""
-        value = self.bench.observed.outputs[tensor]
-        kind = self.pair.ref.kind
-        apart = not isinstance(kind, Loss) or kind.function == "softmaxlog"  # what a loss reads may be probabilities
-        return value if self.varied is None else _varied(value, self.varied, apart=apart)
 
     @property
     def absent(self) -> str:
@@ -122,50 +112,6 @@ class Trial:
                 return f"{name} runs code that parity does not have"
         read = network.data(self.pair.ref.inputs)
         return "" if all(tensor in seen for tensor in read) else "what it reads could not be observed in the reference"
-
-    # ---- inputs
-
-    @cached_property
-    def ref_feeds(self) -> dict[str, Array]:
-        """Reference tensor → the value the reference itself made, for what its layers read from outside."""
-        network = self.bench.ref.network
-        layers = [network[name] for name in self.pair.ref.layers]
-        inside = {tensor for layer in layers for tensor in layer.outputs}
-        read = dict.fromkeys(tensor for layer in layers for tensor in layer.inputs if tensor not in inside)
-        return {tensor: self._given(tensor) for tensor in network.data(read)}
-
-    @cached_property
-    def keras_feeds(self) -> dict[str, Array]:
-        """Keras tensor → the reference's value for it, in the shape that Keras has there. Raises Unfit."""
-        network = self.bench.keras.network
-        made: dict[str, Array] = {}
-        for tensor in network.data(self.pair.keras.inputs):
-            source = self.named.wiring.get(tensor)
-            if not source or source not in self.bench.observed.outputs:
-                raise Unfit("nothing is known of its input")
-            own = fitted(self._given(source), network.shape_of(tensor))
-            if own is None:
-                raise Unfit("its input has another shape than the reference's")
-            made[tensor] = own
-        return made
-
-    def upstream(self, side: str) -> dict[str, Array] | None:
-        """Tensor → the reference's gradient of it, as a side is given it; None forward only. Raises Unfit."""
-        if not self.backward:
-            return None
-        if self.is_loss:
-            return {}
-        assert self.upstream_ref is not None
-        if side == "ref":
-            return {self.pair.ref.output: self.upstream_ref}
-        return {self.pair.keras.output: self.as_output(self.upstream_ref)}
-
-    def as_output(self, value: Array) -> Array:
-        """What the reference's unit makes, or its gradient, in the shape of what the Keras unit makes. Raises Unfit."""
-        own = fitted(value, self.bench.keras.network[self.pair.keras.layers[-1]].shape)
-        if own is None:
-            raise Unfit("its output has another shape than the reference's")
-        return own
 
     def size(self, value: Array) -> Array:
         """The root mean square per channel of a tensor; what the reference's unit is given is looked at once."""
@@ -206,18 +152,8 @@ class Trial:
         )
 
     def run_keras(self, *, precision: int = 32) -> Local:
-        """The Keras unit on the reference's inputs, with the reference's parameters."""
-        ids = {key for keys in self.pair.keras.params.values() for key in keys}
-        return self.bench.keras.isolate(
-            self.pair.keras.layers,
-            self.keras_feeds,
-            labels=self.bench.labels_keras,
-            upstream=self.upstream("keras"),
-            mode=self.bench.mode,
-            masks=self.bench.masks,
-            params={key: value for key, value in self.bench.keras_values.items() if key in ids},
-            precision=precision,
-        )
+        """The Keras unit on the reference's inputs, with the reference's parameters. Raises Unfit."""
+        return self._isolated(self.upstream("keras"), precision)
 
     @cached_property
     def ref_local(self) -> Local:
@@ -393,21 +329,3 @@ class Trial:
         """Role → value of the reference's parameters."""
         values = self.bench.ref_values
         return {role: values[keys[0]] for role, keys in self.pair.ref.params.items() if keys[0] in values}
-
-
-def _varied(value: Array, seed: int, *, apart: bool) -> Array:
-    """Another tensor of the same kind: other images at each place and, with `apart`, other sizes and some other signs.
-
-    Without it, for what a loss takes, the classes change places too: labels may be alike, and a mean over the images
-    does not see them change places. What counts (whole numbers) or has no negative values stays so.
-    """
-    rng = np.random.default_rng(seed)
-    moved = np.roll(value, 1, axis=0) if value.shape[:1] and value.shape[0] > 1 else value.copy()
-    if not apart:
-        return np.roll(moved, 1, axis=-1) if value.ndim > 1 else moved
-    if np.array_equal(value, np.round(value)):
-        return moved
-    moved = moved * rng.uniform(0.5, 1.5, value.shape)
-    if value.min(initial=0) < 0:
-        moved = moved * rng.choice((1.0, -1.0), value.shape, p=(0.7, 0.3))
-    return moved.astype(value.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.align import Pair
@@ -14,7 +14,7 @@ from parity.network import Shape
 from parity.settings import CLASS, cause_of, settings_apart
 from parity.units import Unit, same_shape
 
-__all__ = ["Difference", "differences"]
+__all__ = ["Difference", "differences", "fed_alike", "follows"]
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,15 @@ def differences(pair: Pair) -> tuple[Difference, ...]:
         return tuple(_worded(pair))
     if type(ref) is not type(keras):
         return ()
+    pair = _on_one_map(pair)
+    keras = pair.keras.kind
     mine, theirs = ref.describe(), keras.describe()
     found: list[Difference] = []
     for name, cause in ref.causes.items():
         a, b = mine[name], theirs[name]
-        if name == "pad" and not _fed_alike(pair):
+        if name == "pad" and not fed_alike(pair):
             continue  # Keras' `same` was worked out for another map
-        if name == "pad" and _follows(pair.ref, _said(pair.keras)) and not _window(ref, keras):
+        if name == "pad" and follows(pair.ref, _said(pair.keras)) and not _window(ref, keras):
             continue  # `same` is right, and is worked out for another window
         if name == "pad" and _reached(pair.ref) is not None and _reached(pair.ref) == _reached(pair.keras):
             continue
@@ -99,11 +101,32 @@ def _share(unit: Unit) -> float | None:
     return None
 
 
-def _fed_alike(pair: Pair) -> bool:
+def fed_alike(pair: Pair) -> bool:
     """Whether both are fed maps of one size, as far as that is known."""
     if pair.ref.fed is None or pair.keras.fed is None:
         return True
     return same_shape(pair.ref.fed, pair.keras.fed)
+
+
+def _on_one_map(pair: Pair) -> Pair:
+    """The pair with the Keras unit as it is on the reference's map, where Keras has another, behind a fault above.
+
+    `same` is worked out for the map, and a global pooling covers it; other cells and windows stay what they are.
+    """
+    unit, fed = pair.keras, pair.ref.fed
+    kind = unit.kind
+    if fed_alike(pair) or fed is None or unit.fed is None or len(fed) != len(unit.fed) or fed[-1] != unit.fed[-1]:
+        return pair
+    if not isinstance(kind, Conv | Pool) or kind.size is None or None in fed or len(fed) != len(kind.size) + 1:
+        return pair
+    extents = tuple(int(n or 1) for n in fed[:-1])
+    if str(unit.settings.get(CLASS, "")).startswith("Global"):
+        kind = replace(kind, size=extents, stride=(1,) * len(extents))
+    elif _said(unit) == "same" and kind.pad is not None:
+        dilate = kind.dilate if isinstance(kind, Conv) else (1,) * len(extents)
+        windows = zip(extents, kind.size, kind.stride, dilate, strict=True)
+        kind = replace(kind, pad=tuple(side for n, *window in windows for side in same_pads(n, *window)))
+    return replace(pair, keras=replace(unit, kind=kind, fed=fed, shape=None))
 
 
 def _said(unit: Unit) -> str:
@@ -112,7 +135,7 @@ def _said(unit: Unit) -> str:
     return word if word in ("same", "causal") else ""
 
 
-def _follows(unit: Unit, word: str) -> bool:
+def follows(unit: Unit, word: str) -> bool:
     """Whether a padding is as much as the word means for its window on its map."""
     kind, fed = unit.kind, unit.fed
     if not word or not isinstance(kind, Conv | Pool) or kind.pad is None or kind.size is None or fed is None:

@@ -34,7 +34,8 @@ _PROVING = frozenset(
 )
 """Changes that set right what the cause names and nothing else: where the copy then matches, the cause is proven.
 
-A layer that is replaced, or a value that is loaded, makes a copy match whatever was wrong there.
+A layer that is replaced, or a value that is loaded, makes a copy match whatever was wrong there; but for the values of
+a layer that the same finding puts in, which had none.
 """
 
 _MOST = 12
@@ -103,7 +104,12 @@ def verified(report: Report, keras: KerasRunner, own: Mapping[str, np.ndarray], 
 
 def _proven(finding: Finding) -> bool:
     """Whether a fix that helped says that its cause is the right one."""
-    return finding.cause != "unknown" and all(change.action in _PROVING for change in finding.changes)
+    new = {(c.values.get("config") or {}).get("name") for c in finding.changes if c.action == "insert"}
+
+    def proves(change: Change) -> bool:
+        return change.action in _PROVING or (change.action == "weights" and change.layer.split("/")[-1] in new)
+
+    return finding.cause != "unknown" and all(proves(change) for change in finding.changes)
 
 
 def _steps(report: Report, fixes: Sequence[int]) -> list[list[int]]:

@@ -97,6 +97,8 @@ class Judge:
                 reason = str(problem)
         otherwise = self._draws and any(d.worded for d in differences(self.trial.pair))
         status, note = ("born", "draws by another law") if otherwise else ("unverified", reason)
+        if not self.trial.absent and self.trial.misfit:
+            status, note = "born", self.trial.misfit
         made = [] if self.gradients_only else [Verdict(*self._made, status, note=note)]
         return made + [Verdict("backward", "dx", "unverified", note=reason)] * self.trial.backward
 

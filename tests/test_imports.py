@@ -47,6 +47,7 @@ ORDER = (
         "looks",
         "masks",
         "ties",
+        "fitting",
         "bench",
         "judge",
         "worst",

@@ -341,3 +341,59 @@ def test_a_depthwise_convolution_is_one_group_per_channel(tmp_path, multiplier):
     assert report.verdict == "match", explain(report)
     again = parity.compare(ref=model, keras=model, batch=data)
     assert again.verdict == "match", explain(again)
+
+
+def _halves(held, *, decayed=True):
+    """A grouped convolution as two of slices, and a reference of which `held` gives the arrays."""
+    import keras
+
+    law = keras.regularizers.L2(twins.DECAY / 2)
+    given = keras.Input((6, 6, 4))
+    own = {"kernel_regularizer": law, **({"bias_regularizer": law} if decayed else {})}
+    halves = [
+        keras.layers.Conv2D(3, 3, padding="same", name=f"half{at}", **own)(given[..., 2 * at : 2 * at + 2])
+        for at in (0, 1)
+    ]
+    x = keras.layers.Flatten()(keras.layers.ReLU()(keras.layers.Concatenate()(halves)))
+    x = keras.layers.Dense(5, name="fc", kernel_regularizer=law, bias_regularizer=law)(x)
+    model = keras.Model(given, x)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(twins.RATE, momentum=twins.MOMENTUM), loss)
+    kernel, bias = held[0]["weights"]
+    for at in (0, 1):
+        columns = slice(3 * at, 3 * at + 3)
+        model.get_layer(f"half{at}").set_weights([kernel[..., columns], bias.ravel()[columns]])
+    model.get_layer("fc").set_weights([held[2]["weights"][0].reshape(-1, 5), held[2]["weights"][1].ravel()])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("wrong", "phase", "cause"),
+    [
+        ("", "", ""),
+        ("decay", "update", "optimizer-weight-decay-missing"),
+        ("rate", "update", "optimizer-lr-multiplier"),
+        ("values", "weights", "weights-differ"),
+    ],
+)
+def test_what_is_wrong_in_a_half_of_a_grouped_convolution_is_put_right_there(tmp_path, wrong, phase, cause):
+    rng = np.random.default_rng(3)
+    held = [
+        twins.conv("conv", rng, (3, 3, 2, 6), pad=np.ones(4)),
+        twins.relu("relu"),
+        twins.conv("fc", rng, (6, 6, 6, 5)),
+        {"type": "softmaxloss", "name": "loss"},
+    ]
+    model = _halves(held, decayed=wrong != "decay")
+    if wrong == "rate":
+        held[0] = held[0] | {"learningRate": np.array([1.0, 2.0])}
+    if wrong == "values":
+        second = model.get_layer("half1")
+        kernel, bias = second.get_weights()
+        second.set_weights([kernel + 0.01 * rng.standard_normal(kernel.shape).astype(np.float32), bias])
+    path = twins.save(tmp_path / "net.mat", held, (6, 6, 4))
+    batch = {"x": rng.standard_normal((6, 6, 6, 4)).astype(np.float32), "y": np.arange(6) % 5}
+    report = parity.compare(path, model, batch, weights="own", steps=2)
+    found = [(f.phase, f.cause, f.layer, f.confirmed, f.fix_verified) for f in report.findings if f.severity != "note"]
+    assert found == ([(phase, cause, "conv", True, True)] if wrong else [])
+    assert (report.verdict == "match") == (not wrong)

@@ -11,7 +11,7 @@ from parity.changes import Change, holder
 from parity.network import Layer
 from parity.report import Finding
 from parity.rules.base import finding, shown
-from parity.rules.repairs import path
+from parity.rules.places import path
 
 __all__ = ["find"]
 

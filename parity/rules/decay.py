@@ -15,7 +15,7 @@ from parity.recipe import Recipe
 from parity.report import Finding
 from parity.rules.attribution import doing, judged, rebuilt, solved, with_params
 from parity.rules.base import finding
-from parity.rules.repairs import path
+from parity.rules.places import keeper
 from parity.rules.trained import reference_of, trained, where
 from parity.transfer import Link
 
@@ -64,7 +64,7 @@ def penalties(run: Comparison, links: Sequence[Link]) -> tuple[Change, ...]:
         values: dict[str, Any] = {"role": link.role, "l2": (_gap(run, link)[0] - rest) / 2}
         values |= {"l1": source.l1} if source.l1 else {}
         values |= {"penalty": source.penalty} if source.penalty else {}
-        made.append(Change("regularize", path(run, link.pair.keras), values))
+        made.append(Change("regularize", keeper(run, link), values))
     return tuple(made)
 
 

@@ -13,7 +13,8 @@ from parity.case import Comparison
 from parity.changes import Change
 from parity.layers import BatchNorm, Concat, Conv, Dense, Kind, Loss, Merge, Pool, Scale
 from parity.rules.making import layer_of
-from parity.rules.repairs import cells, path, trained_alike
+from parity.rules.places import path
+from parity.rules.repairs import cells, trained_alike
 from parity.units import Unit
 
 __all__ = ["instead", "missing", "moved", "reordered", "surplus"]

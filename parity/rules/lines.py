@@ -10,7 +10,7 @@ from parity.case import Comparison
 from parity.changes import Change, holder
 from parity.layers import Conv, Pool
 from parity.rules.making import constructor, spelled, written
-from parity.rules.repairs import path
+from parity.rules.places import path
 
 __all__ = ["lines"]
 

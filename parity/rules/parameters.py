@@ -14,6 +14,7 @@ from parity.rules import repairs
 from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
 from parity.rules.lines import lines
+from parity.rules.places import path
 from parity.sharing import held_apart, held_together
 
 __all__ = ["find"]
@@ -104,7 +105,7 @@ def _along_another_axis(run: Comparison, pair: Pair) -> Iterable[Finding]:
         return
     phase = next((p for p in ("structure", "forward") if run.diverged(pair, p)), None)
     if phase is not None:
-        changes = (Change("argument", repairs.path(run, pair.keras), {"axis": ref.axis}),)
+        changes = (Change("argument", path(run, pair.keras), {"axis": ref.axis}),)
         words = (
             f"{pair.keras.origin} normalises along axis {keras.axis}, counted from the end, and not by channel: each "
             "of its statistics and multipliers belongs to a row or a column."

@@ -14,7 +14,7 @@ from parity.report import Finding
 from parity.rules.attribution import doing, judged, with_params
 from parity.rules.base import finding, listed
 from parity.rules.decay import penalties
-from parity.rules.repairs import path
+from parity.rules.places import keeper
 from parity.rules.trained import reference_of, severity_of, trained, where
 from parity.transfer import Link
 
@@ -81,7 +81,7 @@ def _constraint(run: Comparison, links: list[Link], mine: str, theirs: str) -> F
     changes = tuple(
         Change(
             "constrain",
-            path(run, link.pair.keras),
+            keeper(run, link),
             {"role": link.role, "constraint": reference_of(run, link).constraint},
         )
         for link in links

@@ -1,0 +1,34 @@
+"""Which Keras layer a change is carried out on."""
+
+from __future__ import annotations
+
+from parity.case import Comparison
+from parity.layers import Opaque
+from parity.network import Layer
+from parity.transfer import Link
+from parity.units import Unit
+
+__all__ = ["core", "keeper", "path"]
+
+
+def path(run: Comparison, unit: Unit) -> str:
+    """The Keras path of the layer that does a unit's work; `"conv:activation"` for one that is fused into another."""
+    layer = core(run, unit)
+    origin = layer.origin or layer.name
+    fused = layer.name.endswith(":activation") and not origin.endswith(":activation")
+    return f"{origin}:activation" if fused else origin
+
+
+def core(run: Comparison, unit: Unit) -> Layer:
+    """The layer of a Keras unit that is of the unit's own kind, else its last."""
+    layers = [run.keras.network[name] for name in unit.layers]
+    if isinstance(unit.kind, Opaque):
+        return layers[-1]  # a formula's parts are no layer of its kind
+    return next((layer for layer in layers if type(layer.kind) is type(unit.kind)), layers[-1])
+
+
+def keeper(run: Comparison, link: Link) -> str:
+    """The Keras path of the layer that holds a parameter: one unit may have several, each with a part of it."""
+    layers = [run.keras.network[name] for name in link.pair.keras.layers]
+    own = next((layer for layer in layers if link.keras in layer.params.values()), None)
+    return path(run, link.pair.keras) if own is None else (own.origin or own.name)
