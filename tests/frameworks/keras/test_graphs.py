@@ -4,19 +4,36 @@ import numpy as np
 import pytest
 
 from parity.errors import BadUsage
+from parity.frameworks.keras.engine import engine_of
 from parity.frameworks.keras.runner import KerasRunner
 from parity.runner import Targets
 
 from .graphs import GRAPHS
 
 
-@pytest.fixture(params=sorted(GRAPHS))
-def example(request, keras):
-    return GRAPHS[request.param](keras)
+@pytest.fixture(
+    scope="module", params=[f"{engine}-{name}" for engine in ("keras", "tf_keras") for name in sorted(GRAPHS)]
+)
+def built(request):
+    """An engine, a model of it and its runner, made once for all that is asked of them."""
+    name, _, graph = request.param.partition("-")
+    engine = engine_of(name)
+    engine.keras.utils.set_random_seed(7)
+    example = GRAPHS[graph](engine.keras)
+    return engine, example, KerasRunner(example.model, example.inputs)
 
 
-def _runner(example):
-    return KerasRunner(example.model, example.inputs)
+@pytest.fixture
+def example(built):
+    return built[1]
+
+
+@pytest.fixture
+def runner(built):
+    """The runner; whatever a test moves in the model is put back behind it."""
+    engine, example, runner = built
+    with engine.backend.untouched(engine.state(example.model)):
+        yield runner
 
 
 def _targets(example, runner):
@@ -52,8 +69,7 @@ def _groups(network, seen):
     return alone + [[maker, loss] for maker, loss in behind.items()]
 
 
-def test_seen_and_run_alone(example):
-    runner = _runner(example)
+def test_seen_and_run_alone(example, runner):
     network, targets = runner.network, _targets(example, runner)
     assert [name for name in example.names if name in network] == list(example.names)
     before = runner.params()
@@ -116,9 +132,8 @@ def test_seen_and_run_alone(example):
         np.testing.assert_array_equal(value, before[pid], err_msg=pid)
 
 
-def test_run_alone_in_eval_mode(example):
+def test_run_alone_in_eval_mode(example, runner):
     """Each call gets the `training` that the model gives it, which may be fixed."""
-    runner = _runner(example)
     network = runner.network
     seen = runner.run(example.inputs, None, mode="eval")
     assert not seen.output_grads
@@ -133,8 +148,7 @@ def test_run_alone_in_eval_mode(example):
             np.testing.assert_allclose(alone.outputs[name], seen.outputs[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
-def test_the_loss_and_the_step_are_keras(example):
-    runner = _runner(example)
+def test_the_loss_and_the_step_are_keras(example, runner):
     targets = _targets(example, runner)
     start = runner.params()
     if not example.drawn:
@@ -153,10 +167,9 @@ def test_the_loss_and_the_step_are_keras(example):
             np.testing.assert_allclose(value, wanted[pid], rtol=0, atol=tolerance, err_msg=pid)
 
 
-def test_whole_in_double(example):
+def test_whole_in_double(example, runner):
     if example.single:
         pytest.skip("a layer has no float64 twin")
-    runner = _runner(example)
     if any("outside" in remark for remark in runner.network.remarks):
         pytest.skip("operations outside of layers cannot be repeated")
     if any("random, without a mask" in layer.remarks for layer in runner.network):
