@@ -51,6 +51,7 @@ class Bench:
     labels_keras: Targets | None
     masks: Mapping[str, Array] = field(default_factory=dict)
     limits: tuple[float, float] | None = None
+    _ref_masks: tuple[tuple[str, ...], Mapping[str, Array]] | None = field(default=None, init=False, repr=False)
 
     def trial(self, pair: Pair, *, backward: bool = True) -> Trial:
         """The pair's isolated runs; without `backward` forward only."""
@@ -75,10 +76,13 @@ class Bench:
         """The reference's parameters as Keras holds them."""
         return transferred(self.links, self.ref_values)
 
-    @cached_property
+    @property
     def ref_masks(self) -> Mapping[str, Array]:
-        """Reference layer → the mask that its Keras partner drew."""
-        return masks_for_ref(self.alignment, self.masks)
+        """Reference layer → the mask that its Keras partner drew; they may be drawn one after the other."""
+        drawn = (*self.masks,)
+        if self._ref_masks is None or self._ref_masks[0] != drawn:
+            self._ref_masks = drawn, masks_for_ref(self.alignment, self.masks)
+        return self._ref_masks[1]
 
 
 class Trial(Fitting):

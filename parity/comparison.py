@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -291,19 +290,25 @@ def _updates(run: Comparison, slots: Slots) -> None:
     rehearsal = run.rehearsal if moved_apart == math.inf else None
     unseen = rehearsal is not None and rehearsal.differ(run.ref.recipe, run.keras.recipe)
     for move in sorted(run.moves, key=lambda m: m.step):
-        probe = update_probe(move, before=before or moved_apart <= move.step)  # a later step is no cause of this one
-        if unseen and probe.status == "match" and move.link.learned:
-            probe = replace(probe, status="masked", note="the optimizers differ, but this batch does not show it")
-        run.probes.append(probe)
+        before_it = before or moved_apart <= move.step  # a later step is no cause of this one
+        run.probes.append(update_probe(move, before=before_it, unseen=bool(unseen)))
 
 
-def update_probe(move: Move, *, before: bool) -> Probe:
-    """The probe of one parameter's move; `before`: whether a fault came before it that it may have inherited."""
-    status = move.status
+def update_probe(move: Move, *, before: bool, unseen: bool = False) -> Probe:
+    """The probe of one parameter's move.
+
+    Args:
+        move: of it.
+        before: whether a fault came before it that it may have inherited.
+        unseen: whether the optimizers differ, where no gradient of this batch shows it.
+    """
+    status, note = move.status, move.note
     travelled = move.propagated
     far = travelled is not None and travelled.relative > 1e-4 and travelled.rms > move.floor
     if status == "match" and far and before:
         status = "inherited"
+    if unseen and status == "match" and move.link.learned:
+        status, note = "masked", "the optimizers differ, but this batch does not show it"
     pair, apart = move.link.pair, move.propagated or move.isolated
     x_floor = None
     if move.propagated is not None and move.floor > 0:
@@ -321,7 +326,7 @@ def update_probe(move: Move, *, before: bool) -> Probe:
         floor=move.floor or None,
         isolated_x_floor=move.x_floor,
         propagated_x_floor=x_floor,
-        note=move.note,
+        note=note,
     )
 
 

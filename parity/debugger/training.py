@@ -13,6 +13,7 @@ from parity.comparison import Slots, unmoved, update_probe
 from parity.debugger.scene import How, Scene
 from parity.debugger.stops import Faults
 from parity.diagnose import diagnose
+from parity.rehearsal import rehearse
 from parity.report import Finding, Probe
 from parity.transfer import transferred
 from parity.updates import Move, coarseness, isolated_step, step_moves
@@ -61,6 +62,7 @@ class Training:
         self._put: dict[tuple[str, int], dict[str, Array]] = {}
         self._slots_after: dict[int, tuple[Slots, Slots]] = {}
         self._optimizers: _Optimizers | None = None
+        self._rehearsed = False
         self.scene(1)
 
     @property
@@ -171,6 +173,8 @@ class Training:
         first.ready()
         if phase not in ("input", "structure", "weights"):  # what runs layers alone is at hand from there on
             first.run.bench = first.bench(backward=phase in ("backward", "update"))
+        if phase == "update" and 1 in self._moves:
+            self._rehearse()
         return diagnose(first.run)
 
     def refuse(self, what: str) -> None:
@@ -184,8 +188,23 @@ class Training:
     def probes(self, step: int, layer: str, before: Faults) -> list[Probe]:
         """The probes of one layer's parameters in an update."""
         moves = self.update(step)
-        fault = bool(before) or any(m.status == "born" and m.step <= step for m in self.run.moves)
-        return [update_probe(move, before=fault) for move in moves if move.link.pair.ref.name == layer]
+        apart = any(m.status == "born" and m.step <= step for m in self.run.moves)
+        unseen = not apart and self._unseen()
+        fault = bool(before) or apart
+        here = [move for move in moves if move.link.pair.ref.name == layer]
+        return [update_probe(move, before=fault, unseen=unseen) for move in here]
+
+    def _unseen(self) -> bool:
+        """Whether the optimizers differ, where the gradients of this batch do not show it."""
+        run = self.run
+        self._rehearse()
+        return run.rehearsal is not None and bool(run.rehearsal.differ(run.ref.recipe, run.keras.recipe))
+
+    def _rehearse(self) -> None:
+        """Have both optimizers alone take their steps, once."""
+        if not self._rehearsed:
+            self._rehearsed = True
+            self.run.rehearsal = rehearse(self.run.ref, self.run.keras, self.run.course.passes[0])
 
     # ---- experiments
 

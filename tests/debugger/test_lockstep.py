@@ -555,3 +555,37 @@ def test_what_cannot_run_after_an_experiment_is_said(folder):
     assert commands.run("show names") is not None
     with pytest.raises(BadUsage):
         commands.run("export a.npy kernel")
+
+
+def test_masks_that_are_drawn_later_are_not_missed(folder):
+    """Where the reference was run alone before its dropout was come to, as first sight may have it."""
+    layers = twins.normalised()
+    path = twins.save(folder / "dropping.mat", layers)
+    for rate, status in ((0.3, "match"), (0.3003, "born")):
+        stepper = Stepper.open(path, twins.twin(layers, edits={"drop": {"rate": rate}}), twins.batch(), steps=1)
+        stepper.next()
+        assert not stepper.scene().bench(backward=False).ref_masks
+        stepper.run_to("drop forward")
+        assert stepper.here.state.status == status
+
+
+def test_optimizers_that_differ_where_the_batch_does_not_show_it_are_masked(folder):
+    """As `compare` has it: a clipping far above every gradient."""
+    import keras
+
+    layers = twins.plain()
+    path = twins.save(folder / "clipped.mat", layers)
+    for clip, status in (({}, "match"), ({"clipvalue": 50.0}, "masked")):
+        optimizer = keras.optimizers.SGD(twins.RATE, momentum=twins.MOMENTUM, **clip)
+        port = twins.twin(layers, optimizer=optimizer)
+        stepper = Stepper.open(path, port, twins.batch(), steps=2)
+        stepper.goto(len(stepper.stops) - 1)
+        states = [stepper.state(stop.index) for stop in stepper.stops if stop.phase == "update"]
+        assert {state.status for state in states if state} == {status}
+        found = {finding.cause for finding in stepper.training.findings("update")}
+        assert ("optimizer-clipping" in found) == bool(clip)
+        stepper.close()
+        report = parity.compare(path, port, twins.batch(), steps=2)
+        assert report.verdict == stepper.verdict == "match"
+        assert {probe.status for probe in report.probes if probe.phase == "update"} == {status}
+        assert {finding.cause for finding in report.findings} == found
