@@ -86,6 +86,8 @@ def _counts_alike(pair: Pair) -> bool:
         attributes = pair.ref.fed[-1] if pair.ref.fed else 1
         if attributes != 1 and pair.ref.kind.same_cost(pair.keras.kind):
             return True  # a sum over the attributes against their mean: the numbers show what else divides
+        if pair.ref.kind.reduction == pair.keras.kind.reduction and pair.ref.weight == pair.keras.weight:
+            return True
     mine, theirs = _share(pair.ref), _share(pair.keras)
     return mine is not None and theirs is not None and math.isclose(mine, theirs, rel_tol=1e-6)
 

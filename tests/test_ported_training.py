@@ -192,3 +192,33 @@ def test_a_sum_that_leaves_out_pixels_is_weighed_and_made_no_mean(weight: float,
     report = compared(tmp_path, dag, model, batch)
     assert told(report) == ([("loss-reduction", "loss", True, True)] if weight == 1 else [])
     assert report.verdict == ("match" if weight < 1 else "diverged")
+
+
+def test_a_mean_over_what_counts_is_one_finding_with_a_fix_for_any_labels(tmp_path: Path) -> None:
+    """Keras divides by the pixels that it does not ignore: another factor for every batch, and no loss of another kind.
+
+    Where all labels count, that is the mean over the pixels, which a weight can stand for.
+    """
+    dag = Dag(27, {"data": (5, 5, 3)})
+    dag.loss("loss", dag.conv("score", "data", (3, 3, 3, 4), pad=(1, 1, 1, 1)), "objective")
+    k = keras()
+    rng = np.random.default_rng(5)
+    images = rng.standard_normal((6, 5, 5, 3)).astype(np.float32)
+
+    def report(lowest: int, weight: float | None, ref: Any = None) -> parity.Report:
+        image = k.Input((5, 5, 3))
+        model = k.Model(image, k.layers.Conv2D(4, 3, padding="same", name="score", **penalty())(image))
+        loss = k.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+        weights = None if weight is None else [weight]
+        model.compile(k.optimizers.SGD(RATE, momentum=MOMENTUM), loss, loss_weights=weights)
+        batch = {"x": images, "y": rng.integers(lowest, 4, (6, 5, 5))}
+        return parity.compare(model, model, batch) if ref else compared(tmp_path, dag, model, batch)
+
+    wrong = report(-1, None)
+    assert first(wrong) == ("loss", "loss")
+    assert told(wrong) == [("loss-reduction", "loss", True, True)]
+    assert 'reduction="sum"' in wrong.findings[0].fix
+    assert "0.166667" in wrong.findings[0].fix
+    assert report(0, 25.0).verdict == "match"
+    itself = report(-1, None, ref=True)
+    assert (itself.verdict, [f.cause for f in itself.findings]) == ("match", [])

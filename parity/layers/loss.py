@@ -27,7 +27,8 @@ class Loss(Kind):
             MatConvNet's other words (mhinge, mshinge, hinge, logistic, binarylog, classerror, topkerror, binaryerror),
             or Keras' own (`binary_crossentropy`, `mean_squared_error`, ...; its `hinge` is `mean_hinge`).
         reduction: `"mean"` over the images, `"pixel-mean"` over images and pixels (Keras' mean where a prediction is a
-            map), `"sum"`, or `"none"`. MatConvNet's is the mean over the images: before 2018 it sums and the trainer
+            map), `"counted-mean"` over those whose label is not below zero (Keras' mean with an `ignore_class` of -1),
+            `"sum"`, or `"none"`. MatConvNet's is the mean over the images: before 2018 it sums and the trainer
             divides by the batch, later it divides itself, and what enters the update is the same.
         label_smoothing: share of the label's mass spread over all classes.
         sparse: whether the framework's loss wants class ids (True) or one-hot vectors (False).
@@ -112,12 +113,11 @@ class Loss(Kind):
         share = float(smoothing) if isinstance(smoothing, int | float) else 0.0
         sparse = name.startswith("sparse") or name in ("categorical_generalized_cross_entropy", *INTEGERS)
         settings = settings_of(name, config)
-        if reduction == "sum":
-            # Labels below zero cost nothing on either side; a mean would also count fewer pixels.
-            settings = tuple(
-                (key, v) for key, v in settings if key != "ignore_class" or not isinstance(v, int) or v >= 0
-            )
         ignored = config.get("ignore_class") if name == "sparse_categorical_crossentropy" else None
+        if isinstance(ignored, int) and ignored < 0 and reduction in ("sum", "mean", "pixel-mean"):
+            # Labels below zero cost nothing on either side; a mean also counts fewer pixels.
+            settings = tuple((key, v) for key, v in settings if key != "ignore_class")
+            reduction = "sum" if reduction == "sum" else "counted-mean"
         return cls(function, reduction, share, sparse, settings=settings, ignored=ignored)
 
     def keras_line(self, field_name: str) -> str:
@@ -125,8 +125,8 @@ class Loss(Kind):
         if field_name in ("function", "settings"):
             return f"loss={self._constructor()}"
         if field_name == "reduction":
-            words = {"mean": "sum_over_batch_size", "pixel-mean": "sum_over_batch_size"}
-            return f'reduction="{words.get(self.reduction, self.reduction)}"'
+            word = "sum_over_batch_size" if self.reduction.endswith("mean") else self.reduction
+            return f'reduction="{word}"'
         return f"label_smoothing={self.label_smoothing}" if field_name == "label_smoothing" else ""
 
     @property
@@ -186,6 +186,8 @@ class Loss(Kind):
         )
         if self.reduction == "pixel-mean":
             return total / (inputs[0].numel() // inputs[0].shape[1])
+        if self.reduction == "counted-mean":
+            return total / max(1, int((context.labels >= 0).sum()))
         return total / inputs[0].shape[0] if self.reduction == "mean" else total
 
     def _weights(self, x: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor | None:

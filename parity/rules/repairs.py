@@ -191,13 +191,15 @@ def _loss(run: Comparison, pair: Pair, name: str) -> tuple[Change, ...]:
         mine, theirs = pair.ref.weight, pair.keras.weight
         return (Change("loss", "", {**output, "weight": mine / theirs}),) if mine and theirs else ()
     if name == "reduction":
-        known = {"mean": "sum_over_batch_size", "pixel-mean": "sum_over_batch_size", "sum": "sum"}
-        word = known.get(kind.reduction)
+        word = "sum_over_batch_size" if kind.reduction.endswith("mean") else kind.reduction
+        word = "" if word == "none" else word
         made = [Change("loss", "", {**output, "config": {"reduction": word}})] if word else []
         fed = pair.ref.fed or ()
         if kind.reduction == "mean" and _sums_what_counts(kind, pair.keras.kind):
             count = len(next(iter(run.data.ref.values())))  # a mean would leave out what is ignored
-            return (Change("loss", "", {**output, "weight": pair.ref.weight / (pair.keras.weight or 1.0) / count}),)
+            share = Change("loss", "", {**output, "weight": pair.ref.weight / (pair.keras.weight or 1.0) / count})
+            summed = getattr(pair.keras.kind, "reduction", "") == "sum"
+            return (share,) if summed else (Change("loss", "", {**output, "config": {"reduction": "sum"}}), share)
         if kind.reduction == "mean" and len(fed) > 1 and None not in fed:
             # Keras' mean of a map is over its pixels too: the reference adds those up.
             pixels = math.prod(int(n or 1) for n in fed[:-1])
@@ -211,8 +213,9 @@ def _loss(run: Comparison, pair: Pair, name: str) -> tuple[Change, ...]:
 
 
 def _sums_what_counts(kind: Loss, theirs: Kind) -> bool:
-    """Whether Keras adds up what it does not ignore, and only the reference divides by the number of images."""
-    ignored = theirs.ignored if isinstance(theirs, Loss) and theirs.reduction == "sum" else None
+    """Whether Keras leaves out what it ignores, and only the reference divides by the number of images."""
+    laws = ("sum", "counted-mean")
+    ignored = theirs.ignored if isinstance(theirs, Loss) and theirs.reduction in laws else None
     return kind.ignored is None and ignored is not None
 
 

@@ -159,7 +159,9 @@ def test_labels_below_zero_cost_nothing_in_a_sum_whoever_ignores_them():
 
     assert settings(ignore_class=-1, reduction="sum") == ()
     assert settings(ignore_class=2, reduction="sum") == (("ignore_class", 2),)
-    assert settings(ignore_class=-1) == (("ignore_class", -1),)  # it counts fewer pixels
+    assert settings(ignore_class=-1) == ()
+    mean = Loss.from_keras("SparseCategoricalCrossentropy", {"from_logits": True, "ignore_class": -1}, [(4, 4, 3)])
+    assert mean.reduction == "counted-mean"  # over the pixels that are left
 
 
 def test_what_torch_cannot_run_is_said():
