@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from parity.frameworks.keras.engine import engine_of
 from parity.frameworks.keras.lift import lift
 from parity.frameworks.keras.load import open_keras
 from parity.frameworks.keras.runner import KerasRunner
@@ -33,12 +34,23 @@ def facts(param):
     return param.id, param.role, param.axes, param.shape, param.trainable, *laws
 
 
+NAMES = sorted(set(GRAPHS) - set(OWN_CODE))
+
+
+@pytest.fixture(scope="module", params=[f"{engine}-{name}" for engine in ("keras", "tf_keras") for name in NAMES])
+def built(request):
+    """The name of an engine, of a graph, and its example, made once for both formats."""
+    engine, _, name = request.param.partition("-")
+    keras = engine_of(engine).keras
+    keras.utils.set_random_seed(7)
+    return engine, name, GRAPHS[name](keras)
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("extension", ["h5", "keras"])
-@pytest.mark.parametrize("name", sorted(set(GRAPHS) - set(OWN_CODE)))
-def test_saved_and_opened(tmp_path, keras, name, extension):
-    example = GRAPHS[name](keras)
-    if name in LOOKING and extension == "keras" and keras.__name__ == "tf_keras":
+@pytest.mark.parametrize("extension", ["keras", "h5"])
+def test_saved_and_opened(tmp_path, built, extension):
+    engine, name, example = built
+    if name in LOOKING and extension == "keras" and engine == "tf_keras":
         pytest.skip("Keras 2 cannot save it so")
     path = tmp_path / f"model.{extension}"
     example.model.save(path)
