@@ -343,7 +343,7 @@ def test_a_depthwise_convolution_is_one_group_per_channel(tmp_path, multiplier):
     assert again.verdict == "match", explain(again)
 
 
-def _halves(held, *, decayed=True):
+def _halves(held, *, decayed=True, dilation=1):
     """A grouped convolution as two of slices, and a reference of which `held` gives the arrays."""
     import keras
 
@@ -351,7 +351,9 @@ def _halves(held, *, decayed=True):
     given = keras.Input((6, 6, 4))
     own = {"kernel_regularizer": law, **({"bias_regularizer": law} if decayed else {})}
     halves = [
-        keras.layers.Conv2D(3, 3, padding="same", name=f"half{at}", **own)(given[..., 2 * at : 2 * at + 2])
+        keras.layers.Conv2D(3, 3, padding="same", dilation_rate=dilation, name=f"half{at}", **own)(
+            given[..., 2 * at : 2 * at + 2]
+        )
         for at in (0, 1)
     ]
     x = keras.layers.Flatten()(keras.layers.ReLU()(keras.layers.Concatenate()(halves)))
@@ -374,6 +376,7 @@ def _halves(held, *, decayed=True):
         ("decay", "update", "optimizer-weight-decay-missing"),
         ("rate", "update", "optimizer-lr-multiplier"),
         ("values", "weights", "weights-differ"),
+        ("dilation", "forward", "conv-dilation"),
     ],
 )
 def test_what_is_wrong_in_a_half_of_a_grouped_convolution_is_put_right_there(tmp_path, wrong, phase, cause):
@@ -384,7 +387,7 @@ def test_what_is_wrong_in_a_half_of_a_grouped_convolution_is_put_right_there(tmp
         twins.conv("fc", rng, (6, 6, 6, 5)),
         {"type": "softmaxloss", "name": "loss"},
     ]
-    model = _halves(held, decayed=wrong != "decay")
+    model = _halves(held, decayed=wrong != "decay", dilation=2 if wrong == "dilation" else 1)
     if wrong == "rate":
         held[0] = held[0] | {"learningRate": np.array([1.0, 2.0])}
     if wrong == "values":
@@ -395,5 +398,6 @@ def test_what_is_wrong_in_a_half_of_a_grouped_convolution_is_put_right_there(tmp
     batch = {"x": rng.standard_normal((6, 6, 6, 4)).astype(np.float32), "y": np.arange(6) % 5}
     report = parity.compare(path, model, batch, weights="own", steps=2)
     found = [(f.phase, f.cause, f.layer, f.confirmed, f.fix_verified) for f in report.findings if f.severity != "note"]
-    assert found == ([(phase, cause, "conv", True, True)] if wrong else [])
+    more = [(phase, "padding-size", "conv", True, True)] if wrong == "dilation" else []  # its `same` is more cells
+    assert found == ([(phase, cause, "conv", True, True), *more] if wrong else [])
     assert (report.verdict == "match") == (not wrong)

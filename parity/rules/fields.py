@@ -18,6 +18,7 @@ from parity.rules.base import finding, shown
 from parity.rules.explained import explanation
 from parity.rules.lines import lines
 from parity.rules.making import spelled
+from parity.rules.places import everywhere
 
 __all__ = ["find"]
 
@@ -54,7 +55,7 @@ def _finding(run: Comparison, pair: Pair, difference: Difference, acted: bool) -
     evidence = _evidence(pair, difference) + hidden
     found = explanation(run, pair) if severity == "divergence" and difference.phase != "update" else None
     confirmed = found is not None and difference.field in found.fields
-    changes = repairs.field(run, pair, difference)
+    changes = everywhere(run, pair.keras, repairs.field(run, pair, difference))
     short = isinstance(pair.ref.kind, Activation | Softmax) and not difference.worded
     short = short and all(change.action == "replace" for change in changes)
     fix = "" if short and getattr(pair.ref.kind, "function", "") not in _HARD else lines(run, changes)

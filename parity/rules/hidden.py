@@ -12,12 +12,18 @@ from parity.rules import grafts, repairs
 from parity.rules.base import finding, listed
 from parity.rules.explained import explanation
 from parity.rules.lines import lines
+from parity.rules.places import everywhere
 
 __all__ = ["find"]
 
 _PRECISION = "dtype-low-precision"
 
-_ROLES = {"bias-missing": ("bias", "beta"), "layer-missing": ("gamma",)}
+_ROLES = {
+    "bias-missing": ("bias", "beta"),
+    "layer-missing": ("gamma",),
+    "activation-slope": ("alpha",),
+    "activation-kind": ("alpha",),
+}
 """Cause → the parameters whose absence it may be."""
 
 
@@ -43,6 +49,7 @@ def find(run: Comparison) -> Iterable[Finding]:
                 changes = grafts.instead(run, pair)
             else:
                 changes = repairs.proposed(run, pair, proposal.cause, proposal.edit)
+                changes = everywhere(run, pair.keras, changes)
             fix = "" if written_out or not proposal.fix else f"{pair.keras.origin}: {proposal.fix}"
             fix = fix or lines(run, changes)
             for cause in (proposal.cause, *proposal.also):

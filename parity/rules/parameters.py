@@ -8,7 +8,7 @@ from parity.align import Pair
 from parity.case import Comparison
 from parity.changes import Change
 from parity.differences import differences
-from parity.layers import BatchNorm, Conv, Rescale
+from parity.layers import Activation, BatchNorm, Conv, Rescale
 from parity.report import Finding
 from parity.rules import repairs
 from parity.rules.base import finding, shown
@@ -122,6 +122,8 @@ def _absent(run: Comparison, role: str, pair: Pair, severity: str, problem: str,
         words = f"The reference learns its {role}; {pair.keras.origin} has a constant in its place."
         fix = f"{pair.keras.origin}: a layer that learns it, such as DepthwiseConv2D(1)"
         return finding("layer-frozen", severity, "structure", words, pair=pair, fix=fix)
+    if isinstance(pair.ref.kind, Activation) and role == "alpha" and lacking == "reference":
+        return _learned_slope(run, pair, pair.ref.kind, severity)
     # A gamma is a layer's worth: Caffe has its normalisation without one, and a layer behind it that scales.
     multiplier = "layer-missing" if lacking == "Keras" else "layer-extra"
     cause = {"bias": "bias-missing", "beta": "bias-missing", "gamma": multiplier}.get(role, "unknown")
@@ -139,5 +141,25 @@ def _absent(run: Comparison, role: str, pair: Pair, severity: str, problem: str,
         pair=pair,
         fix=lines(run, changes) or f"{origin}: {argument}={wanted}",
         confirmed=tried is not None and any(p.cause == cause for p in tried.proposals),
+        changes=changes,
+    )
+
+
+def _learned_slope(run: Comparison, pair: Pair, kind: Activation, severity: str) -> Finding:
+    """A PReLU for a rectifier: its slope has another value, or it has the same and will not keep it."""
+    tried = explanation(run, pair) if severity == "divergence" else None
+    slopes = [p for p in tried.proposals if p.cause.startswith("activation-")] if tried else []
+    apart = run.diverged(pair, "forward", "backward")
+    changes = repairs.activation(run, pair, kind)
+    words = f"{pair.keras.origin} learns the slope of its negative part; the reference's {kind.function} has "
+    words += f"{kind.slope:g} for good." + (f" {pair.keras.origin} {slopes[0].words}." if slopes else "")
+    return finding(
+        slopes[0].cause if slopes else "activation-kind",
+        severity,
+        "structure",
+        words,
+        pair=pair,
+        fix=lines(run, changes),
+        confirmed=bool(slopes) or not apart,
         changes=changes,
     )

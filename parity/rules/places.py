@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from parity.case import Comparison
-from parity.layers import Opaque
+from parity.changes import Change
+from parity.layers import Conv, ConvTranspose, Opaque
 from parity.network import Layer
 from parity.transfer import Link
 from parity.units import Unit
 
-__all__ = ["core", "keeper", "path"]
+__all__ = ["core", "everywhere", "keeper", "path"]
 
 
 def path(run: Comparison, unit: Unit) -> str:
@@ -32,3 +36,17 @@ def keeper(run: Comparison, link: Link) -> str:
     layers = [run.keras.network[name] for name in link.pair.keras.layers]
     own = next((layer for layer in layers if link.keras in layer.params.values()), None)
     return path(run, link.pair.keras) if own is None else (own.origin or own.name)
+
+
+def everywhere(run: Comparison, unit: Unit, changes: Sequence[Change]) -> tuple[Change, ...]:
+    """Changes of the arguments of a convolution, in each of the layers that it is written out in for its groups."""
+    if not isinstance(unit.kind, Conv | ConvTranspose):
+        return tuple(changes)
+    layers = [run.keras.network[name] for name in unit.layers]
+    alike = dict.fromkeys(layer.origin or layer.name for layer in layers if type(layer.kind) is type(unit.kind))
+    own = path(run, unit)
+    made: list[Change] = []
+    for change in changes:
+        several = change.action == "argument" and change.layer == own
+        made += [replace(change, layer=name) for name in alike] if several else [change]
+    return tuple(made)
