@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from parity.case import Comparison
 from parity.report import PHASES, Finding, FirstDivergence, Probe
 from parity.rules import RULES
@@ -21,7 +24,30 @@ def diagnose(run: Comparison) -> tuple[Finding, ...]:
         place = places.get(finding.layer, -1 if finding.phase == "update" else len(places))
         return finding.severity == "note", PHASES.index(finding.phase), not finding.confirmed, place
 
-    return tuple(sorted(dict.fromkeys(found), key=order))
+    return _once(sorted(dict.fromkeys(found), key=order))
+
+
+def _once(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """A Keras layer that is called again has its mistake there too, which one finding tells of, where it is first."""
+    kept: list[Finding] = []
+    for each in found:
+        same = [i for i, other in enumerate(kept) if _one_mistake(each, other)]
+        if not same:
+            kept.append(each)
+            continue
+        first = kept[same[0]]
+        kept[same[0]] = replace(first, evidence=f"{first.evidence} {each.keras_layer} is called at {each.layer} too.")
+    return tuple(kept)
+
+
+def _one_mistake(one: Finding, other: Finding) -> bool:
+    """Whether two findings at two layers of the reference are about one layer of Keras, and mended by one change."""
+    alike = (one.cause, one.severity, one.keras_layer) == (other.cause, other.severity, other.keras_layer)
+    if not alike or not one.keras_layer or not one.changes or one.layer == other.layer:
+        return False
+    if any(change.action == "weights" for change in (*one.changes, *other.changes)):
+        return False
+    return all(change in other.changes for change in one.changes)
 
 
 def first_divergence(

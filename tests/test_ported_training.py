@@ -222,3 +222,39 @@ def test_a_mean_over_what_counts_is_one_finding_with_a_fix_for_any_labels(tmp_pa
     assert report(0, 25.0).verdict == "match"
     itself = report(-1, None, ref=True)
     assert (itself.verdict, [f.cause for f in itself.findings]) == ("match", [])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "phase", "cause"),
+    [
+        ({}, "", ""),
+        ({"dilation_rate": 2}, "forward", "conv-dilation"),
+        ({"use_bias": False}, "structure", "bias-missing"),
+    ],
+)
+def test_a_layer_that_is_called_twice_has_one_mistake(
+    wrong: dict[str, Any], phase: str, cause: str, tmp_path: Path
+) -> None:
+    dag = Dag(28, {"data": (6, 6, 3)})
+    same = (1, 1, 1, 1)
+    x = dag.relu("relu0", dag.conv("conv0", "data", (3, 3, 3, 4), pad=same))
+    x = dag.relu("relu1", dag.conv("conv1", x, (3, 3, 4, 4), pad=same))
+    x = dag.relu("relu2", dag.conv("conv2", x, (3, 3, 4, 4), pad=same, share="conv1"))
+    dag.loss("loss", dag.conv("fc", x, (6, 6, 4, 5)), "objective")
+    k = keras()
+    given = k.Input((6, 6, 3))
+    x = k.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv0", **penalty())(given)
+    own = penalty() | wrong
+    own = {name: value for name, value in own.items() if wrong.get("use_bias", True) or name != "bias_regularizer"}
+    again = k.layers.Conv2D(4, 3, padding="same", name="conv1", **own)
+    for _ in range(2):
+        x = k.layers.ReLU()(again(x))
+    model = k.Model(given, k.layers.Dense(5, name="fc", **penalty())(k.layers.Flatten()(x)))
+    loss = k.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(k.optimizers.SGD(RATE, momentum=MOMENTUM), loss)
+    report = compared(tmp_path, dag, model, twins_dag.batch(dag))
+    assert told(report) == ([(cause, "conv1", True, True)] if wrong else [])
+    assert (report.verdict == "match") == (not wrong)
+    if wrong:
+        assert first(report) == (phase, "conv1")
+        assert "at conv2 too" in report.findings[0].evidence
