@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.bench import Trial, Unfit
+from parity.bench import Bench, Trial, Unfit
 from parity.debugger.repro_keras import keras_lines
 from parity.debugger.repro_update import update_script
 from parity.debugger.repro_verdict import verdict_lines
@@ -71,7 +72,7 @@ def _layer_script(stepper: Stepper, stop: Stop) -> tuple[str, dict[str, Array]]:
     assert stop.pair is not None
     trial = scene.bench(backward=stop.phase == "backward").trial(stop.pair)
     scene.set_weights(trial.bench, stop.pair)
-    return _Script(stepper, stop, _smallest(trial)).text()
+    return _Script(stepper, stop, _smallest(trial, _born(stepper, stop))).text()
 
 
 def _chosen(stepper: Stepper) -> Stop:
@@ -100,8 +101,13 @@ def _chosen(stepper: Stepper) -> Stop:
     return ahead
 
 
-def _smallest(trial: Trial) -> Trial:
-    """The trial on as few images as still show the divergence."""
+def _born(stepper: Stepper, stop: Stop) -> set[str]:
+    state = stepper.state(stop.index)
+    return {probe.tensor for probe in state.probes if probe.status == "born"} if state else set()
+
+
+def _smallest(trial: Trial, born: set[str]) -> Trial:
+    """The trial on as few images as still show the divergence of every tensor in which it was born."""
     bench, pair = trial.bench, trial.pair
     images = max((len(v) for v in trial.ref_feeds.values()), default=1)
     whole = _apart(trial)
@@ -117,7 +123,8 @@ def _smallest(trial: Trial) -> Trial:
         small.__dict__["ref_values"], small.__dict__["keras_values"] = bench.ref_values, bench.keras_values
         found = small.trial(pair)
         try:
-            if _apart(found) > 0.3 * whole:
+            left = _apart(found)
+            if all(left.get(name, 0.0) > 0.3 * whole[name] for name in (born & whole.keys() or whole)):
                 return found
         except (ParityError, NotImplementedError, Unfit, ValueError, RuntimeError):
             pass
@@ -147,18 +154,18 @@ def _fewer(targets: Targets | None, count: int, images: int) -> Targets | None:
     return Targets(cut(targets.values), cut(targets.weights))
 
 
-def _apart(trial: Trial) -> float:
-    """The largest relative distance of the two isolated runs."""
+def _apart(trial: Trial) -> dict[str, float]:
+    """Tensor → the relative distance of the two isolated runs, of those that have both."""
     mine, theirs = trial.run_ref(), trial.keras_local
-    found = [0.0]
+    found: dict[str, float] = {}
     for name in trial.named.names:
         expected, actual = trial.tensor(mine, "ref", name), trial.tensor(theirs, "keras", name)
         same = None if expected is None or actual is None else shaped(actual, expected.shape)
         if same is not None and expected is not None:
-            found.append(min(distance(same, expected).relative, 1e6))
+            found[name] = min(distance(same, expected).relative, 1e6)
         elif expected is not None and actual is not None:
-            found.append(1e6)
-    return max(found)
+            found[name] = 1e6
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,20 +289,17 @@ class _Script:
 
     def _head(self, keras: KerasCode, by_keras: bool, *, custom: bool) -> list[str]:
         stop, pair = self.stop, self.trial.pair
-        versions = {**self.trial.bench.keras.engine}
-        made_with = ", ".join(f"{k} {v}" for k, v in versions.items() if isinstance(v, str | int))
         whose = "reference" if by_keras else "MatConvNet network"
-        words = (
+        words = textwrap.wrap(
             f"{stop.layer} of the {whose} against {stop.keras_layer} of the Keras model, on the same inputs"
-            f"{' and gradients' if self.backward else ''}, with the same weights."
-        )
+            f"{' and gradients' if self.backward else ''}, with the same weights.", 110,
+        )  # fmt: skip
         lines = [
-            '"""' + words,
+            '"""' + words[0],
+            *words[1:],
             "",
             f"It needs numpy{'' if by_keras else ', torch'} and Keras alone: python repro.py",
-            f"Written with {made_with}.",
-        ]
-        lines += [
+            f"Written with {_versions(self.trial.bench)}.",
             '"""',
             "",
             "import os",
@@ -360,6 +364,15 @@ _EACH = (
     "    continue",
 )
 """What both sides show of one tensor."""
+
+
+def _versions(bench: Bench) -> str:
+    """What both sides run on, e.g. `keras 3.15.1, tensorflow 2.21.0`."""
+    engine = dict(bench.keras.engine)
+    named = {engine.pop("framework", ""): engine.pop("version", ""), **engine}
+    if bench.ref.engine.get("name") == "torch":
+        named |= {"torch": bench.ref.engine["version"]}
+    return ", ".join(f"{name} {held}" for name, held in named.items() if isinstance(held, str))
 
 
 def _fields(kind: Any) -> str:

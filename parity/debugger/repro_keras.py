@@ -26,10 +26,11 @@ def keras_lines(keras: KerasCode, inputs: Sequence[str], output: str, *, is_loss
     lines = ["def constant(value):", f"    return {constant}", "", ""]
     if keras.backend == "jax":
         lines = ["def constant(value):", "    return keras.ops.convert_to_tensor(value)", "", ""]
-    tensorflow = keras.backend == "tensorflow"
-    for name, operation in (("mean", "tf.reduce_mean(value)"), ("total", "tf.reduce_sum(value)")):
-        method = "mean" if name == "mean" else "sum"
-        lines += [f"def {name}(value):", f"    return {operation if tensorflow else f'value.{method}()'}", "", ""]
+    called = "\n".join([*keras.forward, "total(" if backward else ""])
+    for name, rule in (("mean", "mean"), ("total", "sum")):
+        operation = f"tf.reduce_{rule}(value)" if keras.backend == "tensorflow" else f"value.{rule}()"
+        if f"{name}(" in called:
+            lines += [f"def {name}(value):", f"    return {operation}", "", ""]
     lines += ["layers = {", *(f"    {line}" for line in keras.layers), "}", "", ""]
     lines += [
         "def forward(t):",

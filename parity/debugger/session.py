@@ -122,9 +122,8 @@ def _take_up(stepper: Stepper, path: Path, held: Mapping[str, Any]) -> list[str]
     said = [f"the {what} has changed since this session was saved" for what in changed]
     for item in breakpoints:
         if item.layer and not _stops(stepper, item.layer):
-            said.append(f"dropped: breakpoint {item.number} at {item.words}, whose layer is gone")
-        else:
-            stepper.breakpoints.append(item)
+            said.append(f"kept, though its layer is gone: breakpoint {item.number} at {item.words}")
+        stepper.breakpoints.append(item)
     for command, (where, step) in experiments:
         if where and not any(stepper.stops[index].step == step for index in _stops(stepper, where)):
             said.append(f"dropped: {command} at {where}, step {step}: there is no such place")

@@ -159,6 +159,58 @@ def test_a_class_of_the_users_own_file_is_copied_beside_the_script(tmp_path, sho
     assert shown(tmp_path / "repro") == (1, {"output"})
 
 
+def test_a_frozen_batch_normalisation_takes_its_averages_in_the_script_too(tmp_path, shown):
+    layers = twins.normalised()
+    path = twins.save(tmp_path / "net.mat", layers)
+    port = twins.twin(layers)
+    port.get_layer("bn2").trainable = False
+    stepper = Stepper.open(path, port, twins.batch(), steps=1)
+    for where, tensors in (("bn2 forward", {"output"}), ("bn2 backward", {"output", "dx"})):
+        stepper.run_to(where)
+        assert born(stepper) <= tensors
+        write_repro(stepper, tmp_path)
+        code, differing = shown(tmp_path)
+        assert code == 1
+        assert tensors <= differing
+
+
+def _of_operations(module, flaw):
+    """A model with bare operations between its layers: a slice, a product with an array, a mean, a rectifier."""
+    made = module.Input((8, 8, 3))
+    x = module.layers.Conv2D(4, 3, name="conv")(made)[..., 1:3]
+    shift = np.array([1.0, 2.0 + flaw], np.float32)
+    if module.__name__ == "keras":
+        x = module.ops.relu6(module.ops.mean(module.ops.multiply(x, shift), axis=(1, 2)))
+    else:
+        import tensorflow as tf
+
+        x = tf.nn.relu6(tf.reduce_mean(tf.multiply(x, shift), axis=(1, 2)))
+    model = module.Model(made, module.layers.Dense(4, name="dense")(x))
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize("name", ["keras", "tf_keras"])
+def test_bare_operations(name, tmp_path, shown):
+    import importlib
+
+    module = importlib.import_module(name)
+    ref, port = (_of_operations(module, flaw) for flaw in (0.0, 0.5))
+    port.set_weights(ref.get_weights())
+    stepper = Stepper.open(ref, port, twins.batch(size=(8, 8, 3)), steps=1)
+    for phase in ("forward", "backward"):
+        stepper.goto(next(s.index for s in stepper.stops if s.phase == phase and "multiply" in s.layer))
+        found = born(stepper)
+        assert found
+        write_repro(stepper, tmp_path)
+        code, differing = shown(tmp_path)
+        assert code == 1
+        assert found <= differing
+    text = (tmp_path / "repro.py").read_text(encoding="utf-8")
+    assert ("keras.ops.multiply(" if name == "keras" else "tf.math.multiply(") in text
+    assert "def mean" not in text  # nothing that it does not need
+
+
 def test_an_optimizer_of_ones_own_is_refused(tmp_path):
     import keras
 

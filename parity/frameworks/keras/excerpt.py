@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity.frameworks.keras.bare_code import operation_call
 from parity.frameworks.keras.batches import labels_for
 from parity.frameworks.keras.edits.code import text, value
 from parity.frameworks.keras.observe import DROPOUTS
@@ -103,8 +104,10 @@ def keras_code(
             mask = f"constant(ARRAYS[{text(f'mask {node.layer.name}')}])"
             forward.append(f"t[{text(made)}] = t[{text(read)}] * ({mask} / {1.0 - item.rate!r})")
             continue
-        makers.setdefault(path, _maker(engine, node))
-        if path not in weights:
+        bare = operation_call(engine.keras, item)
+        if bare is None:
+            makers.setdefault(path, _maker(engine, node))
+        if path not in weights and bare is None:
             kept: list[str] = []
             ids = {id(v): pid for pid, v in graph.variables.items() if graph.owners[pid] == path}
             for i, variable in enumerate(item.weights):
@@ -115,7 +118,7 @@ def keras_code(
                 if pid:
                     variables[pid] = (path, i)
             weights[path] = tuple(kept)
-        forward.append(_call(node, path, training))
+        forward.append(_call(node, training, bare or (f"layers[{text(path)}]", ()), arrays))
     imports = ("import keras",) if engine.modern else ("import tf_keras as keras",)
     return KerasCode(
         imports,
@@ -149,6 +152,8 @@ def _maker(engine: Engine, node: Node) -> str:
     if node.fused and "activation" in config:
         config["activation"] = "linear"
     kept = {k: v for k, v in config.items() if k not in _NAMELESS and not k.endswith(_DEFAULTED) and v is not None}
+    if "BatchNormalization" in kind and not item.trainable:  # it takes its averages then, in training too
+        kept["trainable"] = False
     policy = config.get("dtype")
     plain = policy if isinstance(policy, str) else (policy or {}).get("config", {}).get("name", "float32")
     if plain not in (None, "float32"):
@@ -160,7 +165,8 @@ def _maker(engine: Engine, node: Node) -> str:
     return f"{_CUSTOM}[{text(type(item).__name__)}]({arguments})" if given else f"keras.layers.{kind}({arguments})"
 
 
-def _call(node: Node, path: str, training: bool | None) -> str:
+def _call(node: Node, training: bool | None, called: tuple[str, Sequence[str]], arrays: dict[str, Array]) -> str:
+    """A line that calls something, with settings of its own; arrays that it is given go into `arrays`."""
     assert node.record is not None
     record = node.record
 
@@ -169,17 +175,27 @@ def _call(node: Node, path: str, training: bool | None) -> str:
             return f"t[{text(record.inputs[part.index])}]"
         if isinstance(part, list | tuple):
             inside = ", ".join(spelled(item) for item in part)
-            return f"[{inside}]" if isinstance(part, list) else f"({inside},)"
+            return f"[{inside}]" if isinstance(part, list) else f"({inside}{',' if len(part) == 1 else ''})"
+        if isinstance(part, slice):
+            return f"slice({', '.join(spelled(end) for end in (part.start, part.stop, part.step))})"
         if part is None or isinstance(part, bool | int | float | str):
             return value(part)
-        raise NotImplementedError(f"{path} is called with something that is no plain value")
+        if part is Ellipsis:
+            return "..."
+        if isinstance(part, np.ndarray) or callable(getattr(part, "numpy", None)):
+            held = np.asarray(part if isinstance(part, np.ndarray) else part.numpy())
+            name = f"{node.layer.name} argument {sum(key.startswith(node.layer.name) for key in arrays)}"
+            arrays[name] = held
+            return f"constant(ARRAYS[{text(name)}])"
+        raise NotImplementedError(f"{record.place.path} is called with something that is no plain value")
 
     given = [spelled(part) for part in record.args]
     given += [f"{k}={spelled(v)}" for k, v in record.kwargs.items() if k != "training" and v is not None]
     given += [] if training is None else [f"training={training}"]
     names = ", ".join(f"t[{text(name)}]" for name in node.layer.outputs)
-    many = "" if len(node.layer.outputs) == 1 else "list("
-    return f"{names} = {many}layers[{text(path)}]({', '.join(given)}){')' if many else ''}"
+    function, settings = called
+    made = f"{function}({', '.join([*given, *settings])})"
+    return f"{names} = {made if len(node.layer.outputs) == 1 else f'list({made})'}"
 
 
 def _loss(
