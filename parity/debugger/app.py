@@ -111,6 +111,7 @@ class DebuggerApp(App[int]):
         Binding("colon", "prompt('')", "line", key_display=":"),
         Binding("g", "prompt('run ')", "run to", show=False),
         Binding("e", "prompt('export ')", "export", show=False),
+        Binding("r", "prompt('repro ')", "reproducer", show=False),
         Binding("slash", "prompt('run ')", "find a layer", show=False, key_display="/"),
         Binding("right_square_bracket", "tensor(1)", "next tensor", show=False, key_display="]"),
         Binding("left_square_bracket", "tensor(-1)", "tensor before", show=False, key_display="["),

@@ -26,6 +26,7 @@ _MORE = (
     ("[  ]", "another tensor of this stop"),
     ("t  T", "another view"),
     ("e", "export a tensor"),
+    ("r", "write a script that shows this layer's divergence without parity"),
     (":", "the command line; tab or → completes, ↑ ↓ go through its history, escape closes it"),
     ("tab", "another panel; arrows and page keys scroll it"),
     ("escape", "stop what is running, before the next layer"),
