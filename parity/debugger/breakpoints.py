@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -57,9 +58,9 @@ class Breakpoint:
 
     def __post_init__(self) -> None:
         if self.phase and self.phase not in PHASES:
-            raise BadUsage(f"there is no phase {self.phase!r}; there are {', '.join(PHASES)}")
+            raise BadUsage(f"there is no phase {self.phase!r}; {_meant(self.phase, PHASES)}")
         if self.status and self.status not in STATUSES:
-            raise BadUsage(f"there is no status {self.status!r}; there are {', '.join(STATUSES)}")
+            raise BadUsage(f"there is no status {self.status!r}; {_meant(self.status, STATUSES)}")
         if self.condition:
             _parsed(self.condition)
 
@@ -93,6 +94,11 @@ class Breakpoint:
         """Of a session's file; raises BadUsage for what `break` would not take."""
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         return cls(**known)
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    near = get_close_matches(word, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 def parse_break(words: str) -> Breakpoint:

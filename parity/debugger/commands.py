@@ -186,7 +186,7 @@ class Commands:
     def _break(self, rest: str) -> Any:
         stepper, words = self.stepper, rest.split()
         if words[:1] == ["list"]:
-            return shown.status(stepper)
+            return shown.breakpoints(stepper)
         if words[:1] in (["delete"], ["off"], ["on"]):
             numbers = [int(word) for word in words[1:] if word.isdigit()]
             if len(numbers) != len(words) - 1 or not numbers:
@@ -199,7 +199,7 @@ class Commands:
                 if item is None:
                     raise BadUsage(f"there is no breakpoint {number}")
                 item.enabled = words[0] == "on"
-            return shown.status(stepper)
+            return shown.breakpoints(stepper)
         here = f"{stepper.stop.layer or stepper.stop.keras_layer} {stepper.stop.phase}"
         item = parse_break(rest or here)
         if item.layer:
@@ -218,8 +218,8 @@ class Commands:
         view = next((word for word in words if word in _VIEWS), "")
         side = next((word for word in words if word in SIDES), "")
         left = [word for word in words if word not in (view, side)]
-        view = view or ("heatmap" if side else "")  # one side alone has no worst elements
         index = next((word for word in left if set(word) <= set("0123456789,*-")), "")
+        view = view or ("heatmap" if side or index else "")  # the worst elements are of no side alone, nor of a cut
         names = [word for word in left if word != index]
         name = names[0] if names else ""
         if not words:

@@ -95,6 +95,10 @@ class StopTable(DataTable[Text]):
                     self.update_cell(str(stop.index), column, cell)
         self.move_cursor(row=stepper.position, scroll=True)
 
+    def on_resize(self) -> None:
+        """Has the line where one stands on the screen, whatever size that has now."""
+        self.call_after_refresh(lambda: self.move_cursor(row=self.stepper.position, scroll=True))
+
     def _key(self, stop: Stop) -> tuple[Any, ...]:
         state = self.stepper.state(stop.index)
         return stop.index == self.stepper.position, self._broken(stop), state.status if state else ""

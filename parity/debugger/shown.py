@@ -74,12 +74,21 @@ def status(stepper: Stepper) -> Any:
         where = f", first in {first.phase} at {clean(name)}, {first.tensor}"
         where += f", step {first.step}" if first.phase == "update" else ""
     lines.append(f"verdict{so_far}: {stepper.verdict}{where}")
-    lines += [
+    lines += _breakpoints(stepper)
+    lines += [f"experiment {i}: {clean(item.words)}" for i, item in enumerate(stepper.experiments, start=1)]
+    return Text("\n".join(lines))
+
+
+def breakpoints(stepper: Stepper) -> Text:
+    """The breakpoints, with their hits."""
+    return Text("\n".join(_breakpoints(stepper)) or "there are no breakpoints; break sets one here")
+
+
+def _breakpoints(stepper: Stepper) -> list[str]:
+    return [
         f"breakpoint {item.number}: {item.words} ({item.hits} hits{'' if item.enabled else ', off'})"
         for item in stepper.breakpoints
     ]
-    lines += [f"experiment {i}: {clean(item.words)}" for i, item in enumerate(stepper.experiments, start=1)]
-    return Text("\n".join(lines))
 
 
 def layers(look: Look, position: str) -> Any:

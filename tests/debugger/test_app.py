@@ -21,7 +21,7 @@ from parity.debugger import panels, pictures
 from parity.debugger.app import DebuggerApp, fitting
 from parity.debugger.commands import Commands
 from parity.debugger.looking import ParameterLine
-from parity.debugger.panels import Panel, ended
+from parity.debugger.panels import Panel, StopTable, ended
 from parity.debugger.stepper import Stepper
 from parity.reports.output import show
 
@@ -353,9 +353,37 @@ def test_resizing(stepper):
             await pilot.resize_terminal(140, 40)
             await settled(app, pilot)
             assert not app.screen.has_class("narrow")
+            await pilot.press("c")
+            await settled(app, pilot)
+            for size in ((200, 60), (40, 10), (140, 40)):
+                await pilot.resize_terminal(*size)
+                await settled(app, pilot)
+                table = app.query_one(StopTable)
+                line = stepper.position + table.header_height - table.scroll_offset.y
+                assert table.header_height <= line < table.size.height, size
 
     asyncio.run(scene())
-    assert stepper.position == 1
+    assert stepper.position > 10
+
+
+def test_a_key_asks_where_to_write_the_reproducer(stepper, tmp_path):
+    from parity.debugger.prompt import Prompt
+
+    stepper.resume()
+
+    async def scene():
+        app = DebuggerApp(stepper, Commands(stepper), "")
+        async with app.run_test(size=(120, 36)) as pilot:
+            await pilot.press("r")
+            prompt = app.query_one(Prompt)
+            assert prompt.display
+            assert prompt.value == "repro "
+            prompt.value = f"repro {tmp_path / 'shown'}"
+            await pilot.press("enter")
+            await settled(app, pilot)
+
+    asyncio.run(scene())
+    assert (tmp_path / "shown" / "repro.py").exists()
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])

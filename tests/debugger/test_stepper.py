@@ -134,6 +134,8 @@ def test_a_mistake_ends_a_script_and_not_somebody_who_types(stepper):
         ('export "a.npy', "a quotation mark is left open"),
         ("save /nonexistent/s.json", "cannot be written"),
         ("break conv1 if", "if what"),
+        ("break conv1 status=bron", "no status 'bron'; did you mean 'born'"),
+        ("break phase=inside", "no phase 'inside'; there are input, structure"),
         ("goto 0", "the stops are 1 to"),
         ("show terms 99,0,0,0", "there is no output"),
         ("put sideways", "whose tensor, ref or keras"),
