@@ -213,13 +213,15 @@ def test_a_label_that_the_loss_ignores_need_be_no_class(ignored: int) -> None:
     )
 
 
-def test_a_mean_that_leaves_out_what_it_ignores_is_another_loss() -> None:
+def test_a_mean_that_leaves_out_what_it_ignores_divides_by_another_number() -> None:
+    """The fix says what is left out: a weight would hold for these labels alone."""
     import keras
 
     law = keras.losses.SparseCategoricalCrossentropy
-    report = parity.compare(segmented(law(ignore_class=-1)), segmented(law()), pixels(-1))
-    assert named(report) == [("loss-kind", "loss", True, True)]
-    assert "ignore_class=-1" in report.findings[0].fix
+    for ignored, other in ((-1, None), (None, -1)):
+        report = parity.compare(segmented(law(ignore_class=ignored)), segmented(law(ignore_class=other)), pixels(-1))
+        assert named(report) == [("loss-reduction", "loss", True, True)]
+        assert f"ignore_class={ignored}" in report.findings[0].fix
     assert parity.compare(segmented(law(ignore_class=-1)), segmented(law()), pixels(None)).verdict == "match"
     assert parity.compare(segmented(law()), segmented(law()), pixels(-1)).verdict == "match"
 

@@ -57,6 +57,15 @@ class Loss(Kind):
     settings: tuple[tuple[str, Any], ...] = ()
     ignored: int | None = field(default=None, compare=False)
 
+    def counts_otherwise(self, other: Loss) -> bool:
+        """Whether both are means over what counts, and leave out other labels: Keras' with another `ignore_class`.
+
+        MatConvNet's mean is over the images, whatever counts of each.
+        """
+        laws = {self.reduction, other.reduction}
+        means = self.reduction == "counted-mean" or "pixel-mean" in laws
+        return means and "counted-mean" in laws and "sum" not in laws and self.ignored != other.ignored
+
     @property
     def target(self) -> str:
         """What its labels are: `"ids"` (class ids from 0), `"signs"` (-1 and +1, 0 ignored), `"values"`, or `"either"`.
@@ -124,6 +133,8 @@ class Loss(Kind):
         """The loss, or its constructor argument."""
         if field_name in ("function", "settings"):
             return f"loss={self._constructor()}"
+        if field_name == "reduction" and self.reduction == "counted-mean":
+            return f"ignore_class={self.ignored}"
         if field_name == "reduction":
             word = "sum_over_batch_size" if self.reduction.endswith("mean") else self.reduction
             return f'reduction="{word}"'

@@ -342,7 +342,9 @@ def _loss(experiment: Experiment, kind: Loss) -> Iterator[Proposal]:
     )
     if mine is not None and theirs is not None and float(mine[0]) and np.isfinite([*mine, *theirs]).all():
         factor = float(theirs[0]) / float(mine[0])
-        if factor:
+        other = experiment.pair.keras.kind
+        counted = isinstance(other, Loss) and kind.counts_otherwise(other)  # a factor of these labels alone
+        if factor and not counted:
             words = f"is {factor:.6g} times the reference's, and so are all gradients"
             fix = f"loss_weights=[{1 / factor:.6g}]"
             yield Proposal("loss-reduction", words, Edit(factor=factor), fix, fitted=True)

@@ -191,6 +191,8 @@ def _loss(run: Comparison, pair: Pair, name: str) -> tuple[Change, ...]:
         mine, theirs = pair.ref.weight, pair.keras.weight
         return (Change("loss", "", {**output, "weight": mine / theirs}),) if mine and theirs else ()
     if name == "reduction":
+        if isinstance(pair.keras.kind, Loss) and kind.counts_otherwise(pair.keras.kind):
+            return (Change("loss", "", {**output, "config": {"ignore_class": kind.ignored}}),)
         word = "sum_over_batch_size" if kind.reduction.endswith("mean") else kind.reduction
         word = "" if word == "none" else word
         made = [Change("loss", "", {**output, "config": {"reduction": word}})] if word else []
