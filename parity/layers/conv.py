@@ -177,7 +177,7 @@ def _derivatives_alone() -> Any:
             if x.shape[1] != kernel.shape[1] * groups:
                 raise ValueError(f"filters {kernel.shape[1]} deep in {groups} groups on {x.shape[1]} channels")
             at = window_shape(x.shape[2:], kernel.shape[2:], stride, (y, y, x_, x_), dilate)
-            return x.new_zeros(()).expand(len(x), len(kernel), *at)
+            return x.new_zeros(()).expand(len(x), len(kernel), *(extent or 0 for extent in at))
 
         @staticmethod
         def backward(ctx: Any, *pulled: torch.Tensor) -> tuple[Any, ...]:
