@@ -62,7 +62,7 @@ class Training:
         self._put: dict[tuple[str, int], dict[str, Array]] = {}
         self._slots_after: dict[int, tuple[Slots, Slots]] = {}
         self._optimizers: _Optimizers | None = None
-        self._rehearsed = False
+        self._differ: bool | None = None
         self.scene(1)
 
     @property
@@ -189,22 +189,18 @@ class Training:
         """The probes of one layer's parameters in an update."""
         moves = self.update(step)
         apart = any(m.status == "born" and m.step <= step for m in self.run.moves)
-        unseen = not apart and self._unseen()
+        unseen = not apart and self._rehearse()
         fault = bool(before) or apart
         here = [move for move in moves if move.link.pair.ref.name == layer]
         return [update_probe(move, before=fault, unseen=unseen) for move in here]
 
-    def _unseen(self) -> bool:
-        """Whether the optimizers differ, where the gradients of this batch do not show it."""
-        run = self.run
-        self._rehearse()
-        return run.rehearsal is not None and bool(run.rehearsal.differ(run.ref.recipe, run.keras.recipe))
-
-    def _rehearse(self) -> None:
-        """Have both optimizers alone take their steps, once."""
-        if not self._rehearsed:
-            self._rehearsed = True
-            self.run.rehearsal = rehearse(self.run.ref, self.run.keras, self.run.course.passes[0])
+    def _rehearse(self) -> bool:
+        """Whether both optimizers alone, which take their steps once, differ where this batch may not show it."""
+        if self._differ is None:
+            run = self.run
+            run.rehearsal = rehearse(run.ref, run.keras, run.course.passes[0])
+            self._differ = run.rehearsal is not None and bool(run.rehearsal.differ(run.ref.recipe, run.keras.recipe))
+        return self._differ
 
     # ---- experiments
 
