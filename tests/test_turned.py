@@ -34,6 +34,19 @@ def path(tmp_path_factory):
     return twins.save(tmp_path_factory.mktemp("turned") / "net.mat", layers(), SIZE)
 
 
+def trained_as_the_reference(model, held, rows):
+    """The model with the reference's weights, the rows of `fc` in this order of the map's axes, and its training."""
+    import keras
+
+    for name, (kernel, bias) in held.items():
+        if name == "fc" and rows is not None:
+            kernel = kernel.transpose(*(axis - 1 for axis in rows), 3)
+        model.get_layer(name).set_weights([kernel.reshape(model.get_layer(name).kernel.shape), bias.ravel()])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
+    return model
+
+
 def port(dims=None, rows=None, *, how: str = "Permute"):
     """A Keras model that turns its map by `dims`, with rows in the order that `rows` says (1-based, of h w c).
 
@@ -59,13 +72,7 @@ def port(dims=None, rows=None, *, how: str = "Permute"):
     x = keras.layers.Dense(7, activation="relu", name="fc", **own)(x)
     x = keras.layers.Dense(4, name="classifier", **own)(x)
     model = keras.Model(given, x)
-    for name, (kernel, bias) in held.items():
-        if name == "fc" and rows is not None:
-            kernel = kernel.transpose(*(axis - 1 for axis in rows), 3)
-        model.get_layer(name).set_weights([kernel.reshape(model.get_layer(name).kernel.shape), bias.ravel()])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
-    return model
+    return trained_as_the_reference(model, held, rows)
 
 
 @pytest.mark.parametrize("weights", ["ref", "own"])
@@ -160,13 +167,7 @@ def between(way, rows=(3, 1, 2), *, slope=0.0, rate=0.4):
         x = makers[letter]()(x)
     x = keras.layers.Dense(7, activation="relu", name="fc", **own)(x)
     model = keras.Model(given, keras.layers.Dense(4, name="classifier", **own)(x))
-    for name, (kernel, bias) in held.items():
-        if name == "fc" and rows is not None:
-            kernel = kernel.transpose(*(axis - 1 for axis in rows), 3)
-        model.get_layer(name).set_weights([kernel.reshape(model.get_layer(name).kernel.shape), bias.ravel()])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
-    return model
+    return trained_as_the_reference(model, held, rows)
 
 
 def saved(tmp_path, way):
