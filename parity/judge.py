@@ -22,7 +22,7 @@ from parity.runner import Local
 from parity.tensors import shaped
 from parity.tolerance import CLEAN, ROUNDOFF, forward_floor, gradient_floor, parameter_floor
 
-__all__ = ["RESTLESS", "RESTLESS_REF", "ROUNDED", "Judge", "Verdict", "examine", "where"]
+__all__ = ["RESTLESS", "RESTLESS_REF", "ROUNDED", "Judge", "Verdict", "examine"]
 
 Array = np.ndarray
 
@@ -67,7 +67,7 @@ class Verdict:
         return float(np.sqrt(np.mean(np.square(self.floor))))
 
 
-def where(value: Array) -> tuple[object, ...]:
+def _where(value: Array) -> tuple[object, ...]:
     """What two arrays have in common that are one and the same memory."""
     return value.__array_interface__["data"][0], value.shape, value.strides, value.dtype
 
@@ -178,7 +178,7 @@ class Judge:
 
         def floor(expected: Array, own: Array | None) -> Array:
             kind, upstream = trial.pair.ref.kind, trial.upstream_ref
-            made = gradient_floor(kind, upstream, trial.roles, expected, own, size=self.trial.size)
+            made = gradient_floor(kind, upstream, trial.roles, expected, own, size=trial.size)
             return np.maximum(made, ROUNDOFF / max(1, expected.shape[0])) if trial.is_loss else made
 
         names = [name for name in trial.named.sources if trial.tensor(trial.ref_local, "ref", name) is not None]
@@ -219,7 +219,7 @@ class Judge:
 
     def _distance(self, actual: Array, expected: Array) -> Distance:
         """How far apart two tensors are; the gradients of a sum's terms are one and the same, and measured once."""
-        key = where(actual), where(expected)
+        key = _where(actual), _where(expected)
         if self._measured is None or self._measured[0] != key:
             self._measured = key, self._apart(actual, expected)
         return self._measured[1]
