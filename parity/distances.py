@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
 __all__ = ["SQUARABLE", "Distance", "channel_rms", "channel_sum", "distance", "rms"]
 
 Array = np.ndarray
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _PEAK = 8.0
 """How many root mean squares the largest of a few million rounding errors may be (normal: 5.5; products have tails)."""
@@ -31,11 +36,11 @@ _WIDE = 1024
 _BLOCK = 1 << 18
 """Entries that are looked at in one go: they stay in the processor's cache, and a large tensor needs no second one."""
 
-_LARGE = 1 << 22
+_LARGE = 1 << 20
 """Entries from which on several threads measure a distance: to wake them takes longer than a smaller one."""
 
-_PARTS = 4
-"""In how many parts: as many on every machine, so that the same numbers come out."""
+_THREADS = min(4, os.cpu_count() or 1)
+"""How many: more would wait for the memory."""
 
 _FEW = 16
 """Terms that are added up in float32: what that rounds is far below what rounding does to the whole sum."""
@@ -101,11 +106,14 @@ def distance(actual: Array, expected: Array, *, by_image: bool = False) -> Dista
     """
     rows_a, rows_e = _rows(actual), _rows(expected)
     zero = np.zeros(rows_e.shape[-1])
-    # The first rows tell most different tensors apart without a look at all of them.
-    if np.array_equal(rows_a[:64], rows_e[:64], equal_nan=True) and np.array_equal(rows_a, rows_e):
+    few = slice(None, None, max(1, len(rows_e) // 8))  # a few rows tell most different tensors apart
+    if np.array_equal(rows_a[few], rows_e[few], equal_nan=True) and np.array_equal(rows_a, rows_e):
         return Distance(0.0, 0.0, 0.0, zero, zero)
     images = max(1, len(expected)) if by_image and np.ndim(expected) > 1 else 1
-    sums = _looked(rows_a, rows_e, images)
+    with np.errstate(all="ignore"):
+        sums = _looked(rows_a, rows_e, images)
+        if not np.isfinite(sums.top).all():
+            sums = _looked(rows_a, rows_e, images, skip=True)
     own = _root_mean(sums.own, rows_e)
     scale = float(np.sqrt(np.mean(np.square(own))))
     if not np.isfinite(sums.top).all():
@@ -115,92 +123,94 @@ def distance(actual: Array, expected: Array, *, by_image: bool = False) -> Dista
         return Distance(0.0, 0.0, scale, zero, zero, own=own)
     if not SQUARABLE[0] < peak < SQUARABLE[1]:
         unit = peak
-        sums = _looked(rows_a, rows_e, images, unit)
-    channel = unit * np.sqrt(sums.squares / max(1, len(rows_e)))
-    each = np.stack([sums.image_top, unit * np.sqrt(sums.image_squares / max(1, rows_e.size // images))])
+        sums = _looked(rows_a, rows_e, images, unit, skip=True)
+    channel = unit * np.sqrt(sums.squares.sum(axis=0) / max(1, len(rows_e)))
+    image = unit * np.sqrt(sums.squares.sum(axis=1) / max(1, rows_e.size // images))
     return Distance(
         peak,
         float(np.sqrt(np.mean(channel**2))),
         scale,
         channel,
-        sums.top,
+        sums.top.max(axis=0),
         own=own,
-        images=each if by_image else None,
+        images=np.stack([sums.top.max(axis=1), image]) if by_image else None,
     )
 
 
+@dataclass(frozen=True, eq=False)
 class _Sums:
-    """What looks at blocks of two tensors add up.
+    """What was added up over the rows of two tensors, in float64.
 
     Attributes:
-        top: largest difference per channel; infinite or NaN where the two are not both finite or the same.
-        squares: sum of the squares of the differences per channel, in the unit asked for.
-        own: the same of the expected tensor itself, in no unit.
-        image_top, image_squares: largest difference and sum of squares per image.
+        top: images x channels, the largest difference; infinite or NaN where the two are not both finite.
+        squares: images x channels, the sum of the squares of the differences, in the unit asked for.
+        own: per channel, the sum of the squares of the expected tensor itself, in no unit.
     """
 
-    def __init__(self, channels: int, images: int) -> None:
-        self.top, self.squares, self.own = np.zeros(channels), np.zeros(channels), np.zeros(channels)
-        self.image_top, self.image_squares = np.zeros(images), np.zeros(images)
-
-    def look(self, mine: Array, theirs: Array, images: slice, unit: float, room: Array) -> None:
-        """Add a block of rows: of several whole images, or of a part of one.
-
-        Equal infinities and two NaN are no difference; any other makes the largest one infinite or NaN.
-        """
-        gap = room[: len(mine)]
-        np.subtract(mine, theirs, out=gap)
-        np.abs(gap, out=gap)
-        count = images.stop - images.start
-        largest = _largest(gap, count)
-        if not np.isfinite(largest).all():
-            gap[(mine == theirs) | (np.isnan(mine) & np.isnan(theirs))] = 0
-            largest = _largest(gap, count)
-        if unit != 1.0:
-            gap /= gap.dtype.type(unit)
-        squares = _squares(gap, count)
-        np.maximum(self.top, largest.max(axis=0), out=self.top)
-        self.squares += squares.sum(axis=0)
-        self.own += _squares(theirs)[0]
-        np.maximum(self.image_top[images], largest.max(axis=1, initial=0.0), out=self.image_top[images])
-        self.image_squares[images] += squares.sum(axis=1)
-
-    def join(self, other: _Sums) -> None:
-        """Add what was added up elsewhere."""
-        np.maximum(self.top, other.top, out=self.top)
-        np.maximum(self.image_top, other.image_top, out=self.image_top)
-        self.squares += other.squares
-        self.own += other.own
-        self.image_squares += other.image_squares
+    top: Array
+    squares: Array
+    own: Array
 
 
-def _looked(rows_a: Array, rows_e: Array, images: int, unit: float = 1.0) -> _Sums:
-    """Both tensors, block by block, a large one on several threads; differences are squared in this unit."""
-    count, channels = rows_e.shape
-    each, step = count // images, max(1, _BLOCK // max(1, channels))
-    several = max(1, step // max(1, each))  # images in a block
+def _looked(rows_a: Array, rows_e: Array, images: int, unit: float = 1.0, *, skip: bool = False) -> _Sums:
+    """Look at both tensors, block by block, a large one on several threads.
+
+    Args:
+        rows_a: a tensor as (elements, channels).
+        rows_e: the other one, of the same shape.
+        images: how many images they hold.
+        unit: what differences are divided by before they are squared.
+        skip: let equal infinities and two NaN be no difference, which takes a look at each entry.
+    """
+    channels = rows_e.shape[1]
+    found: list[_Sums] = []
+    for mine, theirs in zip(_folded(rows_a, images), _folded(rows_e, images), strict=True):
+        if mine.size:
+            top, squares, own = _blockwise(mine, theirs, unit, skip).reshape(3, images, -1, channels)
+            found.append(_Sums(top.max(axis=1), squares.sum(axis=1), own.sum(axis=(0, 1))))
+    if not found:
+        return _Sums(np.zeros((images, channels)), np.zeros((images, channels)), np.zeros(channels))
+    first, *others = found
+    for other in others:
+        top = np.maximum(first.top, other.top)
+        first = _Sums(top, first.squares + other.squares, first.own + other.own)
+    return first
+
+
+def _blockwise(mine: Array, theirs: Array, unit: float, skip: bool) -> Array:
+    """Largest differences, and sums of the squares of differences and of the second tensor, of each block of rows.
+
+    Both tensors are (images, rows, columns); a block is several whole images, or a part of one. The three are given
+    as (3, images, as many as blocks are in an image, columns), in float64.
+    """
+    count, length, width = theirs.shape
+    step = max(1, _BLOCK // width)
+    several = max(1, step // length)
     blocks = [
-        (slice(image, min(image + several, images)), at, min(at + step, (image + several) * each, count))
-        for image in range(0, images, several)
-        for at in range(image * each, min(image + several, images) * each, step)
+        (slice(image, image + several), slice(at, at + step))
+        for image in range(0, count, several)
+        for at in range(0, length, step)
     ]
 
-    def added(blocks: Sequence[tuple[slice, int, int]]) -> _Sums:
-        sums = _Sums(channels, images)
-        longest = max((stop - start for _, start, stop in blocks), default=0)
-        room = np.empty((longest, channels), np.result_type(rows_a, rows_e))
+    def looked(blocks: Sequence[tuple[slice, slice]]) -> list[tuple[Array, Array, Array]]:
+        room = np.empty(min(several, count) * min(step, length) * width, np.result_type(mine, theirs))
+        found = []
         with np.errstate(all="ignore"):
-            for which, start, stop in blocks:
-                sums.look(rows_a[start:stop], rows_e[start:stop], which, unit, room)
-        return sums
+            for at in blocks:
+                a, e = mine[at], theirs[at]
+                gap = np.subtract(a, e, out=room[: e.size].reshape(e.shape))
+                np.abs(gap, out=gap)
+                if skip:
+                    gap[(a == e) | (np.isnan(a) & np.isnan(e))] = 0
+                top = gap.max(axis=1)
+                if unit != 1.0:
+                    gap /= gap.dtype.type(unit)
+                found.append((top, _squares(gap), _squares(e)))
+        return found
 
-    if rows_e.size < _LARGE:
-        return added(blocks)
-    parts = [blocks[len(blocks) * n // _PARTS : len(blocks) * (n + 1) // _PARTS] for n in range(_PARTS)]
-    first, *others = _workers().map(added, parts)
-    for other in others:
-        first.join(other)
-    return first
+    found = looked(blocks) if theirs.size < _LARGE else _spread(looked, blocks)
+    joined = [np.concatenate(part) for part in zip(*found, strict=True)]
+    return np.array(joined, np.float64).reshape(3, count, -1, width)
 
 
 def _root_mean(squares: Array, rows: Array) -> Array:
@@ -210,9 +220,17 @@ def _root_mean(squares: Array, rows: Array) -> Array:
     return channel_rms(rows)
 
 
+def _spread(call: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> list[R]:
+    """What a call gives for all items, some of them on other threads, in their order."""
+    ends = [len(items) * n // _THREADS for n in range(_THREADS + 1)]
+    first, *others = (items[start:stop] for start, stop in pairwise(ends))
+    waited = [_workers().submit(call, part) for part in others]
+    return [*call(first), *(found for other in waited for found in other.result())]
+
+
 @cache
 def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(_PARTS, os.cpu_count() or 1), thread_name_prefix="distance")
+    return ThreadPoolExecutor(max(1, _THREADS - 1), thread_name_prefix="distance")
 
 
 if hasattr(os, "register_at_fork"):
@@ -236,7 +254,7 @@ def _folded(rows: Array, images: int = 1) -> tuple[Array, Array]:
     several = _beside(count, channels)
     whole = count - count % several
     each = rows.reshape(images, count, channels)
-    return each[:, :whole].reshape(images, -1, several * channels), each[:, whole:]
+    return each[:, :whole].reshape(images, whole // several, several * channels), each[:, whole:]
 
 
 @lru_cache(maxsize=1024)
@@ -247,21 +265,9 @@ def _beside(count: int, channels: int) -> int:
     return whole if 4 * whole * channels >= _WIDE else most
 
 
-def _largest(rows: Array, images: int = 1) -> Array:
-    """The largest entry of each channel of each image, 0 where there is none."""
-    wide, left = _folded(rows, images)
-    top = wide.max(axis=1, initial=0.0).reshape(images, -1, rows.shape[1]).max(axis=1, initial=0.0)
-    if left.size:
-        top = np.maximum(top, left.max(axis=1))
-    return top.astype(np.float64)
-
-
-def _squares(rows: Array, images: int = 1) -> Array:
-    """The sum of squares of each channel of each image."""
-    wide, left = _folded(rows, images)
-    folded = np.einsum("nij,nij->nj", wide, wide).astype(np.float64)
-    total = folded.reshape(images, -1, rows.shape[1]).sum(axis=1)
-    return total + np.einsum("nij,nij->nj", left, left) if left.size else total
+def _squares(rows: Array) -> Array:
+    """The sum of the squares of each column of each image, (images, rows, columns)."""
+    return np.einsum("nij,nij->nj", rows, rows)
 
 
 def channel_sum(value: Array) -> Array:
@@ -275,11 +281,15 @@ def channel_sum(value: Array) -> Array:
 
 
 def _sum_of_squares(rows: Array) -> Array:
-    """As `_squares`, of a large tensor on several threads."""
-    if rows.size < _LARGE:
-        return _squares(rows)[0]
-    ends = [len(rows) * n // _PARTS for n in range(_PARTS + 1)]
-    return np.sum([*_workers().map(lambda a, b: _squares(rows[a:b])[0], ends[:-1], ends[1:])], axis=0)
+    """The sum of squares of each channel, of a large tensor on several threads."""
+
+    def added(starts: Sequence[int]) -> list[Array]:
+        folded = [part for at in starts for part in _folded(rows[at : at + step])]
+        return [_squares(part)[0].astype(np.float64).reshape(-1, rows.shape[1]).sum(axis=0) for part in folded]
+
+    step = max(1, _BLOCK // rows.shape[1])
+    starts = range(0, len(rows), step)
+    return np.sum(added(starts) if rows.size < _LARGE else _spread(added, starts), axis=0)
 
 
 def rms(value: Array) -> float:

@@ -156,9 +156,15 @@ class Network:
     @property
     def losses(self) -> tuple[Layer, ...]:
         """The layers whose outputs are the objectives, in order; what counts zero times is none."""
-        if any(self.objectives.values()):
-            return tuple(layer for layer in self.layers if self.objectives.get(layer.output))
-        return tuple(layer for layer in self.layers if not set(self.labels).isdisjoint(layer.inputs))
+        found = self.__dict__.get("_losses")
+        if found is None:
+            if any(self.objectives.values()):
+                found = tuple(layer for layer in self.layers if self.objectives.get(layer.output))
+            else:
+                labels = {*self.labels}
+                found = tuple(layer for layer in self.layers if not labels.isdisjoint(layer.inputs))
+            object.__setattr__(self, "_losses", found)
+        return found
 
     def weight(self, loss: Layer) -> float:
         """How often a loss counts in the sum of the objectives."""

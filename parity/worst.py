@@ -211,5 +211,5 @@ def _by_image(apart: Distance, actual: Array, expected: Array) -> Array:
 
 def _worst(*criteria: Array) -> Array:
     """The channels that are worst by each of these, as many by each, in their order."""
-    ranked = [np.argsort(of)[::-1] for of in criteria]
+    ranked = [np.argsort(of)[: -_CHANNELS - 1 : -1] for of in criteria]
     return np.sort([*dict.fromkeys(int(at) for turn in zip(*ranked, strict=True) for at in turn)][:_CHANNELS])
