@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,23 @@ class Comparison:
     probes: list[Probe] = field(default_factory=list)
     outcome: Outcome | None = None
     album: Album | None = None
+
+    def links_of(self, pair: Pair) -> list[Link]:
+        """Those of a pair's own parameters, and of those that it shares with others."""
+        own = dict.fromkeys(key for keys in pair.keras.params.values() for key in keys)
+        by_pair, by_key = self._linked
+        shared = [link for key in own for link in by_key.get(key, ())]
+        return list(dict.fromkeys([*by_pair.get(pair.ref.name, ()), *shared]))
+
+    @cached_property
+    def _linked(self) -> tuple[dict[str, list[Link]], dict[str, list[Link]]]:
+        by_pair: dict[str, list[Link]] = {}
+        by_key: dict[str, list[Link]] = {}
+        for link in self.links:
+            by_pair.setdefault(link.pair.ref.name, []).append(link)
+            if link.keras:
+                by_key.setdefault(link.keras, []).append(link)
+        return by_pair, by_key
 
     def diverged(self, pair: Pair, *phases: str) -> bool:
         """Whether a fault was born in this pair in one of these phases."""

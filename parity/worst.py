@@ -100,8 +100,10 @@ class Part:
     channels: Array | None = None
 
     def imaged(self, value: Array) -> Array:
-        """These images of a tensor n … c."""
-        return value if self.images is None else value[self.images]
+        """These images of a tensor n … c; of one alone a view."""
+        if self.images is None:
+            return value
+        return value[self.images[0] :][:1] if len(self.images) == 1 else value[self.images]
 
     def channelled(self, value: Array) -> Array:
         """These channels of a tensor or a parameter, the last axis."""

@@ -142,8 +142,7 @@ class Look:
 
     def _links(self) -> list[Link]:
         assert self._pair is not None
-        own = {key for keys in self._pair.keras.params.values() for key in keys}
-        return [k for k in self._stepper.comparison.links if k.pair is self._pair or k.keras in own]
+        return self._stepper.comparison.links_of(self._pair)
 
     def _role_name(self, link: Link) -> str:
         links = [other for other in self._links() if other.role == link.role]

@@ -306,15 +306,13 @@ class Scene:
     def set_weights(self, bench: Bench, pair: Pair) -> None:
         """The parameters that both sides are given alone: the reference's, but for those an experiment replaced."""
         values = self.ref.weights
-        own = _ids(pair.keras.params)
-        links = [link for link in self.run.links if link.pair is pair or link.keras in own]
         bench.__dict__["ref_values"] = values
         made: dict[str, Array] = {}
         mine, theirs = self._base
-        for link in links:
+        for link in self.run.links_of(pair):
             if link.keras and link.to_keras is not None and all(key in mine for key in link.ref):
                 made[link.keras] = link.to_keras(mine)
-        for key in own:
+        for key in dict.fromkeys(key for keys in pair.keras.params.values() for key in keys):
             if key in theirs and self.keras.weights[key] is not theirs[key]:
                 made[key] = self.keras.weights[key]
         bench.__dict__["keras_values"] = made
@@ -400,7 +398,3 @@ class Scene:
 
 def _averages(lane: Lane, name: str) -> bool:
     return lane.network[name].kind.name == "BatchNorm" and name not in lane.statistics
-
-
-def _ids(params: Mapping[str, tuple[str, ...]]) -> set[str]:
-    return {key for keys in params.values() for key in keys}
