@@ -22,6 +22,7 @@ from parity.layers import ConvTranspose, Crop, Loss, Merge, Softmax
 from parity.layers.endings import apart_on_both, is_softmax_loss, looked_through
 from parity.matching import follow, given_names, is_linear, likeness, pairing, stands_in, with_neighbours, yielding
 from parity.network import Layer, Network
+from parity.separating import in_one_on_the_other
 from parity.units import Unit, units
 
 __all__ = ["Alignment", "Map", "Pair", "align", "readers"]
@@ -256,10 +257,11 @@ def align(
     both = labelled and bool(ref.losses) and bool(keras.losses)
     alone, through = apart_on_both(ref, keras), looked_through(ref, keras)
     crops = _crops_on_both(ref, keras)
+    separable = in_one_on_the_other(ref, keras)
     left, right = (
         units(
             own, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(other), apart=alone[i] | crops[i],
-            through=through[i],
+            through=through[i], separable=separable[i],
         )
         for i, (own, other) in enumerate(((ref, keras), (keras, ref)))
     )  # fmt: skip

@@ -21,12 +21,14 @@ from parity.layers import (
     Pad,
     Pool,
     Reshape,
+    SeparableConv,
     Slice,
     Softmax,
     Split,
 )
 from parity.layers.endings import activation_behind, softmax_behind
 from parity.network import Layer, Network
+from parity.separating import depthwise_before
 
 __all__ = ["Grouping", "order_of"]
 
@@ -35,7 +37,14 @@ class Grouping:
     """Which layers join the unit of which other layer."""
 
     def __init__(
-        self, network: Network, *, join_loss: bool, with_softmax: bool, apart: Collection[str], through: Collection[str]
+        self,
+        network: Network,
+        *,
+        join_loss: bool,
+        with_softmax: bool,
+        apart: Collection[str],
+        through: Collection[str],
+        separable: Collection[str],
     ) -> None:
         self.network, self.with_softmax, self.through = network, with_softmax, through
         self.members: dict[str, tuple[str, ...]] = {}
@@ -45,6 +54,8 @@ class Grouping:
         for layer in network:
             if isinstance(layer.kind, Conv | Pool):
                 self._padding(layer)
+                if layer.name in separable:
+                    self._pointwise(layer)
             elif isinstance(layer.kind, Crop) and layer.name not in apart:
                 self._cropping(layer)
             elif isinstance(layer.kind, Dense):
@@ -77,6 +88,17 @@ class Grouping:
         padded, kind = self._zeros_before(layer.inputs[0], {layer.name}, layer.kind)
         if padded:
             self._take(layer, (*padded, layer.name), kind)
+
+    def _pointwise(self, layer: Layer) -> None:
+        """A convolution of single cells behind one that has a group for each channel: a separable one."""
+        before = depthwise_before(self.network, layer)
+        if before is None or before.name in self.absorbed or layer.name in self.members:
+            return
+        deep, kind = self.kinds.pop(before.name, before.kind), layer.kind
+        assert isinstance(deep, Conv)
+        assert isinstance(kind, Conv)
+        inside = self.members.pop(before.name, (before.name,))
+        self._take(layer, (*inside, layer.name), SeparableConv.of(deep, kind))
 
     def _cropping(self, layer: Layer) -> None:
         """A transposed convolution whose map is cropped right behind it crops by itself."""

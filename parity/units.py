@@ -9,7 +9,7 @@ a multiplier for each channel.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -34,6 +34,7 @@ from parity.layers import (
     Rescale,
     Reshape,
     Scale,
+    SeparableConv,
     Softmax,
 )
 from parity.network import Layer, Network, Shape
@@ -57,7 +58,8 @@ class Unit:
         optional: True where it may stay without a partner: it changes no value in this mode.
         origin: the framework's name of the layer, for the report.
         weight: of a loss: how often it counts in the objective.
-        settings: of its only layer, in the framework's own words (`Layer.settings`).
+        settings: of its only layer, in the framework's own words (`Layer.settings`); of a separable convolution in two
+            layers those of the first.
         rows: of a dense layer behind a map that is turned and then flattened: the map's axes in the order in which the
             rows of its kernel go through them; empty where that is h, w, c.
     """
@@ -101,6 +103,7 @@ def units(
     with_softmax: bool = False,
     apart: Collection[str] = (),
     through: Collection[str] = (),
+    separable: Collection[str] = (),
 ) -> tuple[Unit, ...]:
     """The network as units, in topological order.
 
@@ -113,8 +116,11 @@ def units(
         apart: losses that are not joined with their softmax, and crops that are not joined with their transposed
             convolution: these have partners of their own.
         through: losses that are joined with whatever activation stands in front of them (see `looked_through`).
+        separable: convolutions that are one with the depthwise one before them (see `in_one_on_the_other`).
     """
-    grouped = Grouping(network, join_loss=join_loss, with_softmax=with_softmax, apart=apart, through=through)
+    grouped = Grouping(
+        network, join_loss=join_loss, with_softmax=with_softmax, apart=apart, through=through, separable=separable
+    )
     made: list[Unit] = []
     for layer in network:
         if layer.name in grouped.absorbed:
@@ -137,6 +143,7 @@ def _unit(network: Network, grouped: Grouping, layer: Layer, mode: str) -> Unit:
     params: dict[str, tuple[str, ...]] = {}
     for member in members:
         for role, key in network[member].params.items():
+            role = _role(role, network[member].kind, kind)
             params[role] = (*params.get(role, ()), key)
     known_by = layer
     if isinstance(layer.kind, Concat | Crop | Opaque) and len(members) > 1:
@@ -166,9 +173,26 @@ def _unit(network: Network, grouped: Grouping, layer: Layer, mode: str) -> Unit:
         optional=_changes_nothing(kind, mode, layer),
         origin=known_by.origin or known_by.name,
         weight=network.weight(layer),
-        settings=layer.settings if len(members) == 1 else {},
+        settings=_settings(network, layer, members, kind),
         rows=rows,
     )
+
+
+def _settings(network: Network, layer: Layer, members: Sequence[str], kind: Kind) -> Mapping[str, Any]:
+    """In the framework's words what its only layer says, or of a separable convolution the one with the window."""
+    if len(members) == 1:
+        return layer.settings
+    deep = (network[member] for member in members if isinstance(network[member].kind, Conv))
+    return next((one.settings for one in deep), {}) if isinstance(kind, SeparableConv) else {}
+
+
+def _role(role: str, own: Kind, kind: Kind) -> str:
+    """The role that a layer's parameter has in a unit: which of the two convolutions it belongs to where it has two."""
+    if not isinstance(kind, SeparableConv) or not isinstance(own, Conv) or isinstance(own, SeparableConv):
+        return role
+    if own.groups > 1:
+        return f"depthwise_{role}"
+    return "pointwise_kernel" if role == "kernel" else role
 
 
 def _per_channel(network: Network, tensor: str, kind: Conv, params: Mapping[str, tuple[str, ...]]) -> bool:
@@ -221,7 +245,7 @@ def _changes_nothing(kind: Kind, mode: str, layer: Layer) -> bool:
 
 def family(kind: Kind) -> str:
     """What a kind is aligned as: a dense layer is a convolution, softmax an activation, a distance to labels a loss."""
-    if isinstance(kind, Conv | Dense):
+    if isinstance(kind, Conv | Dense) and not isinstance(kind, SeparableConv):
         return "Conv"
     if isinstance(kind, Activation | Softmax):
         return "Activation"

@@ -20,6 +20,7 @@ from parity.layers import (
     Pad,
     Pool,
     Reshape,
+    SeparableConv,
 )
 from parity.optimizers.base import UpdateRule
 from parity.recipe import Recipe
@@ -37,10 +38,13 @@ def kind_words(kind: Kind) -> str:
         return ", ".join(own)
     match kind:
         case Conv():
-            parts = [f"conv {_by(kind.size)}, {kind.filters} filters", *_window(kind.stride, kind.pad)]
+            word = "separable conv" if isinstance(kind, SeparableConv) else "conv"
+            parts = [f"{word} {_by(kind.size)}, {kind.filters} filters", *_window(kind.stride, kind.pad)]
             parts += [f"dilate {_same(kind.dilate)}"] if set(kind.dilate) != {1} else []
             parts += [f"{kind.groups} groups"] if kind.groups != 1 else []
             parts += [] if kind.bias else ["no bias"]
+            if isinstance(kind, SeparableConv) and kind.multiplier != 1:
+                parts.append(f"{kind.multiplier} for each channel")
         case Dense():
             parts = [f"dense, {kind.units} units", *([] if kind.bias else ["no bias"])]
         case Pool():

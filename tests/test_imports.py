@@ -27,6 +27,7 @@ ORDER = (
         "stretches",
         "relation",
         "formulas",
+        "separating",
         "grouping",
         "units",
         "matching",

@@ -20,6 +20,7 @@ from parity.layers.rescale import Rescale
 from parity.layers.roipool import ROIPooling
 from parity.layers.sampling import AffineGridGenerator, BilinearSampler, UniformScalingGridGenerator
 from parity.layers.scale import Scale
+from parity.layers.separable import SeparableConv
 from parity.layers.shape import Flatten, Identity, Pad, Reshape, Slice, Split
 from parity.layers.softmax import Softmax
 
@@ -53,6 +54,7 @@ __all__ = [
     "Rescale",
     "Reshape",
     "Scale",
+    "SeparableConv",
     "Slice",
     "Softmax",
     "SpatialNorm",
@@ -87,6 +89,7 @@ KINDS: tuple[type[Kind], ...] = (
     Rescale,
     Reshape,
     Scale,
+    SeparableConv,
     Slice,
     Softmax,
     SpatialNorm,

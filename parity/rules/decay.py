@@ -15,8 +15,9 @@ from parity.recipe import Recipe
 from parity.report import Finding
 from parity.rules.attribution import doing, judged, rebuilt, solved, with_params
 from parity.rules.base import finding
-from parity.rules.places import keeper
+from parity.rules.places import keeper, own_role
 from parity.rules.trained import reference_of, trained, where
+from parity.settings import CLASS
 from parity.transfer import Link
 
 __all__ = ["decays_the_rate", "find", "penalties", "steady_rate"]
@@ -55,13 +56,25 @@ def _as_reference(run: Comparison, links: Sequence[Link]) -> Acting:
     )
 
 
+_WORDS = [f"{word}_regularizer" for word in ("kernel", "depthwise", "pointwise", "bias")]
+
+
+def _regularizers(link: Link) -> tuple[str, str]:
+    """The arguments of a Keras layer for a parameter like this one: of its filters, and of its bias."""
+    role = link.role.removesuffix("_kernel")
+    if str(link.pair.keras.settings.get(CLASS, "")).startswith("Depthwise"):
+        role = "depthwise"
+    word = f"{role}_regularizer"
+    return word if word in _WORDS else _WORDS[0], _WORDS[-1]
+
+
 def penalties(run: Comparison, links: Sequence[Link]) -> tuple[Change, ...]:
     """All that the reference adds to the gradients of these parameters as penalties of the Keras layers."""
     made: list[Change] = []
     for link in links:
         source, target = reference_of(run, link), run.keras.network.params[link.keras]
         rest = run.keras.recipe.weight_decay * target.decay_multiplier
-        values: dict[str, Any] = {"role": link.role, "l2": (_gap(run, link)[0] - rest) / 2}
+        values: dict[str, Any] = {"role": own_role(run, link), "l2": (_gap(run, link)[0] - rest) / 2}
         values |= {"l1": source.l1} if source.l1 else {}
         values |= {"penalty": source.penalty} if source.penalty else {}
         made.append(Change("regularize", keeper(run, link), values))
@@ -137,9 +150,9 @@ def _lacking(run: Comparison, acts: Acting, links: list[Link]) -> Finding:
     """The reference's decay is in the gradients, and Keras' is elsewhere or nowhere."""
     ref, keras = run.ref.recipe, acts.recipe
     coefficient, undone = _gap(run, links[0])[0], _as_reference(run, links)
-    fix = (
-        f"kernel_regularizer=keras.regularizers.L2({coefficient / 2:g}), and bias_regularizer the same, on every layer"
-    )
+    words = sorted({word for link in links for word in _regularizers(link)}, key=_WORDS.index)
+    rest = f", and {' and '.join(words[1:])} the same" if words[1:] else ""
+    fix = f"{words[0]}=keras.regularizers.L2({coefficient / 2:g}){rest}, on every layer"
     by_rate = keras.learning_rate.decay
     if by_rate and not ref.learning_rate.decay:
         undone = replace(undone, recipe=replace(keras, learning_rate=ref.learning_rate))

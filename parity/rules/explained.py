@@ -11,9 +11,9 @@ import numpy as np
 from parity.activity import TENSOR
 from parity.align import Pair
 from parity.case import Comparison
-from parity.differences import Difference, differences
+from parity.differences import Difference, differences, fed_alike
 from parity.experiments import Edit, Experiment
-from parity.layers import Activation, BatchNorm, Loss, Softmax
+from parity.layers import Activation, BatchNorm, Conv, Loss, Pool, Softmax
 from parity.rules.proposals import Proposal, proposals
 
 __all__ = ["Explanation", "explanation"]
@@ -125,6 +125,9 @@ def _declared(run: Comparison, pair: Pair, experiment: Experiment, said: Sequenc
         # MatConvNet's stored deviation already holds its own epsilon, and nothing is added to it.
         variance = deviation.astype(np.float64) ** 2 - experiment.kind.epsilon
         return Edit(fields=fields, params={"deviation": np.sqrt(np.maximum(variance + fields["epsilon"], 0))})
+    theirs = pair.keras.kind
+    if isinstance(theirs, Conv | Pool) and isinstance(experiment.kind, Conv | Pool) and theirs.pad and fed_alike(pair):
+        fields.setdefault("pad", theirs.pad)  # `same` is worked out for the window that Keras has
     if "groups" in fields:
         return Edit(fields=fields, held=_in_blocks(experiment))
     return Edit(fields=fields)

@@ -19,7 +19,7 @@ __all__ = ["find"]
 _PRECISION = "dtype-low-precision"
 
 _ROLES = {
-    "bias-missing": ("bias", "beta"),
+    "bias-missing": ("bias", "beta", "depthwise_bias"),
     "layer-missing": ("gamma",),
     "activation-slope": ("alpha",),
     "activation-kind": ("alpha",),

@@ -12,7 +12,7 @@ from parity.differences import differences
 from parity.report import Finding
 from parity.rules.attribution import doing, judged, rebuilt, with_params
 from parity.rules.base import finding, listed
-from parity.rules.places import keeper
+from parity.rules.places import keeper, own_role
 from parity.rules.trained import reference_of, severity_of, trained, where
 from parity.transfer import Link
 
@@ -121,4 +121,4 @@ def _all(run: Comparison, pair: Pair) -> list[Link]:
 
 
 def _faster(run: Comparison, link: Link, factor: float) -> Change:
-    return Change("rate", keeper(run, link), {"role": link.role, "factor": factor})
+    return Change("rate", keeper(run, link), {"role": own_role(run, link), "factor": factor})

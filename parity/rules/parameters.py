@@ -126,20 +126,25 @@ def _absent(run: Comparison, role: str, pair: Pair, severity: str, problem: str,
         return _learned_slope(run, pair, pair.ref.kind, severity)
     # A gamma is a layer's worth: Caffe has its normalisation without one, and a layer behind it that scales.
     multiplier = "layer-missing" if lacking == "Keras" else "layer-extra"
-    cause = {"bias": "bias-missing", "beta": "bias-missing", "gamma": multiplier}.get(role, "unknown")
+    cause = {"gamma": multiplier, **dict.fromkeys(("bias", "beta", "depthwise_bias"), "bias-missing")}.get(
+        role, "unknown"
+    )
     argument = {"bias": "use_bias", "beta": "center", "gamma": "scale"}.get(role, role)
     wanted = "True" if lacking == "Keras" else "False"
     trains = "" if severity == "note" else " It trains, so the two drift apart."
     origin = pair.keras.origin
     tried = explanation(run, pair) if severity == "divergence" else None
     changes = repairs.absent(run, pair, role, lacking=lacking)
+    own = f"{origin}: {argument}={wanted}"
+    if role == "depthwise_bias":
+        own = f"{origin}: a DepthwiseConv2D, which has a bias, and a Conv2D of 1×1 in its place"
     return finding(
         cause,
         severity,
         "structure",
         f"{problem}.{trains}",
         pair=pair,
-        fix=lines(run, changes) or f"{origin}: {argument}={wanted}",
+        fix=lines(run, changes) or own,
         confirmed=tried is not None and any(p.cause == cause for p in tried.proposals),
         changes=changes,
     )

@@ -14,7 +14,7 @@ from parity.report import Finding
 from parity.rules.attribution import doing, judged, with_params
 from parity.rules.base import finding, listed
 from parity.rules.decay import penalties
-from parity.rules.places import keeper
+from parity.rules.places import keeper, own_role
 from parity.rules.trained import reference_of, severity_of, trained, where
 from parity.transfer import Link
 
@@ -82,7 +82,7 @@ def _constraint(run: Comparison, links: list[Link], mine: str, theirs: str) -> F
         Change(
             "constrain",
             keeper(run, link),
-            {"role": link.role, "constraint": reference_of(run, link).constraint},
+            {"role": own_role(run, link), "constraint": reference_of(run, link).constraint},
         )
         for link in links
     )

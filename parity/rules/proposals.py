@@ -260,15 +260,18 @@ def _shifted(pad: Sequence[int]) -> Iterator[Proposal]:
 
 def _filters(experiment: Experiment, kind: Kind, base: Edit | None) -> Iterator[Proposal]:
     roles = experiment.params(experiment.first)
-    kernel = roles.get("kernel")
+    role = "depthwise_kernel" if "depthwise_kernel" in roles else "kernel"
+    kernel = roles.get(role)
     if kernel is not None and kernel.ndim == 4:
         mirrored = [("kernel-flip", "upside down", kernel[::-1]), ("kernel-flip", "mirrored", kernel[:, ::-1])]
         for cause, words, laid in (*kernel_layouts(kernel), *mirrored):
             if laid.shape == kernel.shape and not np.array_equal(laid, kernel):
-                yield Proposal(cause, f"uses the filters {words}", Edit(params={"kernel": laid}))
-    bias = roles.get("bias")
+                yield Proposal(cause, f"uses the filters {words}", Edit(params={role: laid}))
+    bias, inner = roles.get("bias"), roles.get("depthwise_bias")
     if bias is not None and np.any(bias):
         yield Proposal("bias-missing", "adds no bias", Edit(params={"bias": np.zeros_like(bias)}), "use_bias=True")
+    if inner is not None and np.any(inner):
+        yield Proposal("bias-missing", "adds no bias in between", Edit(params={"depthwise_bias": np.zeros_like(inner)}))
     if bias is not None:
         yield from _biased(experiment, bias, base or Edit())
     pad = getattr(kind, "pad", None)

@@ -33,12 +33,13 @@ from parity.layers import (
     Pad,
     Pool,
     Rescale,
+    SeparableConv,
     Softmax,
 )
 from parity.layers.endings import softmax_behind
 from parity.network import STATISTICS
 from parity.rules.making import activation_of, layer_of, listed, pool_of
-from parity.rules.places import core, keeper, path
+from parity.rules.places import core, keeper, own_role, path
 from parity.transfer import Link, Transferred
 from parity.units import Unit
 
@@ -47,6 +48,7 @@ __all__ = ["absent", "cells", "field", "proposed", "reset", "trained_alike", "wi
 _ARGUMENTS: Mapping[type[Kind], Mapping[str, str]] = {
     Conv: {"stride": "strides", "dilate": "dilation_rate", "groups": "groups"},
     ConvTranspose: {"upsample": "strides", "dilate": "dilation_rate"},
+    SeparableConv: {"stride": "strides", "dilate": "dilation_rate"},
     Pool: {"size": "pool_size", "stride": "strides"},
     BatchNorm: {"epsilon": "epsilon", "momentum": "momentum"},
     Dropout: {"rate": "rate"},
@@ -298,7 +300,7 @@ def reset(run: Comparison, *links: Link) -> tuple[Change, ...]:
     """Puts the reference's values into parameters that hold others."""
     values = Transferred(run.links, run.ref.params())
     return tuple(
-        Change("weights", keeper(run, link), {"role": link.role, "value": np.array(values[link.keras])})
+        Change("weights", keeper(run, link), {"role": own_role(run, link), "value": np.array(values[link.keras])})
         for link in links
         if link.keras in values
     )

@@ -160,7 +160,7 @@ def _moved_along(run: Comparison, link: Link, found: Reading | None, expected: M
 
 def _layouts(link: Link, wanted: Array, raw: Array) -> Iterator[Layout]:
     """(cause, words, the reference's values laid out that way)."""
-    if link.role != "kernel":
+    if link.role not in ("kernel", "depthwise_kernel"):
         if link.role == "variance" and not link.linear:
             yield "bn-sigma-as-variance", "the deviation and not its square", raw
         return

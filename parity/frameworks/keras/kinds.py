@@ -129,10 +129,11 @@ def axes_of(kind: Kind, role: str, shape: Sequence[int], class_name: str = "") -
         spatial = {3: "w", 4: "h w", 5: "d h w"}.get(rank)
         if spatial:  # Keras 1 had the other order (keras/src/legacy/saving, `preprocess_weights_for_loading`)
             return f"{spatial} i o" if class_name.startswith("Deconvolution") else f"{spatial} o i"
-    if role == "kernel" and isinstance(kind, Conv):
+    if role.endswith("kernel") and isinstance(kind, Conv):
         spatial = {3: "w", 4: "h w", 5: "d h w"}.get(rank)
         if spatial:
-            return f"{spatial} c m" if class_name == "DepthwiseConv2D" else f"{spatial} i o"
+            depthwise = class_name == "DepthwiseConv2D" or role == "depthwise_kernel"
+            return f"{spatial} c m" if depthwise else f"{spatial} i o"
     return " ".join(f"a{i}" for i in range(rank))
 
 
