@@ -226,14 +226,16 @@ class Experiments:
         values: dict[str, Array] = {}
         if text in SIDES:
             other = scene.ref if text == "ref" else scene.keras
-            for link in stepper.comparison.links:
+            for link in stepper.comparison.links_of(pair):
                 if text != side and set(keys) & {*link.ref, link.keras}:
                     values |= carried(link, other.weights, side, lane)
             values = {key: value for key, value in values.items() if key in keys}
         elif len(keys) == 1:
             values = {keys[0]: written.array(text, lane.weights[keys[0]])}
         if not values:
-            raise BadUsage(f"set: {text} gives no value for the {role} of {stop.layer}")
+            links = [link for link in stepper.comparison.links_of(pair) if set(keys) & {*link.ref, link.keras}]
+            problem = next((f": {link.problem}" for link in links if link.problem), "")
+            raise BadUsage(f"set: {text} gives no value for the {role} of {stop.layer}{problem}")
         before = {key: training.set_weight(side, stop.step, key, value) for key, value in values.items()}
 
         def undo() -> None:

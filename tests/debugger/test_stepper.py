@@ -127,6 +127,14 @@ def test_a_mistake_ends_a_script_and_not_somebody_who_types(stepper):
     assert stepper.stop.layer == "conv1"
 
 
+def test_a_parameter_that_does_not_fit_is_refused_with_what_it_is(stepper):
+    commands = Commands(stepper)
+    commands.run("run ip1 forward")
+    said = "keras gives no value for the kernel of ip1: the reference's kernel is 1×1×32×32, the Keras one 1×1×64×32"
+    with pytest.raises(BadUsage, match=said):
+        commands.run("set kernel=keras")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
