@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["SQUARABLE", "Distance", "channel_rms", "channel_sum", "distance", "rms"]
+__all__ = ["SQUARABLE", "TINY", "Distance", "channel_rms", "channel_sum", "distance", "rms"]
 
 Array = np.ndarray
 
@@ -45,7 +45,8 @@ _THREADS = min(4, os.cpu_count() or 1)
 _FEW = 16
 """Terms that are added up in float32: what that rounds is far below what rounding does to the whole sum."""
 
-_TINY = float(np.finfo(np.float32).tiny)
+TINY = float(np.finfo(np.float32).tiny)
+"""The smallest float32 that is not rounded off to fewer bits; a floor is no lower."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ class Distance:
 
     def x_floors(self, floor: Array) -> Array:
         """The same of each channel."""
-        limit = np.maximum(floor, _TINY)
+        limit = np.maximum(floor, TINY)
         return np.maximum(self.channel_rms / limit, self.channel_max / (_PEAK * limit))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from parity.align import Alignment, Pair
+from parity.distances import TINY
 from parity.errors import CannotCompare, ParityError
 from parity.layers import BatchNorm, Dropout, Loss, Merge, Opaque
 from parity.network import Network
@@ -362,7 +363,7 @@ def _same(expected: Array, actual: Array, within: float) -> bool:
         gap = np.abs(fits.astype(np.float64) - expected)
     gap = np.where(np.isnan(fits) & np.isnan(expected), 0.0, gap)
     scale = float(np.sqrt(np.nanmean(np.square(expected, dtype=np.float64)))) if expected.size else 0.0
-    return bool(np.isfinite(gap).all() and gap.max(initial=0.0) <= within * max(scale, np.finfo(np.float32).tiny))
+    return bool(np.isfinite(gap).all() and gap.max(initial=0.0) <= within * max(scale, TINY))
 
 
 def _working(units: Sequence[Unit]) -> list[Unit]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from parity.align import Alignment, Pair
+from parity.distances import TINY
 from parity.layers import BatchNorm, Loss, Rescale
 from parity.layers.loss_words import as_signs
 from parity.network import Shape
@@ -81,7 +82,7 @@ def _compare_input(name: str, keras_name: str, x_ref: Tensor, x_keras: Tensor) -
         note = f"x_ref is {x_ref.shape}, x_keras {x_keras.shape}"
         return Probe(name, keras_name, "input", "x", shape=x_ref.shape, status="born", note=note)
     apart = joined(measure(x_keras, x_ref))
-    floor = 2 * ROUNDOFF * max(apart.scale, float(np.finfo(np.float32).tiny))
+    floor = 2 * ROUNDOFF * max(apart.scale, TINY)
     x_floor = apart.x_floor(np.asarray(floor))
     return Probe(
         name,

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.bench import Trial
-from parity.distances import Distance, channel_rms, distance
+from parity.distances import TINY, Distance, channel_rms, distance
 from parity.layers import LRN, Activation, BatchNorm, Conv, Dropout, Merge, Pool
 from parity.tensors import shaped
 from parity.tolerance import carried
@@ -21,8 +21,6 @@ from parity.tolerance import carried
 __all__ = ["Own", "Part", "Worst"]
 
 Array = np.ndarray
-
-_TINY = float(np.finfo(np.float32).tiny)
 
 _CHANNELS = 4
 """How many channels are looked at of a unit that does the same to each."""
@@ -170,7 +168,7 @@ class Worst:
             return np.unique(made.argmax(axis=1))  # what a unit makes jumps nowhere
         found = {int(np.argmax(made[0]))}
         for out, came in zip(made, _by_image(pulled, mine, theirs), strict=True):
-            more = np.nan_to_num(out / (came + 1e-3 * np.median(came) + _TINY))
+            more = np.nan_to_num(out / (came + 1e-3 * np.median(came) + TINY))
             if more.max() > _MORE * more.min():
                 found.add(int(np.argmax(more)))
         return np.array(sorted(found))
@@ -183,9 +181,9 @@ class Worst:
         if link is not None and pulled is not None and trial.upstream_ref is not None:
             more = carried(link.role, [value], trial.upstream_ref, read, pulled, expected, size=trial.size)
         else:  # a batch normalisation's, channel by channel
-            more = read.channel_rms * own / np.maximum(trial.size(value), _TINY)
+            more = read.channel_rms * own / np.maximum(trial.size(value), TINY)
             if tensor != "output" and pulled is not None and trial.upstream_ref is not None:
-                more = more + pulled.channel_rms * own / np.maximum(trial.size(trial.upstream_ref), _TINY)
+                more = more + pulled.channel_rms * own / np.maximum(trial.size(trial.upstream_ref), TINY)
         return _worst(apart.x_floors(floor), apart.x_floors(floor + more))
 
     @property
@@ -196,13 +194,13 @@ class Worst:
             return
         theirs, apart = trial.upstream_ref, self._own.pulled_apart
         size = channel_rms(pulled) if theirs is None or apart is None else trial.size(theirs)
-        size = np.maximum(size, _TINY)
+        size = np.maximum(size, TINY)
         for name in trial.named.gradients:
             mine, theirs = trial.tensor(trial.keras_local, "keras", name), trial.tensor(trial.ref_local, "ref", name)
             if mine is not None and theirs is not None and mine.shape == theirs.shape == size.shape:
                 gap = np.abs(mine - theirs) / size
                 pulled = self._own.pulled_apart
-                yield _worst(gap) if pulled is None else _worst(gap, gap * size / np.maximum(pulled.channel_rms, _TINY))
+                yield _worst(gap) if pulled is None else _worst(gap, gap * size / np.maximum(pulled.channel_rms, TINY))
 
 
 def _by_image(apart: Distance, actual: Array, expected: Array) -> Array:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Known", "State"]
 
-_FAULTS = ("born", "unpaired")
-
 
 @dataclass(frozen=True)
 class State:
@@ -194,7 +192,7 @@ class Known:
 
     def _is_new_fault(self, index: int, state: State) -> bool:
         alone = self._recorded is None  # else nobody can say in which layer what two runs differ by was born
-        bad = (*_FAULTS, *(("masked",) if self._strict else ()), *(() if alone else ("inherited",)))
+        bad = {*FAULTS, *(("masked",) if self._strict else ())} - ({"inherited"} if alone else set())
         stop = self.stops[index]
         if not any(p.status in bad and self._counts(p) for p in state.probes):
             return False
