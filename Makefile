@@ -41,8 +41,9 @@ demo: $(STAMP)
 	@echo "groups as blocks with zeros between them; training then fills the zeros. The rest of the gap is the recipe."
 	@echo "parity itself exited with 1, which is what a script or a CI job would see for a divergence."
 
+# Tests start many processes: compiled modules are kept for the next one, whatever the environment says.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
