@@ -20,7 +20,7 @@ from parity.bench import Trial, Unfit
 from parity.case import Comparison
 from parity.distances import channel_rms, distance
 from parity.errors import CannotCompare
-from parity.layers import Dropout, Kind, Loss, Pool
+from parity.layers import Dropout, Kind, Loss, Merge, Pool
 from parity.network import STATISTICS
 from parity.runner import Local, Targets
 from parity.tensors import shaped
@@ -32,6 +32,9 @@ Array = np.ndarray
 
 COARSER = {"bfloat16": 2.0**16, "float16": 2.0**13}
 """How many times float32's rounding a shorter type's is."""
+
+_EXTREMES = ("maximum", "minimum")
+"""Of the ways to join tensors those that pick one."""
 
 _SETTLED = 1.0
 """Floors within which two float64 results must agree to count as equal."""
@@ -112,16 +115,21 @@ class Experiment:
 
     @cached_property
     def kind(self) -> Kind:
-        """What the reference's unit computes, with fields in the sense of its own layers."""
-        layers = self.pair.ref.layers
-        return self.run.ref.network[layers[0]].kind if len(layers) == 1 else self.pair.ref.kind
+        """What the reference's unit computes, with fields in the sense of its own layers.
+
+        MatConvNet's Scale of two inputs is their product, and has no field that says so.
+        """
+        layers, kind = self.pair.ref.layers, self.pair.ref.kind
+        return self.run.ref.network[layers[0]].kind if len(layers) == 1 and not isinstance(kind, Merge) else kind
 
     @cached_property
     def possible(self) -> bool:
         """Whether hypotheses can be tried here at all: the reference's layer, unedited, must make its own tensors."""
         try:
             # Of several equal maxima MatConvNet takes the first by columns, Keras the first by rows.
-            alike = self._repeats("column") or self._repeats("row")
+            joins = isinstance(self.kind, Merge) and self.kind.operation in _EXTREMES
+            orders = ("column", "row", *(("shared",) if joins else ()))
+            alike = any(self._repeats(ties) for ties in orders)
             return alike and self.first.keras_local is not None
         except (NotImplementedError, RuntimeError, ValueError, KeyError, TypeError, Unfit):
             return False
@@ -152,10 +160,12 @@ class Experiment:
     def fits(self, trial: Trial, edit: Edit) -> bool:
         """Whether the edited reference makes every tensor that the Keras layer makes in this trial.
 
-        A maximum of Keras gives its gradient to the first of equal ones, or, reduced over axes, to all of them.
+        A maximum of Keras gives its gradient to the first of equal ones, or, reduced over axes or on another backend
+        than tensorflow, to all of them.
         """
         kind = edit.kind or self.kind
         maxima = isinstance(kind, Pool) and edit.fields.get("method", kind.method) == "max"
+        maxima |= isinstance(kind, Merge) and edit.fields.get("operation", kind.operation) in _EXTREMES
         return any(self._fits(trial, edit, ties) for ties in (("row", "shared") if maxima else ("row",)))
 
     def _fits(self, trial: Trial, edit: Edit, ties: str) -> bool:

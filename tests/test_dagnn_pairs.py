@@ -132,3 +132,68 @@ def test_der_outputs_that_keras_does_not_weigh(tmp_path: Path) -> None:
     first = wrong.first_divergence
     assert first is not None
     assert (first.phase, first.layer) == ("loss", "loss2")
+
+
+def gated(gate: bool) -> Dag:
+    """A map times what its means say of each channel, or plus another map; then a pooling with padded cells."""
+    dag = Dag(3, {"data": (7, 8, 3)})
+    x = dag.relu("relu1", dag.conv("conv1", "data", (3, 3, 3, 6), pad=(1, 1, 1, 1)))
+    if gate:
+        side = dag.add(
+            "mean", "Pooling", x, method="avg", poolSize=np.array([7.0, 8]), stride=np.ones(2), pad=np.zeros(4)
+        )
+        side = dag.add("gate", "Sigmoid", dag.conv("fc", side, (1, 1, 6, 6)))
+        x = dag.add("join", "Scale", (x, side), size=np.array([1.0, 1, 6]), hasBias=False)
+    else:
+        side = dag.relu("relu2", dag.conv("conv2", x, (3, 3, 6, 6), pad=(1, 1, 1, 1)))
+        x = dag.sum("join", (x, side))
+    x = dag.pool("pool", x, "avg", 3, 2, (1, 1, 0, 1))
+    dag.loss("loss", dag.conv("top", x, (4, 4, 6, 5)), "objective")
+    return dag
+
+
+def gated_port(gate: bool, join: str, *, pool: bool = True) -> Any:
+    import keras
+
+    k = keras.layers
+
+    def held(maker: Any, *given: Any, **more: Any) -> Any:
+        decay = keras.regularizers.L2(twins_dag.DECAY / 2)
+        return maker(*given, kernel_regularizer=decay, bias_regularizer=decay, **more)
+
+    start = keras.Input((7, 8, 3))
+    x = held(k.Conv2D, 6, 3, padding="same", activation="relu", name="conv1")(start)
+    if gate:
+        side = held(k.Dense, 6, activation="sigmoid", name="fc")(k.GlobalAveragePooling2D(name="mean")(x))
+        side = k.Reshape((1, 1, 6))(side)
+    else:
+        side = held(k.Conv2D, 6, 3, padding="same", activation="relu", name="conv2")(x)
+    x = getattr(k, join)(name="join")([x, side])
+    if pool:
+        x = k.AveragePooling2D(3, 2, padding="same", name="pool")(x)
+    model = keras.Model(start, held(k.Dense, 5, name="top")(k.Flatten()(x)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(twins_dag.RATE, momentum=twins_dag.MOMENTUM), loss)
+    return model
+
+
+@pytest.mark.parametrize("gate", [True, False])
+@pytest.mark.parametrize("join", ["Add", "Multiply", "Average", "Maximum", "Minimum"])
+def test_tensors_that_are_joined_by_another_operation(gate: bool, join: str, tmp_path: Path) -> None:
+    dag = gated(gate)
+    path = twins_dag.save(tmp_path / "net.mat", dag)
+    report = parity.compare(path, gated_port(gate, join), twins_dag.batch(dag))
+    found = [f for f in report.findings if f.severity == "divergence"]
+    right = "Multiply" if gate else "Add"
+    wrong = [] if join == right else [("layer-missing", "join", f"join: {right}() in its place", True, True)]
+    assert [(f.cause, f.layer, f.fix, f.confirmed, f.fix_verified) for f in found] == wrong
+    assert report.verdict == ("diverged" if wrong else "match")
+
+
+def test_a_missing_average_leaves_padded_cells_out_of_its_count(tmp_path: Path) -> None:
+    dag = gated(gate=False)
+    path = twins_dag.save(tmp_path / "net.mat", dag)
+    report = parity.compare(path, gated_port(False, "Add", pool=False), twins_dag.batch(dag))
+    found = [f for f in report.findings if f.severity == "divergence"]
+    assert [(f.cause, f.layer, f.confirmed, f.fix_verified) for f in found] == [("layer-missing", "pool", True, True)]
+    assert 'padding="same"' in found[0].fix

@@ -50,7 +50,8 @@ class Context:
         weights: instance weights of the labels, or None.
         ties: which of several equal maxima of a pooling window gets the gradient: `"column"` the first in MatConvNet's
             column-major order, `"row"` the first in row-major order (torch, tensorflow), `"shared"` all of them alike
-            (what is reduced over axes: tensorflow's `reduce_max`, Keras' global pooling).
+            (what is reduced over axes: tensorflow's `reduce_max`, Keras' global pooling). Of tensors that are joined
+            by their maximum or minimum the first takes it, or all of them alike (jax, torch).
         finite: whether nothing that is read holds a NaN, so that no layer need look for one.
         outputs: whether anybody looks at what the layer makes; if not, its derivatives alone need be right.
         statistics: filled by layers that compute batch statistics: role → tensor (c).

@@ -93,6 +93,7 @@ class Merge(Kind):
     matconvnet: ClassVar = ("dagnn.Sum",)
     keras: ClassVar = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
     by_image: ClassVar = True
+    causes: ClassVar = {"operation": "layer-missing"}
 
     operation: str = "add"
 
@@ -130,18 +131,19 @@ class Merge(Kind):
     def forward(
         self, inputs: Sequence[torch.Tensor], params: Mapping[str, torch.Tensor], context: Context
     ) -> torch.Tensor:
-        """The inputs joined from left to right."""
+        """The inputs joined from left to right; of equal extremes the first takes the gradient, unless it is shared."""
         import functools
 
         import torch
 
+        shared = context.ties == "shared"
         joins = {
             "add": torch.add,
             "average": torch.add,
             "subtract": torch.sub,
             "multiply": torch.mul,
-            "maximum": torch.maximum,
-            "minimum": torch.minimum,
+            "maximum": torch.maximum if shared else lambda a, b: torch.where(a >= b, a, b),
+            "minimum": torch.minimum if shared else lambda a, b: torch.where(a <= b, a, b),
         }
         if self.operation not in joins:
             raise NotImplementedError(f"Merge {self.operation!r} cannot run on torch")

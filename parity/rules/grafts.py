@@ -11,6 +11,7 @@ import numpy as np
 from parity.align import Pair
 from parity.case import Comparison
 from parity.changes import Change
+from parity.differences import follows
 from parity.layers import BatchNorm, Concat, Conv, Dense, Kind, Loss, Merge, Pool, Scale
 from parity.rules.making import layer_of
 from parity.rules.places import path
@@ -46,8 +47,19 @@ def missing(run: Comparison, unit: Unit) -> tuple[Change, ...]:
     insert = Change("insert", where, {**values, **({how: True} if how else {})})
     changes = [insert, *(change for change in rewired if change)]
     if isinstance(kind, Conv | Pool) and any(kind.pad or ()):
-        changes += cells(graft.name, kind.pad)
+        changes += _padding(unit, kind, graft.name)
     return (*changes, *trained_alike(run, unit, graft.name), *(_values(run, unit, graft.name) if run.own else ()))
+
+
+def _padding(unit: Unit, kind: Conv | Pool, name: str) -> tuple[Change, ...]:
+    """Keras' word where it means the reference's cells, which an average leaves out of its count then; else the cells.
+
+    Of a convolution with a stride the word depends on the map's size, and the cells do not.
+    """
+    dense = isinstance(kind, Pool) or all(step == 1 for step in kind.stride)
+    if dense and follows(unit, "same"):
+        return (Change("argument", name, {"padding": "same"}),)
+    return cells(name, kind.pad)
 
 
 def _flattened(run: Comparison, unit: Unit, graft: _Graft) -> Kind:

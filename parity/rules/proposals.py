@@ -323,7 +323,7 @@ def _concat(experiment: Experiment) -> Iterator[Proposal]:
 
 
 def _merge(kind: Merge) -> Iterator[Proposal]:
-    for operation in ("add", "average", "multiply", "maximum", "subtract"):
+    for operation in ("add", "average", "multiply", "maximum", "minimum", "subtract"):
         if operation != kind.operation:
             words = f"does {operation}, the reference {kind.operation}"
             yield Proposal("layer-missing", words, Edit(fields={"operation": operation}))

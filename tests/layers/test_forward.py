@@ -164,6 +164,16 @@ def test_merges(operation: str, expected: Callable[..., np.ndarray]) -> None:
     np.testing.assert_allclose(run(Merge(operation), *arrays), expected(*arrays), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("ties", "share"), [("column", 1.0), ("row", 1.0), ("shared", 0.5)])
+@pytest.mark.parametrize("operation", ["maximum", "minimum"])
+def test_of_equal_extremes_the_first_takes_the_gradient_or_all(operation: str, ties: str, share: float) -> None:
+    inputs = [torch.zeros(1, 2, requires_grad=True) for _ in range(2)]
+    Merge(operation).forward(inputs, {}, Context(ties=ties)).sum().backward()
+    for tensor, wanted in zip(inputs, (share, 1 - share), strict=True):
+        assert tensor.grad is not None
+        assert set(tensor.grad.ravel().tolist()) == {wanted}
+
+
 def test_softmax_of_either_rank() -> None:
     for x in (MAP, MAP[:, 0, 0]):
         e = np.exp(x)
