@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from parity.layers import Conv, SeparableConv
+from parity.layers import LRN, Activation, BatchNorm, Conv, Dropout, Identity, Scale, SeparableConv
 from parity.network import Layer, Network
 
-__all__ = ["depthwise_before", "in_one_on_the_other"]
+__all__ = ["depthwise_before", "depthwise_behind", "in_one_on_the_other"]
+
+
+_BETWEEN = (Activation, BatchNorm, Dropout, Identity, LRN, Scale)
+"""What may stand between the two convolutions of a separable one, by mistake or by design."""
 
 
 @dataclass(frozen=True)
@@ -19,26 +23,47 @@ class _Site:
         name: of its last layer.
         form: channels that it reads, filters for each of them, and filters of the second convolution.
         one: whether it is one layer.
+        parted: whether something stands between the two layers that it is.
     """
 
     name: str
     form: tuple[int, int, int]
-    one: bool
+    one: bool = False
+    parted: bool = False
 
 
 def depthwise_before(network: Network, layer: Layer) -> Layer | None:
     """The convolution with a group for each channel that a convolution of single cells alone reads; None without."""
+    found = depthwise_behind(network, layer)
+    return found[0] if len(found) == 1 else None
+
+
+def depthwise_behind(network: Network, layer: Layer) -> tuple[Layer, ...]:
+    """The convolution with a group for each channel, and what is between it and a convolution of single cells.
+
+    Each of them is read by the next alone, and what is between does with every cell and channel the same. Empty where
+    there is no such convolution.
+    """
     kind = layer.kind
     if type(kind) is not Conv or kind.groups > 1 or "kernel" not in layer.params:
-        return None
+        return ()
     if any(n != 1 for n in (*kind.size, *kind.stride)) or any(kind.pad or ()):
-        return None
-    before = network.producers.get(layer.inputs[0])
-    if before is None or type(before.kind) is not Conv or "kernel" not in before.params:
-        return None
-    shape = network.shape_of(before.inputs[0])
-    alone = len(network.consumers.get(before.output, ())) == 1 and before.output not in network.outputs
-    return before if alone and shape and 1 < before.kind.groups == shape[-1] else None
+        return ()
+    found: list[Layer] = []
+    while layer.inputs:
+        before = network.producers.get(layer.inputs[0])
+        alone = before is not None and len(network.consumers.get(before.output, ())) == 1
+        if before is None or not alone or before.output in network.outputs:
+            return ()
+        found.insert(0, before)
+        if type(before.kind) is Conv:
+            shape = network.shape_of(before.inputs[0])
+            deep = "kernel" in before.params and shape and 1 < before.kind.groups == shape[-1]
+            return tuple(found) if deep else ()
+        if not isinstance(before.kind, _BETWEEN):
+            return ()
+        layer = before
+    return ()
 
 
 def in_one_on_the_other(ref: Network, keras: Network) -> tuple[frozenset[str], frozenset[str]]:
@@ -51,8 +76,8 @@ def in_one_on_the_other(ref: Network, keras: Network) -> tuple[frozenset[str], f
     if not any(site.one for site in (*left, *right)):
         return frozenset(), frozenset()
     pairs = _partners(left, right)
-    mine = frozenset(a.name for a, b in pairs if b.one and not a.one)
-    return mine, frozenset(b.name for a, b in pairs if a.one and not b.one)
+    mine = frozenset(a.name for a, b in pairs if b.one and not a.one and not a.parted)
+    return mine, frozenset(b.name for a, b in pairs if a.one and not b.one and not b.parted)
 
 
 def _partners(left: Sequence[_Site], right: Sequence[_Site]) -> list[tuple[_Site, _Site]]:
@@ -69,10 +94,11 @@ def _partners(left: Sequence[_Site], right: Sequence[_Site]) -> list[tuple[_Site
 
 def _sites(network: Network) -> Iterator[_Site]:
     for layer in network:
-        kind, deep = layer.kind, depthwise_before(network, layer)
-        first = layer if deep is None else deep
-        channels = int((network.shape_of(first.inputs[0]) or (0,))[-1] or 0)
+        kind, behind = layer.kind, depthwise_behind(network, layer)
+        first = behind[0] if behind else layer
+        channels = int((network.shape_of(first.inputs[0]) or (0,))[-1] or 0) if first.inputs else 0
         if isinstance(kind, SeparableConv):
-            yield _Site(layer.name, (channels, kind.multiplier, kind.filters), True)
-        elif deep is not None and isinstance(deep.kind, Conv) and isinstance(kind, Conv):
-            yield _Site(layer.name, (channels, deep.kind.filters // deep.kind.groups, kind.filters), False)
+            yield _Site(layer.name, (channels, kind.multiplier, kind.filters), one=True)
+        elif behind and isinstance(first.kind, Conv) and isinstance(kind, Conv):
+            form = (channels, first.kind.filters // first.kind.groups, kind.filters)
+            yield _Site(layer.name, form, parted=len(behind) > 1)

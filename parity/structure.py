@@ -15,6 +15,7 @@ from parity.network import Shape
 from parity.relation import related
 from parity.report import Probe
 from parity.sharing import held_apart
+from parity.splits import splits
 from parity.stretches import Tensor, joined, measure, stretches
 from parity.tolerance import ROUNDOFF
 from parity.transfer import Link, Turned
@@ -121,21 +122,43 @@ def compare_structure(
             shape = _known(mine.shape)
             probe = Probe(mine.name, theirs.origin, "structure", role, shape=shape, status="born", note=apart.note)
             rows.append((places[mine.name], [probe]))
-    moved = {mine.name: theirs for mine, theirs in alignment.moved}
+    moved = {unit.name: other for unit, other in alignment.moved}
+    mine, theirs = (_halves(alignment, keras=keras) for keras in (False, True))
     for unit in alignment.ref_only:
         other = moved[unit.name].origin if unit.name in moved else ""
         hidden = not other and alignment.hidden(unit)
-        status, note = ("unverified", _BETWEEN) if hidden else ("unpaired", "")
+        note = _BETWEEN if hidden else mine.get(unit.output, "")
+        status = "unverified" if note else "unpaired"
         probe = Probe(unit.name, other, "structure", "layer", shape=_known(unit.shape), status=status, note=note)
         rows.append((places[unit.name], [probe]))
-    by_keras = {pair.keras.name: places[pair.ref.name] for pair in alignment.pairs}
-    place = -1.0
+    # What stands in the place of layers of the reference comes behind them.
+    paired = {pair.ref.name for pair in alignment.pairs}
+    ends, end = {}, float(len(places)) - 1
+    for unit in reversed(alignment.ref_units):
+        ends[places[unit.name]] = end
+        end = places[unit.name] - 1 if unit.name in paired else end
+    by_keras = {pair.keras.name: ends[places[pair.ref.name]] for pair in alignment.pairs}
+    place = end
     for unit in alignment.keras_units:
         place = by_keras.get(unit.name, place)
         if unit in alignment.keras_only and unit not in moved.values() and not unit.between:
-            probe = Probe("", unit.origin, "structure", "layer", shape=_known(unit.shape), status="unpaired")
+            note = theirs.get(unit.output, "")
+            status, shape = "unverified" if note else "unpaired", _known(unit.shape)
+            probe = Probe("", unit.origin, "structure", "layer", shape=shape, status=status, note=note)
             rows.append((place + 0.5, [probe]))
     return [probe for _, probes in sorted(rows, key=lambda row: row[0]) for probe in probes]
+
+
+def _halves(alignment: Alignment, *, keras: bool) -> dict[str, str]:
+    """Output of each unit of a side that is a part of a split separable convolution, or all of it → what to note."""
+    found: dict[str, str] = {}
+    for split in splits(alignment):
+        one, halves = split.one, (split.deep, split.wide)
+        if split.in_keras is keras:
+            found[one.output] = f"is {halves[0].origin} and {halves[1].origin} in one layer"
+        else:
+            found |= {half.output: f"is a part of {one.origin}, one layer on the other side" for half in halves}
+    return found
 
 
 class _Shapes:

@@ -25,7 +25,7 @@ from parity.layers import (
 from parity.optimizers.base import UpdateRule
 from parity.recipe import Recipe
 
-__all__ = ["kind_words", "recipe_words", "rule_words"]
+__all__ = ["kind_words", "noun", "recipe_words", "rule_words"]
 
 _IDLE_AT = {"momentum": 0.0, "initial": 0.0}
 _BORING_RULE_FIELDS = {"use_rate", "rate_inside", "epsilon_inside"}
@@ -81,6 +81,13 @@ def kind_words(kind: Kind) -> str:
         case _:
             parts = [kind.name.lower() if kind.name != "LRN" else "lrn", *_others(kind)]
     return ", ".join(parts)
+
+
+def noun(kind: Kind) -> str:
+    """What a layer type is called in a sentence; a layer that the vocabulary does not know by its framework's name."""
+    if isinstance(kind, Opaque):
+        return kind.type or "unknown layer"
+    return {"ConvTranspose": "transposed conv", "SeparableConv": "separable conv"}.get(kind.name, kind.name.lower())
 
 
 def rule_words(rule: UpdateRule | None) -> str:

@@ -12,7 +12,7 @@ from parity.batch import load
 from parity.changes import Change
 from parity.fixes import fixable, prepared, verified
 from parity.frameworks.keras.runner import KerasRunner
-from tests import twins
+from tests import twins, twins_dag
 from tests.test_verdicts import NETS, edited_weights, explain, frozen, mats, optimizer, own, sgd, summed, tanh  # noqa: F401
 
 
@@ -275,6 +275,37 @@ def test_structure_that_differs_is_mended_on_a_copy(name, layers, line):
     assert {f.cause for f in named} == {name.split("/")[0]}
     assert all(f.confirmed and f.fix_verified for f in named)
     assert line in "; ".join(f.fix for f in named)
+
+
+@pytest.mark.parametrize(
+    ("crop", "behind"), [((1, 1, 1, 1), 'padding="same"'), ((0, 2, 2, 0), "Cropping2D(cropping=((0, 2), (2, 0)))")]
+)
+def test_an_upsampling_in_place_of_a_transposed_convolution_is_told_at_it_and_mended(tmp_path, crop, behind):
+    import keras
+
+    dag = twins_dag.Dag(0, {"data": (12, 12, 3)})
+    x = dag.pool("pool", dag.relu("relu", dag.conv("conv", "data", (3, 3, 3, 8), pad=(1, 1, 1, 1))), "max", 2, 2)
+    x = dag.convt("up", dag.conv("score", x, (1, 1, 8, 5)), (4, 4, 5, 5), upsample=2, crop=crop)
+    dag.labelled = (12, 12)
+    dag.loss("loss", x, "objective")
+    path = twins_dag.save(tmp_path / "net.mat", dag)
+    model = twins_dag.twin(dag)
+    assert parity.compare(path, model, twins_dag.batch(dag)).verdict == "match"
+    score = model.get_layer("score").output
+    wrong = keras.Model(model.inputs, keras.layers.UpSampling2D(2, interpolation="bilinear", name="enlarged")(score))
+    wrong.compile(keras.optimizers.SGD(twins_dag.RATE, momentum=twins_dag.MOMENTUM), model.loss, loss_weights=[144.0])
+    report = parity.compare(path, wrong, twins_dag.batch(dag))
+    found = [finding for finding in report.findings if finding.severity == "divergence"]
+    assert [(f.cause, f.layer, f.keras_layer) for f in found] == [
+        ("layer-missing", "up", ""),
+        ("layer-extra", "", "enlarged"),
+    ]
+    assert all(finding.confirmed and finding.fix_verified for finding in found)
+    assert "add Conv2DTranspose(" in found[0].fix
+    assert behind in found[0].fix
+    assert "Keras has UpSampling2D enlarged behind score" in found[1].evidence
+    assert report.first_divergence is not None
+    assert report.first_divergence.layer == "up"
 
 
 def divergences(name):

@@ -34,6 +34,7 @@ ORDER = (
         "anchors",
         "differences",
         "align",
+        "splits",
         "transfer",
         "orders",
         "mapping",

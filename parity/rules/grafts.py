@@ -12,10 +12,10 @@ from parity.align import Pair
 from parity.case import Comparison
 from parity.changes import Change
 from parity.differences import follows
-from parity.layers import BatchNorm, Concat, Conv, Dense, Kind, Loss, Merge, Pool, Scale
+from parity.layers import BatchNorm, Concat, Conv, ConvTranspose, Dense, Kind, Loss, Merge, Pool, Scale
 from parity.rules.making import layer_of
 from parity.rules.places import path
-from parity.rules.repairs import cells, trained_alike
+from parity.rules.repairs import cells, cropped, trained_alike
 from parity.units import Unit
 
 __all__ = ["instead", "missing", "moved", "reordered", "surplus"]
@@ -48,6 +48,8 @@ def missing(run: Comparison, unit: Unit) -> tuple[Change, ...]:
     changes = [insert, *(change for change in rewired if change)]
     if isinstance(kind, Conv | Pool) and any(kind.pad or ()):
         changes += _padding(unit, kind, graft.name)
+    elif isinstance(kind, ConvTranspose):
+        changes += cropped(graft.name, kind)
     return (*changes, *trained_alike(run, unit, graft.name), *(_values(run, unit, graft.name) if run.own else ()))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from parity.case import Comparison
 from parity.changes import Change
@@ -13,8 +14,9 @@ from parity.rules.base import finding
 from parity.rules.explained import explanation
 from parity.rules.lines import lines
 from parity.rules.making import layer_of, written
+from parity.splits import Split, splits
 from parity.units import Unit
-from parity.wording import kind_words
+from parity.wording import kind_words, noun
 
 __all__ = ["find"]
 
@@ -28,16 +30,20 @@ def find(run: Comparison) -> Iterable[Finding]:
             "layer-order",
             unit,
             other.origin,
-            f"Both sides have {unit.kind.name.lower()} {unit.name} / {other.origin}, but at another place: in the "
+            f"Both sides have {noun(unit.kind)} {unit.name} / {other.origin}, but at another place: in the "
             f"reference it follows {_before(run, unit, 'ref')}, in Keras {_before(run, other, 'keras')}.",
             lines(run, changes) or f"move {other.origin} behind {_partner(run, unit)}",
             changes,
         )
+    told = [unit for pair in alignment.moved for unit in pair]
+    for split in splits(alignment):
+        told += [split.one, *split.parts]
+        yield from _parted(run, split)
     for unit in alignment.ref_only:
-        if all(unit is not mine for mine, _ in alignment.moved) and not alignment.hidden(unit):
+        if all(unit is not other for other in told) and not alignment.hidden(unit):
             yield _missing(run, unit)
     for unit in alignment.keras_only:
-        if all(unit is not theirs for _, theirs in alignment.moved) and not unit.between:
+        if all(unit is not other for other in told) and not unit.between:
             yield _extra(run, unit)
     for probe in run.probes:
         if probe.phase == "structure" and probe.tensor == "inputs" and probe.status == "born":
@@ -53,32 +59,46 @@ def find(run: Comparison) -> Iterable[Finding]:
             yield finding(cause, "divergence", "structure", words, pair=pair, fix=fix, confirmed=sure, changes=changes)
 
 
-def _missing(run: Comparison, unit: Unit) -> Finding:
-    cause, what = "layer-missing", unit.kind.name.lower()
+def _parted(run: Comparison, split: Split) -> Iterator[Finding]:
+    """Findings for what one side has between two convolutions that the other has in one layer, which has no place."""
+    one, other = split.one, "Keras" if split.in_keras else "the reference"
+    where = f"between {split.deep.origin} and {split.wide.origin}, which {other} has in one layer, {one.origin}."
+    if not split.in_keras:
+        yield from (_extra(run, unit, where) for unit in split.between)
+        return
+    apart = [grafts.missing(run, unit) for unit in split.parts]
+    changes = (*(change for part in apart for change in part), *grafts.surplus(run, one)) if all(apart) else ()
+    for unit in split.between:
+        more = changes if unit is split.between[0] else None
+        yield replace(_missing(run, unit, where, more), keras_layer=one.origin)
+
+
+def _missing(run: Comparison, unit: Unit, where: str = "", changes: tuple[Change, ...] | None = None) -> Finding:
+    """What only the reference has, at this place in words; `changes` put it in."""
+    cause, what = "layer-missing", noun(unit.kind)
     if isinstance(unit.kind, Activation):
         cause, what = "activation-missing", unit.kind.function
     elif isinstance(unit.kind, Dropout):
         cause = "dropout-missing"
     elif isinstance(unit.kind, Softmax):
         cause = "softmax-missing"
-    evidence = f"The reference has {what} {unit.name} behind {_before(run, unit, 'ref')}; nothing in Keras does that."
-    changes = grafts.missing(run, unit)
+    where = where or f"behind {_before(run, unit, 'ref')}; nothing in Keras does that."
+    changes = grafts.missing(run, unit) if changes is None else changes
     fix = lines(run, changes) or f"add {_keras_words(unit)} behind {_partner(run, unit)}"
-    return _at(cause, unit, "", evidence, fix, changes)
+    return _at(cause, unit, "", f"The reference has {what} {unit.name} {where}", fix, changes)
 
 
-def _extra(run: Comparison, unit: Unit) -> Finding:
-    cause, what = "layer-extra", unit.kind.name.lower()
+def _extra(run: Comparison, unit: Unit, where: str = "") -> Finding:
+    """What only Keras has, at this place in words."""
+    cause, what = "layer-extra", noun(unit.kind)
     if isinstance(unit.kind, Activation):
         cause, what = "activation-extra", unit.kind.function
     elif isinstance(unit.kind, Softmax) and _has_softmax(run):
         cause = "softmax-double"
-    evidence = (
-        f"Keras has {what} {unit.origin} behind {_before(run, unit, 'keras')}; the reference has nothing like it."
-    )
+    where = where or f"behind {_before(run, unit, 'keras')}; the reference has nothing like it."
     changes = grafts.surplus(run, unit)
-    fix = lines(run, changes)
-    return Finding(cause, "divergence", "", unit.origin, "structure", evidence, fix, changes=changes)
+    evidence = f"Keras has {what} {unit.origin} {where}"
+    return Finding(cause, "divergence", "", unit.origin, "structure", evidence, lines(run, changes), changes=changes)
 
 
 def _has_softmax(run: Comparison) -> bool:

@@ -12,6 +12,7 @@ from parity.layers import (
     BatchNorm,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Identity,
@@ -48,6 +49,10 @@ def layer_of(kind: Kind) -> dict[str, Any] | None:
         }
         usual = {"strides": [1, 1], "dilation_rate": [1, 1], "groups": 1, "use_bias": True}
         return {"class_name": "Conv2D", "config": {k: v for k, v in config.items() if usual.get(k) != v}}
+    if isinstance(kind, ConvTranspose) and len(kind.size) == 2 and kind.groups == 1:
+        config = {"filters": kind.filters, "kernel_size": listed(kind.size), "strides": listed(kind.upsample)}
+        config |= {} if set(kind.dilate) == {1} else {"dilation_rate": listed(kind.dilate)}
+        return {"class_name": "Conv2DTranspose", "config": {**config, **({} if kind.bias else {"use_bias": False})}}
     if isinstance(kind, BatchNorm):
         config = {"epsilon": kind.epsilon, **({} if kind.momentum is None else {"momentum": kind.momentum})}
         return {"class_name": "BatchNormalization", "config": config}

@@ -43,7 +43,7 @@ from parity.rules.places import core, keeper, own_role, path
 from parity.transfer import Link, Transferred
 from parity.units import Unit
 
-__all__ = ["absent", "cells", "field", "proposed", "reset", "trained_alike", "wider"]
+__all__ = ["absent", "cells", "cropped", "field", "proposed", "reset", "trained_alike", "wider"]
 
 _ARGUMENTS: Mapping[type[Kind], Mapping[str, str]] = {
     Conv: {"stride": "strides", "dilate": "dilation_rate", "groups": "groups"},
@@ -156,12 +156,22 @@ def _cut(run: Comparison, pair: Pair, kind: ConvTranspose | Crop) -> tuple[Chang
         return (Change("argument", where, {"cropping": _sides(own)}),) if min(own) >= 0 else ()
     if not isinstance(kind, ConvTranspose):
         return ()
-    where, words = path(run, pair.keras), kind.keras_padding()
+    unset = {"output_padding": None} if pair.keras.settings.get("output_padding") is not None else {}
+    return cropped(path(run, pair.keras), kind, unset)
+
+
+def cropped(where: str, kind: ConvTranspose, unset: Mapping[str, Any] | None = None) -> tuple[Change, ...]:
+    """Gives a transposed convolution of Keras this crop: by its padding's word, or by a Cropping layer behind it.
+
+    Args:
+        where: its path.
+        kind: with the crop that is wanted.
+        unset: arguments that the word replaces.
+    """
+    words = kind.keras_padding()
     if words is not None:
-        added = pair.keras.settings.get("output_padding") is not None
-        unset = {"output_padding": None} if added else {}
-        return (Change("argument", where, {**unset, **{name: listed(value) for name, value in words.items()}}),)
-    rest = [a - b for a, b in zip(wanted, kind.keras_crop("valid"), strict=True)]
+        return (Change("argument", where, {**(unset or {}), **{name: listed(v) for name, v in words.items()}}),)
+    rest = [a - b for a, b in zip(kind.crop, kind.keras_crop("valid"), strict=True)]
     if min(rest) < 0:
         return ()
     made = {"class_name": f"Cropping{len(rest) // 2}D", "config": {"cropping": _sides(rest)}}
