@@ -155,3 +155,80 @@ def test_of_two_kerases_the_one_that_has_it_in_two_layers_may_be_either(tmp_path
         ("conv-stride", "deepwide", "wide")
     ]
     assert found[0].fix_verified
+
+
+def parted(between: tuple[str, ...]) -> Dag:
+    """Two residual branches of a depthwise and a pointwise convolution, the first with more between the two."""
+    dag = Dag(2, {"input": (8, 8, 3)})
+    x = dag.relu("relu1", dag.conv("conv1", "input", (3, 3, 3, 6), pad=(1, 1, 1, 1)))
+    for name, made in (("a", between), ("b", ())):
+        y = dag.conv(f"{name}_deep", x, (3, 3, 1, 6), pad=(1, 1, 1, 1), bias=False)
+        for kind in made:
+            y = dag.bnorm("norm", y, 6) if kind == "norm" else dag.relu("relu", y)
+        y = dag.bnorm(f"{name}_norm", dag.conv(f"{name}_wide", y, (1, 1, 6, 6), bias=False), 6)
+        x = dag.relu(f"{name}_relu", dag.sum(f"{name}_sum", (x, y)))
+    dag.loss("loss", dag.conv("top", dag.pool("pool", x, "avg", 8, 1), (1, 1, 6, 5)), "objective")
+    return dag
+
+
+def joined(whole: str = "ab", between: tuple[str, ...] = (), epsilon: float = 1e-5) -> Any:
+    """Its port, in which the branches of `whole` are one layer each; the first has `between` if it is two."""
+    import keras
+
+    k = keras.layers
+
+    def held(maker: Any, *given: Any, words: str = "kernel bias", **more: Any) -> Any:
+        return maker(
+            *given, **more, **{f"{word}_regularizer": keras.regularizers.L2(DECAY / 2) for word in words.split()}
+        )
+
+    def norm(name: str, epsilon: float = 1e-5) -> Any:
+        return held(k.BatchNormalization, words="gamma beta", epsilon=epsilon, momentum=0.9, name=name)
+
+    start = keras.Input((8, 8, 3), name="input")
+    x = held(k.Conv2D, 6, 3, padding="same", activation="relu", name="conv1")(start)
+    for name, made in (("a", between), ("b", ())):
+        options = {"padding": "same", "use_bias": False}
+        if name in whole:
+            words = "depthwise pointwise"
+            y = held(k.SeparableConv2D, 6, 3, words=words, name=f"{name}_one", **options)(x)
+        else:
+            y = held(k.DepthwiseConv2D, 3, words="depthwise", name=f"{name}_deep", **options)(x)
+            for kind in made:
+                y = norm("norm")(y) if kind == "norm" else k.ReLU(name="relu")(y)
+            y = held(k.Conv2D, 6, 1, words="kernel", name=f"{name}_wide", **options)(y)
+        y = norm(f"{name}_norm", epsilon if name == "a" else 1e-5)(y)
+        x = k.ReLU(name=f"{name}_relu")(k.Add(name=f"{name}_sum")([x, y]))
+    model = keras.Model(start, held(k.Dense, 5, name="top")(k.GlobalAveragePooling2D(name="pool")(x)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(RATE, momentum=MOMENTUM), loss)
+    return model
+
+
+@pytest.mark.parametrize("between", [("relu",), ("norm",), ("norm", "relu")])
+@pytest.mark.parametrize("whole", ["ab", "a"])
+def test_what_stands_between_the_two_is_missing_in_the_one_layer(tmp_path, between, whole):
+    report = compared(tmp_path, parted(between), joined(whole, epsilon=1e-3))
+    causes = {"norm": "layer-missing", "relu": "activation-missing"}
+    found = divergences(report)
+    told = [(finding.cause, finding.layer, finding.keras_layer) for finding in found]
+    assert told == [*((causes[name], name, "a_one") for name in between), ("bn-epsilon", "a_norm", "a_norm")]
+    assert all(finding.confirmed and finding.fix_verified for finding in found)
+    assert report.first_divergence is not None
+    assert report.first_divergence.layer == between[0]
+    assert {probe.status for probe in report.probes if probe.layer in ("a_deep", "a_wide")} == {"unverified"}
+
+
+@pytest.mark.parametrize("whole", ["b", ""])
+def test_two_layers_with_something_between_them_match_where_both_sides_have_them(tmp_path, whole):
+    assert compared(tmp_path, parted(("norm", "relu")), joined(whole, ("norm", "relu"))).verdict == "match"
+
+
+def test_what_only_keras_has_between_the_two_is_too_much(tmp_path):
+    joined("ab").save(tmp_path / "one.keras")
+    joined("b", ("relu",)).save(tmp_path / "two.keras")
+    (found,) = divergences(parity.compare(tmp_path / "one.keras", tmp_path / "two.keras", batch(parted(()))))
+    assert (found.cause, found.keras_layer, found.fix) == ("activation-extra", "relu", "remove relu")
+    assert found.confirmed
+    assert found.fix_verified
+    assert "a_one" in found.evidence

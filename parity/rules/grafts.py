@@ -16,9 +16,10 @@ from parity.layers import BatchNorm, Concat, Conv, ConvTranspose, Dense, Kind, L
 from parity.rules.making import layer_of
 from parity.rules.places import path
 from parity.rules.repairs import cells, cropped, trained_alike
+from parity.splits import Split
 from parity.units import Unit
 
-__all__ = ["instead", "missing", "moved", "reordered", "surplus"]
+__all__ = ["apart", "instead", "missing", "moved", "reordered", "surplus"]
 
 
 def surplus(run: Comparison, unit: Unit) -> tuple[Change, ...]:
@@ -51,6 +52,18 @@ def missing(run: Comparison, unit: Unit) -> tuple[Change, ...]:
     elif isinstance(kind, ConvTranspose):
         changes += cropped(graft.name, kind)
     return (*changes, *trained_alike(run, unit, graft.name), *(_values(run, unit, graft.name) if run.own else ()))
+
+
+def apart(run: Comparison, split: Split) -> tuple[Change, ...]:
+    """Two convolutions with what is between them, in the place of the layer that Keras has for the two."""
+    made = [missing(run, unit) for unit in split.parts]
+    if not all(made):
+        return ()
+    (insert, *rest), *others = made
+    values = {key: insert.values[key] for key in ("class_name", "config")}
+    first = Change("insert", path(run, split.one), {**values, "before": True})
+    held = (change for change in rest if change.action != "rewire")
+    return (first, *held, *(change for part in others for change in part), *surplus(run, split.one))
 
 
 def _padding(unit: Unit, kind: Conv | Pool, name: str) -> tuple[Change, ...]:

@@ -66,11 +66,9 @@ def _parted(run: Comparison, split: Split) -> Iterator[Finding]:
     if not split.in_keras:
         yield from (_extra(run, unit, where) for unit in split.between)
         return
-    apart = [grafts.missing(run, unit) for unit in split.parts]
-    changes = (*(change for part in apart for change in part), *grafts.surplus(run, one)) if all(apart) else ()
     for unit in split.between:
-        more = changes if unit is split.between[0] else None
-        yield replace(_missing(run, unit, where, more), keras_layer=one.origin)
+        changes = grafts.apart(run, split) if unit is split.between[0] else None
+        yield replace(_missing(run, unit, where, changes), keras_layer=one.origin)
 
 
 def _missing(run: Comparison, unit: Unit, where: str = "", changes: tuple[Change, ...] | None = None) -> Finding:
