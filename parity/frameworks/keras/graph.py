@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from parity.frameworks.keras.bare import operation_kind
 from parity.frameworks.keras.engine import Engine
 from parity.frameworks.keras.kinds import (
     activation_kind,
+    argument_of,
     axes_of,
     described,
     draws_unseen,
@@ -259,6 +261,10 @@ def _config(item: Any) -> dict[str, Any]:
         return {}
 
 
+def _attribute(item: Any, name: str) -> Any:
+    return getattr(item, name, None)
+
+
 def _kind(record: Record) -> tuple[Kind, tuple[str, ...]]:
     place = record.place
     read = zip(record.inputs, record.tensors, strict=True)
@@ -322,7 +328,7 @@ def _params(
     for place in leaves:
         if not engine.is_layer(place.item):
             continue
-        config = _config(place.item)
+        config, held = _config(place.item), partial(_attribute, place.item)
         for variable in place.item.weights:
             if id(variable) in seen:
                 continue
@@ -334,9 +340,9 @@ def _params(
             while pid in params:
                 again += 1
                 pid = f"{place.path}.{role}#{again}"
-            regularizer = getattr(variable, "regularizer", None) or getattr(place.item, f"{word}_regularizer", None)
+            regularizer = getattr(variable, "regularizer", None) or argument_of(held, word, "regularizer")
             l1, l2 = penalty_coefficients(regularizer)
-            bound = getattr(variable, "constraint", None) or getattr(place.item, f"{word}_constraint", None)
+            bound = getattr(variable, "constraint", None) or argument_of(held, word, "constraint")
             shape = tuple(int(n) for n in variable.shape)
             params[pid] = Param(
                 id=pid,
@@ -349,7 +355,7 @@ def _params(
                 l2=l2,
                 penalty=other_penalty(regularizer),
                 constraint=described(bound),
-                initializer=initializer_text(config.get(f"{word}_initializer")),
+                initializer=initializer_text(argument_of(config.get, word, "initializer")),
                 source=source,
             )
             variables[pid] = variable

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOISE",
     "activation_kind",
+    "argument_of",
     "axes_of",
     "described",
     "draws_unseen",
@@ -116,6 +117,21 @@ def role_of(source: str) -> str:
         if word.endswith(f"_{old}"):
             word = old
     return _ROLES.get(word, word)
+
+
+def argument_of(given: Callable[[str], Any], word: str, what: str) -> Any:
+    """What a layer's arguments say of a variable: of `depthwise_kernel` in `depthwise_regularizer`; None for nothing.
+
+    Keras 3 calls that kernel of a DepthwiseConv2D `kernel`.
+
+    Args:
+        given: an argument by its name.
+        word: the variable's name.
+        what: `"regularizer"`, `"constraint"` or `"initializer"`.
+    """
+    words = (word, word.removesuffix("_kernel"), *(("depthwise",) if word == "kernel" else ()))
+    found = (given(f"{each}_{what}") for each in dict.fromkeys(words))
+    return next((value for value in found if value is not None), None)
 
 
 def axes_of(kind: Kind, role: str, shape: Sequence[int], class_name: str = "") -> str:

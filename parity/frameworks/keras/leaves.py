@@ -8,6 +8,7 @@ from typing import Any
 from parity.frameworks.keras.configs import Call, Walk
 from parity.frameworks.keras.files import KerasFile
 from parity.frameworks.keras.kinds import (
+    argument_of,
     axes_of,
     described,
     initializer_text,
@@ -108,8 +109,9 @@ def params_of(file: KerasFile, call: Call, kind: Kind, arrays: Sequence[Stored])
         role = word if name.startswith("Separable") else role_of(word)
         word = {"W": "kernel", "b": "bias"}.get(word, word)
         settings = _settings_of(name, config)
-        initial = settings.get(f"{word}_initializer", settings.get("init") if role == "kernel" else None)
-        regularizer = settings.get(f"{word}_regularizer")
+        initial = argument_of(settings.get, word, "initializer")
+        initial = settings.get("init") if initial is None and role == "kernel" else initial
+        regularizer = argument_of(settings.get, word, "regularizer")
         l1, l2 = penalty_coefficients(regularizer)
         pid, again = f"{call.path}.{role}", 1
         while pid in found:
@@ -124,7 +126,7 @@ def params_of(file: KerasFile, call: Call, kind: Kind, arrays: Sequence[Stored])
             l1=l1,
             l2=l2,
             penalty=other_penalty(regularizer),
-            constraint=described(settings.get(f"{word}_constraint")),
+            constraint=described(argument_of(settings.get, word, "constraint")),
             initializer=initializer_text(initial) if settings is config else None,
             source=stored.name,
         )

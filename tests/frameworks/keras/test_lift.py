@@ -1,5 +1,8 @@
 """The static lift says what the executed graph is."""
 
+import importlib
+
+import numpy as np
 import pytest
 
 from parity.frameworks.keras.lift import lift
@@ -69,3 +72,30 @@ def test_regularizers_and_nesting():
     network, _ = lift(TRACES / "k3.15.1_tf2.21/arch_shared_submodel.h5")
     assert network["tower/conv2d@2"].params == network["tower/conv2d"].params
     assert network["tower/conv2d@2:activation"].inputs == ("tower/conv2d@2",)
+
+
+@pytest.mark.parametrize(("engine", "ending"), [("keras", "keras"), ("keras", "h5"), ("tf_keras", "h5")])
+def test_arguments_that_leave_the_word_kernel_out(engine, ending, tmp_path):
+    """`depthwise_regularizer` is that of `depthwise_kernel`."""
+    k = importlib.import_module(engine)
+
+    def said(word):
+        return {
+            f"{word}_regularizer": k.regularizers.L2(0.25),
+            f"{word}_constraint": "non_neg",
+            f"{word}_initializer": "zeros",
+        }
+
+    made = [
+        k.layers.SeparableConv2D(4, 3, name="one", **said("depthwise"), **said("pointwise")),
+        k.layers.DepthwiseConv2D(3, name="two", **said("depthwise")),
+    ]
+    path = tmp_path / f"model.{ending}"
+    model = k.Sequential([k.layers.InputLayer((8, 8, 3)), *made])
+    model.compile(k.optimizers.SGD(0.1), "mse")
+    model.save(path)
+    for network in (lift(path)[0], KerasRunner.open(path, np.zeros((2, 8, 8, 3), np.float32)).network):
+        kernels = [param for param in network.params.values() if param.role != "bias"]
+        found = {p.id: (p.l2, bool(p.constraint), str(p.initializer).lower()) for p in kernels}
+        assert set(found) == {"one.depthwise_kernel", "one.pointwise_kernel", "two.kernel"}
+        assert set(found.values()) == {(0.25, True, "zeros")}
