@@ -23,11 +23,11 @@ from parity.fixes import Repair, fixable, verified
 from parity.identity import identity
 from parity.lending import lent
 from parity.report import PHASES, Finding, Probe, Report
-from parity.rules.base import listed
 from parity.runner import Runner
 from parity.setup import set_up
 from parity.summary import layer_rows, recipe_rows
 from parity.traces.between import recorded_pair
+from parity.wording import listed
 
 __all__ = ["check", "check_and_fix"]
 

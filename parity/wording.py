@@ -25,7 +25,7 @@ from parity.layers import (
 from parity.optimizers.base import UpdateRule
 from parity.recipe import Recipe
 
-__all__ = ["kind_words", "noun", "recipe_words", "rule_words"]
+__all__ = ["kind_words", "listed", "noun", "recipe_words", "rule_words"]
 
 _IDLE_AT = {"momentum": 0.0, "initial": 0.0}
 _BORING_RULE_FIELDS = {"use_rate", "rate_inside", "epsilon_inside"}
@@ -88,6 +88,12 @@ def noun(kind: Kind) -> str:
     if isinstance(kind, Opaque):
         return kind.type or "unknown layer"
     return {"ConvTranspose": "transposed conv", "SeparableConv": "separable conv"}.get(kind.name, kind.name.lower())
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names with commas, cut after a few."""
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:most]) + (f" and {len(unique) - most} more" if len(unique) > most else "")
 
 
 def rule_words(rule: UpdateRule | None) -> str:

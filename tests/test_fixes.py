@@ -308,6 +308,27 @@ def test_an_upsampling_in_place_of_a_transposed_convolution_is_told_at_it_and_me
     assert report.first_divergence.layer == "up"
 
 
+@pytest.mark.parametrize(
+    ("cells", "line"),
+    [
+        ([1, 1, 1, 1], 'conv1: Conv2D(…, padding="same") without conv1_pad before it'),
+        (
+            [2, 0, 2, 0],
+            'conv1: Conv2D(…, padding="valid") behind ZeroPadding2D(((2, 0), (2, 0))) in place of conv1_pad',
+        ),
+        ([0, 0, 0, 0], 'conv1: Conv2D(…, padding="valid") without conv1_pad before it'),
+    ],
+)
+def test_the_line_of_a_padding_says_what_becomes_of_the_one_that_is_there(tmp_path, cells, line):
+    dag = twins_dag.Dag(0, {"data": (8, 8, 3)})
+    x = dag.relu("relu", dag.conv("conv1", "data", (3, 3, 3, 6), pad=cells))
+    dag.loss("loss", dag.conv("top", dag.pool("pool", x, "avg", 6 + sum(cells[:2]), 1), (1, 1, 6, 5)), "objective")
+    model = twins_dag.twin(dag, edits={"conv1": {"pad": np.array([0.0, 2, 0, 2])}})
+    report = parity.compare(twins_dag.save(tmp_path / "net.mat", dag), model, twins_dag.batch(dag))
+    found = next(finding for finding in report.findings if finding.layer == "conv1")
+    assert (found.fix, found.fix_verified) == (line, True)
+
+
 def divergences(name):
     """The findings of a case of the fault benchmark that are no notes."""
     return [finding for finding in bench_case(name).findings if finding.severity == "divergence"]

@@ -17,13 +17,14 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from parity.reports.alike import Told, together
 from parity.reports.tables import layer_table, recipe_table, update_notes, update_table
 from parity.reports.words import clean, plural, relative, times_floor, verdict_style
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from parity.report import Finding, Outcome, Report
+    from parity.report import Outcome, Report
 
 __all__ = ["PROSE", "bullets", "outcome_line", "render", "side_names", "verdict_line"]
 
@@ -81,7 +82,7 @@ def outcome_line(outcome: Outcome, names: tuple[str, str]) -> str:
 
 def verdict_line(report: Report) -> str:
     """The verdict in one sentence, without markup; what is unverified is named, so that it can be looked at."""
-    divergences = sum(finding.severity == "divergence" for finding in report.findings)
+    divergences = len(together([finding for finding in report.findings if finding.severity == "divergence"]))
     if report.verdict == "match":
         permitted = any(probe.status not in ("match", "masked") for probe in report.probes)
         who = "what --allow does not permit agrees" if permitted else "both sides agree"
@@ -159,19 +160,20 @@ def _mode(options: Mapping[str, Any]) -> Iterator[str]:
 
 def _findings(report: Report) -> Iterator[RenderableType]:
     for severity, title in (("divergence", "Divergences"), ("note", "Also different, without a part in the verdict")):
-        chosen = [finding for finding in report.findings if finding.severity == severity]
+        chosen = together([finding for finding in report.findings if finding.severity == severity])
         if not chosen:
             continue
         yield Text(title, style="bold")
         grid = Table.grid(padding=(0, 1))
         grid.add_column(justify="right", no_wrap=True, style="dim")
         grid.add_column(overflow="fold")
-        for number, finding in enumerate(chosen, 1):
-            grid.add_row(f"{number}." if severity == "divergence" else "-", _finding(finding))
+        for number, told in enumerate(chosen, 1):
+            grid.add_row(f"{number}." if severity == "divergence" else "-", _finding(told))
         yield Padding(grid, (0, 0, 1, 1))
 
 
-def _finding(finding: Finding) -> Text:
+def _finding(told: Told) -> Text:
+    finding = told.finding
     loud = finding.severity == "divergence"
     text = Text()
     text.append(clean(finding.cause), style="bold red" if loud else "bold")
@@ -180,6 +182,8 @@ def _finding(finding: Finding) -> Text:
         text.append(f" at {where}", style="bold")
     if finding.keras_layer and finding.keras_layer != finding.layer and finding.layer:
         text.append(f" (Keras {clean(finding.keras_layer)})")
+    if told.others:
+        text.append(f" and {plural(len(told.others), 'layer')} more", style="bold")
     text.append(f", {finding.phase}", style="dim")
     if finding.confirmed:
         text.append(", confirmed", style="green")
@@ -189,6 +193,9 @@ def _finding(finding: Finding) -> Text:
         text.append(clean(finding.fix), style="cyan")
         if finding.fix_verified:
             text.append("  (tried: the divergence is gone)", style="green")
+    if told.others:
+        text.append(f"\nthe same{', and the same fix,' if finding.fix else ''} at: ", style="dim")
+        text.append(clean(told.named))
     return text
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from parity.report import PHASES
+from parity.reports.alike import together
 from parity.reports.cases import Case, Suite
 from parity.reports.words import clean, plural
 
@@ -73,14 +74,19 @@ def _pair(suite: Suite, only: bool) -> Iterable[str]:
     if any(suite.files):
         yield f"{_code(suite.files[0] or 'in memory')} against {_code(suite.files[1] or 'in memory')}"
         yield ""
-    for number, finding in enumerate(suite.findings, 1):
+    for number, told in enumerate(together(suite.findings), 1):
+        finding = told.finding
         where = finding.layer or finding.keras_layer
         words = "confirmed" if finding.confirmed else "not confirmed"
-        yield f"{number}. **{finding.cause}**{f' at {_code(where)}' if where else ''}, {finding.phase}, {words}  "
+        at = f" at {_code(where)}" if where else ""
+        at += f" and {plural(len(told.others), 'layer')} more" if told.others else ""
+        yield f"{number}. **{finding.cause}**{at}, {finding.phase}, {words}  "
         yield f"   {_escape(finding.evidence)}"
         if finding.fix:
             tried = " (tried: the divergence is gone)" if finding.fix_verified else ""
-            yield f"   fix in Keras: {_code(finding.fix)}{tried}"
+            yield f"   fix in Keras: {_code(finding.fix)}{tried}" + ("  " if told.others else "")
+        if told.others:
+            yield f"   the same at: {_escape(told.named)}"
     if suite.findings:
         yield ""
     whole = [case for case in suite.cases if not case.phase and case.outcome != "passed"]

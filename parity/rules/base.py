@@ -12,7 +12,7 @@ from parity.case import Comparison
 from parity.changes import Change
 from parity.report import Finding
 
-__all__ = ["Rule", "finding", "kernel_layouts", "listed", "shown"]
+__all__ = ["Rule", "finding", "kernel_layouts", "shown"]
 
 Array = np.ndarray
 
@@ -65,9 +65,3 @@ def kernel_layouts(kernel: Array) -> Iterator[tuple[str, str, Array]]:
     yield "kernel-flip", "with height and width swapped and rotated", kernel[::-1, ::-1].swapaxes(0, 1)
     yield "channel-order", "with its input channels reversed", kernel[:, :, ::-1]
     yield "channel-order", "with its output channels reversed", kernel[..., ::-1]
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Names with commas, cut after a few."""
-    unique = list(dict.fromkeys(names))
-    return ", ".join(unique[:most]) + (f" and {len(unique) - most} more" if len(unique) > most else "")

@@ -9,10 +9,11 @@ from parity.case import Comparison
 from parity.layers import Concat, Opaque
 from parity.report import Finding
 from parity.rules import grafts, repairs
-from parity.rules.base import finding, listed
+from parity.rules.base import finding
 from parity.rules.explained import explanation
 from parity.rules.lines import lines
 from parity.rules.places import everywhere
+from parity.wording import listed
 
 __all__ = ["find"]
 

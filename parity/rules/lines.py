@@ -8,7 +8,7 @@ from typing import Any
 
 from parity.case import Comparison
 from parity.changes import Change, holder
-from parity.layers import Conv, Pool
+from parity.layers import Conv, Pad, Pool
 from parity.rules.making import constructor, spelled, written
 from parity.rules.places import path
 
@@ -107,14 +107,25 @@ def _arguments(run: Comparison, changes: Sequence[Change], depthwise: bool = Fal
         for key, value in values.items():
             if key != "padding" or isinstance(value, str):
                 held.append(f"{key}={spelled(value)}")
-            elif any(value) and list(value) == _same(run, change.layer):
+                continue
+            zeros = _zeros_before(run, change.layer)
+            behind = f" without {zeros} before it" if zeros else ""
+            if any(value) and list(value) == _same(run, change.layer):
                 held.append('padding="same"')
-            else:
-                held.append('padding="valid"')
+                continue
+            held.append('padding="valid"')
+            if any(value):
                 pairs = [(value[i], value[i + 1]) for i in range(0, len(value), 2)]
                 sides = spelled(pairs[0] if len(pairs) == 1 else pairs)
-                behind = f" behind ZeroPadding{len(pairs)}D({sides})" if any(value) else ""
+                behind = f" behind ZeroPadding{len(pairs)}D({sides})" + (f" in place of {zeros}" if zeros else "")
     return held, behind
+
+
+def _zeros_before(run: Comparison, layer: str) -> str:
+    """The zero padding that stands before this layer and is read as a part of it; empty where there is none."""
+    unit = next((pair.keras for pair in run.alignment.pairs if path(run, pair.keras) == layer), None)
+    parts = [] if unit is None else [run.keras.network[name] for name in unit.layers]
+    return next((part.origin or part.name for part in parts if isinstance(part.kind, Pad)), "")
 
 
 def _same(run: Comparison, layer: str) -> list[int] | None:

@@ -11,10 +11,11 @@ from parity.changes import Change
 from parity.differences import differences
 from parity.report import Finding
 from parity.rules.attribution import doing, judged, rebuilt, with_params
-from parity.rules.base import finding, listed
+from parity.rules.base import finding
 from parity.rules.places import keeper, own_role
 from parity.rules.trained import reference_of, severity_of, trained, where
 from parity.transfer import Link
+from parity.wording import listed
 
 __all__ = ["find"]
 

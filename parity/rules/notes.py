@@ -10,8 +10,9 @@ import numpy as np
 from parity.case import Comparison
 from parity.network import Param
 from parity.report import Finding
-from parity.rules.base import finding, listed
+from parity.rules.base import finding
 from parity.transfer import Link
+from parity.wording import listed
 
 __all__ = ["find"]
 

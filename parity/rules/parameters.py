@@ -8,7 +8,7 @@ from parity.align import Pair
 from parity.case import Comparison
 from parity.changes import Change
 from parity.differences import differences
-from parity.layers import Activation, BatchNorm, Conv, Rescale
+from parity.layers import Activation, BatchNorm, Conv, Rescale, SeparableConv
 from parity.report import Finding
 from parity.rules import repairs
 from parity.rules.base import finding, shown
@@ -25,6 +25,7 @@ def find(run: Comparison) -> Iterable[Finding]:
     for pair in run.alignment.pairs:
         yield from _along_another_axis(run, pair)
     yield from _apart(run)
+    told: set[str] = set()
     for link in run.links:
         if not link.problem:
             continue
@@ -42,23 +43,33 @@ def find(run: Comparison) -> Iterable[Finding]:
             yield _absent(
                 run, link.role, pair, severity, link.problem, lacking="Keras" if not link.keras else "reference"
             )
-        elif probe.status == "born" and link.role == "kernel" and not _explained(pair):
-            ref, keras = pair.ref.kind, pair.keras.kind
-            extra = ""
-            if (
-                isinstance(ref, Conv)
-                and isinstance(keras, Conv)
-                and (ref.filters, ref.size) != (keras.filters, keras.size)
-            ):
-                extra = f" ({ref.filters} filters of {shown(ref.size)} against {keras.filters} of {shown(keras.size)})"
+        elif probe.status == "born" and link.role in _FILTERS and pair.ref.name not in told and not _explained(pair):
+            told.add(pair.ref.name)
+            changes = repairs.sized(run, pair)
             yield finding(
                 "unknown",
                 severity,
                 "structure",
-                f"{link.problem}{extra}: the reference's weights cannot be loaded.",
+                f"{link.problem}{_sizes(pair)}: the reference's weights cannot be loaded.",
                 pair=pair,
-                fix=f"{pair.keras.origin}: build it with the reference's filters and size",
+                fix=lines(run, changes) or f"{pair.keras.origin}: build it with the reference's filters and size",
+                changes=changes,
             )
+
+
+_FILTERS = ("kernel", "depthwise_kernel", "pointwise_kernel")
+
+
+def _sizes(pair: Pair) -> str:
+    """How many filters of which size both sides have, where that is not the same."""
+    ref, keras = pair.ref.kind, pair.keras.kind
+    if isinstance(ref, SeparableConv) and isinstance(keras, SeparableConv) and ref.multiplier != keras.multiplier:
+        return f" ({ref.multiplier} filters for each channel against {keras.multiplier})"
+    if not isinstance(ref, Conv) or not isinstance(keras, Conv):
+        return ""
+    if (ref.filters, ref.size) == (keras.filters, keras.size):
+        return ""
+    return f" ({ref.filters} filters of {shown(ref.size)} against {keras.filters} of {shown(keras.size)})"
 
 
 def _apart(run: Comparison) -> Iterable[Finding]:

@@ -12,11 +12,12 @@ from parity.network import Param
 from parity.optimizers.constraints import BOUNDS
 from parity.report import Finding
 from parity.rules.attribution import doing, judged, with_params
-from parity.rules.base import finding, listed
+from parity.rules.base import finding
 from parity.rules.decay import penalties
 from parity.rules.places import keeper, own_role
 from parity.rules.trained import reference_of, severity_of, trained, where
 from parity.transfer import Link
+from parity.wording import listed
 
 __all__ = ["find"]
 

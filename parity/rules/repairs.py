@@ -43,7 +43,7 @@ from parity.rules.places import core, keeper, own_role, path
 from parity.transfer import Link, Transferred
 from parity.units import Unit
 
-__all__ = ["absent", "cells", "cropped", "field", "proposed", "reset", "trained_alike", "wider"]
+__all__ = ["absent", "cells", "cropped", "field", "proposed", "reset", "sized", "trained_alike", "wider"]
 
 _ARGUMENTS: Mapping[type[Kind], Mapping[str, str]] = {
     Conv: {"stride": "strides", "dilate": "dilation_rate", "groups": "groups"},
@@ -351,6 +351,27 @@ def proposed(run: Comparison, pair: Pair, cause: str, edit: Any) -> tuple[Change
     if isinstance(kind, BatchNorm) and cause == "bn-mode" and edit.fields:
         return (Change("trainable", where, {"trainable": True}),)
     return ()
+
+
+def sized(run: Comparison, pair: Pair) -> tuple[Change, ...]:
+    """Builds a convolution, or a dense layer, with the reference's filters and size; its weights are loaded then."""
+    kind, theirs, word = pair.ref.kind, pair.keras.kind, core(run, pair.keras).source_type
+    if run.own or not isinstance(kind, Conv) or not isinstance(theirs, Conv):
+        return ()
+    given: dict[str, Any] = {}
+    if kind.size != theirs.size:
+        given["kernel_size"] = listed(kind.size)
+    if isinstance(kind, SeparableConv) and isinstance(theirs, SeparableConv) and kind.multiplier != theirs.multiplier:
+        given["depth_multiplier"] = kind.multiplier
+    if word.startswith("Depthwise") and kind.groups == theirs.groups and kind.filters != theirs.filters:
+        given["depth_multiplier"] = kind.filters // kind.groups
+    elif not word.startswith("Depthwise") and kind.filters != theirs.filters:
+        given["units" if word == "Dense" else "filters"] = kind.filters
+    if not given or (word == "Dense" and kind.size != theirs.size):
+        return ()
+    where = path(run, pair.keras)
+    resized = cells(where, kind.pad) if "kernel_size" in given else ()  # Keras' `same` means other cells then
+    return (Change("argument", where, given), *resized)
 
 
 def wider(run: Comparison, pair: Pair) -> tuple[Change, ...]:

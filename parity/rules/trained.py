@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from parity.case import Comparison
 from parity.network import Param
-from parity.rules.base import listed
 from parity.transfer import Link
+from parity.wording import listed
 
 __all__ = ["reference_of", "severity_of", "trained", "where"]
 

@@ -35,6 +35,20 @@ NETWORK = (
 )
 
 
+def repeated(count: int) -> Report:
+    """A fault that is the same at so many layers, between two others."""
+
+    def epsilon(name: str, other: str) -> Finding:
+        said = f"epsilon is 1e-05 in the reference ({name}) and 0.001 in Keras ({other})."
+        fix = f"{other}: BatchNormalization(…, epsilon=1e-05)"
+        return Finding("bn-epsilon", "divergence", name, other, "forward", said, fix, True, True)
+
+    first, last = divergent().findings[0], epsilon("bn_last", "norm_last")
+    same = [epsilon(f"bn{i}", f"norm{i}") for i in range(1, count + 1)]
+    unsure = dataclasses.replace(last, confirmed=False)
+    return dataclasses.replace(divergent(), findings=(first, *same, unsure))
+
+
 def divergent() -> Report:
     """The example pair: structure at ip1, and a recipe that differs nearly everywhere."""
     layers, probes = [], []

@@ -117,6 +117,13 @@ def test_markdown_says_verdict_causes_and_fixes():
     assert "**✅ match**" in to_markdown([suite_of(examples.matching())])
 
 
+def test_markdown_tells_once_what_is_the_same_at_several_layers():
+    text = to_markdown([suite_of(examples.repeated(20))])
+    assert "2. **bn-epsilon** at `bn1` and 19 layers more, forward, confirmed" in text
+    assert "the same at: bn2, bn3" in text
+    assert text.count("1e-05 in the reference") == 2
+
+
 def test_markdown_of_several_pairs_begins_with_a_table():
     suites = [suite_of(examples.divergent(), "one"), suite_of(examples.matching(), "two")]
     lines = to_markdown(suites, "gate").splitlines()

@@ -64,6 +64,16 @@ def test_findings_carry_their_cause_evidence_fix_and_certainty():
     assert "optimizer-weight-decay-as-lr-decay, update decay=" in text, "what is not confirmed must not say so"
 
 
+def test_what_is_the_same_at_several_layers_is_told_once():
+    text = " ".join(draw(examples.repeated(20), 160).split())
+    assert text.count("1e-05 in the reference") == 2, "what is not confirmed stands by itself"
+    assert "2. bn-epsilon at bn1 (Keras norm1) and 19 layers more, forward, confirmed" in text
+    assert "the same, and the same fix, at: bn2, bn3, bn4, bn5," in text
+    assert "bn12, bn13 and 7 more 3. bn-epsilon at bn_last (Keras norm_last), forward epsilon is" in text
+    assert "3 causes found" in text
+    assert " ".join(draw(examples.repeated(2), 160).split()).count("1e-05 in the reference") == 3
+
+
 def test_numbers_stand_beside_the_verdicts():
     text = draw(examples.divergent(), 160)
     row = next(line for line in text.splitlines() if line.startswith("ip1 ") and "groups" in line)

@@ -57,6 +57,15 @@ def test_the_verdict_the_cause_and_the_fix_are_in_the_page():
     assert "First divergence" not in render(examples.matching())
 
 
+def test_what_is_the_same_at_several_layers_is_one_card():
+    page = render(examples.repeated(20))
+    cards = page.split('<section aria-labelledby="h-network"')[0].split('<article class="finding')[1:]
+    told = next(card for card in cards if "norm1:" in card)
+    assert len(cards) == 3
+    assert "at 19 layers more" in told
+    assert "bn20" in told
+
+
 def in_memory():
     """Two models that came from no file."""
     return dataclasses.replace(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity.reports.alike import together
 from parity.reports.html.charts import depth_figure, update_figure
 from parity.reports.html.graph import HEIGHT, WIDTH, draw
 from parity.reports.words import clean, plural, relative, shape_words, times_floor, worst
@@ -87,8 +88,8 @@ def render(report: Report, *, library: str = "") -> str:
         sides=[_side(report, "ref", "the reference"), _side(report, "keras", "the Keras model")],
         first=first,
         first_number=numbers.get(first.layer or first.keras_layer) if first else None,
-        divergences=[f for f in report.findings if f.severity == "divergence"],
-        notes=[f for f in report.findings if f.severity == "note"],
+        divergences=together([f for f in report.findings if f.severity == "divergence"]),
+        notes=together([f for f in report.findings if f.severity == "note"]),
         numbers=numbers,
         rows=rows,
         counts={s: n for s, n in counts.items() if n},
