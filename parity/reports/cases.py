@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parity.report import PHASES
-from parity.reports.words import clean, relative, times_floor
+from parity.reports.alike import together
+from parity.reports.words import clean, plural, relative, times_floor
 
 if TYPE_CHECKING:
     from parity.report import Finding, Probe, Report
@@ -102,18 +103,20 @@ def alarms(suites: Iterable[Suite]) -> Iterator[Alarm]:
     """What is to be looked at: in each suite the causes, the warnings, and the cases that no cause explains."""
     for suite in suites:
         place = suite.config if suite.config[0] else (_source(suite.files[1]), 0)
-        told = set()
-        for finding in suite.findings:
+        explaining = {finding.layer or finding.keras_layer for finding in suite.findings}
+        for told in together(suite.findings):
+            finding = told.finding
             where = finding.layer or finding.keras_layer
-            told.add(where)
             title = f"{suite.name}: {finding.cause}" + (f" at {where}" if where else "")
-            fix = f"\nfix in Keras: {finding.fix}" if finding.fix else ""
-            yield Alarm("error", finding.cause, where, title, finding.evidence + fix, *place)
+            title += f" and {plural(len(told.others), 'layer')} more" if told.others else ""
+            text = finding.evidence + (f"\nfix in Keras: {finding.fix}" if finding.fix else "")
+            text += f"\nthe same at: {told.named}" if told.others else ""
+            yield Alarm("error", finding.cause, where, title, text, *place)
         for warning in suite.warnings:
             yield Alarm("warning", "", "", suite.name, warning, *place)
         recipe = any(finding.phase == "update" for finding in suite.findings)
         for case in suite.cases:
-            explained = {case.layer, case.keras_layer} & told or (case.phase == "update" and recipe)
+            explained = {case.layer, case.keras_layer} & explaining or (case.phase == "update" and recipe)
             if case.outcome not in ("failed", "unverified") or explained:
                 continue
             kind = case.kind or case.outcome

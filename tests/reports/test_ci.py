@@ -124,6 +124,14 @@ def test_markdown_tells_once_what_is_the_same_at_several_layers():
     assert text.count("1e-05 in the reference") == 2
 
 
+def test_an_annotation_tells_of_all_layers_with_the_same_fault():
+    commands = [*workflow_commands([suite_of(examples.repeated(20))])]
+    told = [command for command in commands if "bn-epsilon" in command]
+    assert len(told) == 2
+    assert "bn-epsilon at bn1 and 19 layers more" in told[0]
+    assert "the same at: bn2, bn3" in told[0]
+
+
 def test_markdown_of_several_pairs_begins_with_a_table():
     suites = [suite_of(examples.divergent(), "one"), suite_of(examples.matching(), "two")]
     lines = to_markdown(suites, "gate").splitlines()
