@@ -197,3 +197,25 @@ def test_a_missing_average_leaves_padded_cells_out_of_its_count(tmp_path: Path) 
     found = [f for f in report.findings if f.severity == "divergence"]
     assert [(f.cause, f.layer, f.confirmed, f.fix_verified) for f in found] == [("layer-missing", "pool", True, True)]
     assert 'padding="same"' in found[0].fix
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "line"),
+    [
+        ("conv2a", (3, 3, 8, 6), "conv2a: Conv2D(…, filters=8)"),
+        ("conv3a", (5, 5, 8, 12), "conv3a: Conv2D(…, kernel_size=(3, 3)"),
+        ("fc", (1, 1, 12, 7), "fc: Dense(…, units=5)"),
+    ],
+)
+def test_another_number_of_filters_or_another_size_is_put_right(
+    layer: str, size: tuple[int, ...], line: str, tmp_path: Path
+) -> None:
+    dag = twins_dag.resnet(1)
+    path = twins_dag.save(tmp_path / "net.mat", dag)
+    pads = {"pad": (2, 2, 2, 2)} if size[0] == 5 else {}
+    dense = {"conv2b": {"groups": 1}}
+    model = twins_dag.twin(dag, edits={**dense, layer: {"size": np.array(size, float), **pads}})
+    report = parity.compare(path, model, twins_dag.batch(dag))
+    found = [f for f in report.findings if f.severity == "divergence"]
+    assert any(finding.fix.startswith(line) for finding in found)
+    assert all(f.fix_verified and (f.layer, f.phase) == (layer, "structure") for f in found)

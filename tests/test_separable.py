@@ -94,6 +94,12 @@ def test_faults_of_the_one_layer_are_told_at_it(tmp_path, fault, cause, line):
     assert divergences(report)[0] is found
 
 
+def test_another_depth_multiplier_is_put_right(tmp_path):
+    (found,) = divergences(compared(tmp_path, net(), port(depth_multiplier=1)))
+    assert (found.layer, found.keras_layer, found.phase, found.fix_verified) == ("wide", "first", "structure", True)
+    assert found.fix == "first: SeparableConv2D(…, depth_multiplier=2)"
+
+
 def test_a_bias_in_between_has_no_place_in_the_one_layer(tmp_path):
     report = compared(tmp_path, net(bias=True), port())
     (found,) = divergences(report)
