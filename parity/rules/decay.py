@@ -56,16 +56,15 @@ def _as_reference(run: Comparison, links: Sequence[Link]) -> Acting:
     )
 
 
-_WORDS = [f"{word}_regularizer" for word in ("kernel", "depthwise", "pointwise", "bias")]
+_ORDER = ("kernel", "depthwise", "pointwise", "alpha", "gamma", "beta", "bias")
 
 
-def _regularizers(link: Link) -> tuple[str, str]:
-    """The arguments of a Keras layer for a parameter like this one: of its filters, and of its bias."""
-    role = link.role.removesuffix("_kernel")
+def _regularized(link: Link) -> str:
+    """What the argument of a Keras layer that penalizes a parameter begins with."""
+    role = {"depthwise_bias": "bias"}.get(link.role, link.role.removesuffix("_kernel"))
     if str(link.pair.keras.settings.get(CLASS, "")).startswith("Depthwise"):
-        role = "depthwise"
-    word = f"{role}_regularizer"
-    return word if word in _WORDS else _WORDS[0], _WORDS[-1]
+        role = {"kernel": "depthwise", "gamma": "depthwise", "pointwise": "kernel", "beta": "bias"}.get(role, role)
+    return role if role in _ORDER else "kernel"
 
 
 def penalties(run: Comparison, links: Sequence[Link]) -> tuple[Change, ...]:
@@ -150,8 +149,9 @@ def _lacking(run: Comparison, acts: Acting, links: list[Link]) -> Finding:
     """The reference's decay is in the gradients, and Keras' is elsewhere or nowhere."""
     ref, keras = run.ref.recipe, acts.recipe
     coefficient, undone = _gap(run, links[0])[0], _as_reference(run, links)
-    words = sorted({word for link in links for word in _regularizers(link)}, key=_WORDS.index)
-    rest = f", and {' and '.join(words[1:])} the same" if words[1:] else ""
+    words = [f"{word}_regularizer" for word in sorted({*map(_regularized, links)}, key=_ORDER.index)]
+    others = " and ".join(", ".join(words[1:]).rsplit(", ", 1))
+    rest = f", and {others} the same" if others else ""
     fix = f"{words[0]}=keras.regularizers.L2({coefficient / 2:g}){rest}, on every layer"
     by_rate = keras.learning_rate.decay
     if by_rate and not ref.learning_rate.decay:
