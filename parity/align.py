@@ -257,7 +257,7 @@ def align(
     both = labelled and bool(ref.losses) and bool(keras.losses)
     alone, through = apart_on_both(ref, keras), looked_through(ref, keras)
     crops = _crops_on_both(ref, keras)
-    separable = in_one_on_the_other(ref, keras)
+    separable = in_one_on_the_other(ref, keras, mode)
     left, right = (
         units(
             own, mode, join_loss=both, with_loss=both, with_softmax=_hold_softmax(other), apart=alone[i] | crops[i],

@@ -28,7 +28,7 @@ from parity.layers import (
 )
 from parity.layers.endings import activation_behind, softmax_behind
 from parity.network import Layer, Network
-from parity.separating import depthwise_before
+from parity.separating import joined_with
 
 __all__ = ["Grouping", "order_of"]
 
@@ -39,6 +39,7 @@ class Grouping:
     def __init__(
         self,
         network: Network,
+        mode: str,
         *,
         join_loss: bool,
         with_softmax: bool,
@@ -46,7 +47,7 @@ class Grouping:
         through: Collection[str],
         separable: Collection[str],
     ) -> None:
-        self.network, self.with_softmax, self.through = network, with_softmax, through
+        self.network, self.mode, self.with_softmax, self.through = network, mode, with_softmax, through
         self.members: dict[str, tuple[str, ...]] = {}
         self.kinds: dict[str, Kind] = {}
         self.absorbed: set[str] = set()
@@ -91,14 +92,16 @@ class Grouping:
 
     def _pointwise(self, layer: Layer) -> None:
         """A convolution of single cells behind one that has a group for each channel: a separable one."""
-        before = depthwise_before(self.network, layer)
-        if before is None or before.name in self.absorbed or layer.name in self.members:
+        found = joined_with(self.network, layer, self.mode)
+        if not found or found[0].name in self.absorbed or layer.name in self.members:
             return
+        before, *idle = found
         deep, kind = self.kinds.pop(before.name, before.kind), layer.kind
         assert isinstance(deep, Conv)
         assert isinstance(kind, Conv)
         inside = self.members.pop(before.name, (before.name,))
-        self._take(layer, (*inside, layer.name), SeparableConv.of(deep, kind))
+        members = (*inside, *(between.name for between in idle), layer.name)
+        self._take(layer, members, SeparableConv.of(deep, kind))
 
     def _cropping(self, layer: Layer) -> None:
         """A transposed convolution whose map is cropped right behind it crops by itself."""

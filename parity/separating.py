@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from parity.layers import LRN, Activation, BatchNorm, Conv, Dropout, Identity, Scale, SeparableConv
 from parity.network import Layer, Network
 
-__all__ = ["depthwise_before", "depthwise_behind", "in_one_on_the_other"]
+__all__ = ["depthwise_behind", "in_one_on_the_other", "joined_with"]
 
 
 _BETWEEN = (Activation, BatchNorm, Dropout, Identity, LRN, Scale)
@@ -32,10 +32,21 @@ class _Site:
     parted: bool = False
 
 
-def depthwise_before(network: Network, layer: Layer) -> Layer | None:
-    """The convolution with a group for each channel that a convolution of single cells alone reads; None without."""
+def joined_with(network: Network, layer: Layer, mode: str) -> tuple[Layer, ...]:
+    """The depthwise convolution with which one of single cells is a separable one, and what is idle between the two.
+
+    Args:
+        network: either side's.
+        layer: of it.
+        mode: `"train"` or `"eval"`, in which a dropout is idle.
+    """
     found = depthwise_behind(network, layer)
-    return found[0] if len(found) == 1 else None
+    return found if all(_idle(between, mode) for between in found[1:]) else ()
+
+
+def _idle(layer: Layer, mode: str) -> bool:
+    kind = layer.kind
+    return isinstance(kind, Identity) or (isinstance(kind, Dropout) and (mode == "eval" or kind.rate == 0))
 
 
 def depthwise_behind(network: Network, layer: Layer) -> tuple[Layer, ...]:
@@ -66,13 +77,13 @@ def depthwise_behind(network: Network, layer: Layer) -> tuple[Layer, ...]:
     return ()
 
 
-def in_one_on_the_other(ref: Network, keras: Network) -> tuple[frozenset[str], frozenset[str]]:
+def in_one_on_the_other(ref: Network, keras: Network, mode: str) -> tuple[frozenset[str], frozenset[str]]:
     """The convolutions of each side, by name, that are one with the depthwise one before: the other side has them so.
 
     Sites of one form are partners in the order in which they stand; then those that are left, whose form a mistake may
     have changed.
     """
-    left, right = [*_sites(ref)], [*_sites(keras)]
+    left, right = [*_sites(ref, mode)], [*_sites(keras, mode)]
     if not any(site.one for site in (*left, *right)):
         return frozenset(), frozenset()
     pairs = _partners(left, right)
@@ -92,7 +103,7 @@ def _partners(left: Sequence[_Site], right: Sequence[_Site]) -> list[tuple[_Site
     return found + [*zip(mine, theirs, strict=False)]
 
 
-def _sites(network: Network) -> Iterator[_Site]:
+def _sites(network: Network, mode: str) -> Iterator[_Site]:
     for layer in network:
         kind, behind = layer.kind, depthwise_behind(network, layer)
         first = behind[0] if behind else layer
@@ -101,4 +112,4 @@ def _sites(network: Network) -> Iterator[_Site]:
             yield _Site(layer.name, (channels, kind.multiplier, kind.filters), one=True)
         elif behind and isinstance(first.kind, Conv) and isinstance(kind, Conv):
             form = (channels, first.kind.filters // first.kind.groups, kind.filters)
-            yield _Site(layer.name, form, parted=len(behind) > 1)
+            yield _Site(layer.name, form, parted=not joined_with(network, layer, mode))

@@ -119,7 +119,7 @@ def units(
         separable: convolutions that are one with the depthwise one before them (see `in_one_on_the_other`).
     """
     grouped = Grouping(
-        network, join_loss=join_loss, with_softmax=with_softmax, apart=apart, through=through, separable=separable
+        network, mode, join_loss=join_loss, with_softmax=with_softmax, apart=apart, through=through, separable=separable
     )
     made: list[Unit] = []
     for layer in network:

@@ -238,3 +238,23 @@ def test_what_only_keras_has_between_the_two_is_too_much(tmp_path):
     assert found.confirmed
     assert found.fix_verified
     assert "a_one" in found.evidence
+
+
+def test_a_dropout_between_the_two_counts_in_train_mode_alone(tmp_path):
+    dag = Dag(3, {"input": (8, 8, 3)})
+    x = dag.conv("deep", "input", (3, 3, 1, 6), pad=(1, 1, 1, 1), bias=False)
+    x = dag.conv("wide", dag.add("drop", "DropOut", x, rate=0.4, frozen=False), (1, 1, 6, 8))
+    x = dag.pool("pool", dag.relu("relu", x), "avg", 8, 1)
+    dag.loss("loss", dag.conv("top", x, (1, 1, 8, 5)), "objective")
+    path = save(tmp_path / "net.mat", dag)
+    import keras
+
+    k = keras.layers
+    first = k.SeparableConv2D(8, 3, padding="same", depth_multiplier=2, activation="relu", name="one")
+    model = keras.Sequential([keras.Input((8, 8, 3)), first, k.GlobalAveragePooling2D(), k.Dense(5, name="top")])
+    model.compile(keras.optimizers.SGD(RATE), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert parity.compare(path, model, batch(dag), mode="eval").verdict == "match"
+    found = [
+        finding for finding in divergences(parity.compare(path, model, batch(dag))) if finding.phase == "structure"
+    ]
+    assert [(f.cause, f.layer, f.confirmed, f.fix_verified) for f in found] == [("dropout-missing", "drop", True, True)]
