@@ -42,8 +42,9 @@ demo: $(STAMP)
 	@echo "parity itself exited with 1, which is what a script or a CI job would see for a divergence."
 
 # Tests start many processes: compiled modules are kept for the next one, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
