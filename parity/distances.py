@@ -17,14 +17,14 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["SQUARABLE", "TINY", "Distance", "channel_rms", "channel_sum", "distance", "rms"]
+__all__ = ["PEAK", "SQUARABLE", "TINY", "Distance", "channel_rms", "channel_sum", "distance", "rms"]
 
 Array = np.ndarray
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_PEAK = 8.0
+PEAK = 8.0
 """How many root mean squares the largest of a few million rounding errors may be (normal: 5.5; products have tails)."""
 
 SQUARABLE = (1e-15, 1e15)
@@ -94,7 +94,7 @@ class Distance:
     def x_floors(self, floor: Array) -> Array:
         """The same of each channel."""
         limit = np.maximum(floor, TINY)
-        return np.maximum(self.channel_rms / limit, self.channel_max / (_PEAK * limit))
+        return np.maximum(self.channel_rms / limit, self.channel_max / (PEAK * limit))
 
 
 def distance(actual: Array, expected: Array, *, by_image: bool = False) -> Distance:

@@ -17,10 +17,10 @@ import numpy as np
 from parity.bench import Trial, Unfit
 from parity.differences import differences
 from parity.distances import Distance, distance
-from parity.layers import BatchNorm, Dropout
+from parity.layers import LRN, BatchNorm, Dropout
 from parity.runner import Local
 from parity.tensors import shaped
-from parity.tolerance import CLEAN, ROUNDOFF, forward_floor, gradient_floor, parameter_floor
+from parity.tolerance import CLEAN, ROUNDOFF, forward_floor, gradient_floor, parameter_floor, response_floor
 
 __all__ = ["RESTLESS", "RESTLESS_REF", "ROUNDED", "Judge", "Verdict", "examine"]
 
@@ -213,6 +213,11 @@ class Judge:
         if self.trial.bench.limits is not None:
             return self._by_limits(phase, tensor, fitted, expected, apart, floor)
         x_floor = apart.x_floor(floor)
+        kind, upstream = self.trial.pair.ref.kind, self.trial.upstream_ref
+        if x_floor > CLEAN and phase == "backward" and isinstance(kind, LRN) and upstream is not None:
+            (value,) = self.trial.ref_feeds.values()
+            floor = np.maximum(floor, response_floor(kind, value, upstream))
+            x_floor = apart.x_floor(floor)
         if x_floor <= CLEAN:
             return Verdict(phase, tensor, "match", x_floor, floor, apart)
         return self._doubt(phase, tensor, floor, fitted, expected, apart, x_floor)

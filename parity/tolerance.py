@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from parity.distances import SQUARABLE, Distance, channel_rms
-from parity.layers import BatchNorm, Conv, Dense, Kind
+from parity.distances import PEAK, SQUARABLE, Distance, channel_rms
+from parity.layers import LRN, BatchNorm, Conv, Dense, Kind
 
 __all__ = [
     "CLEAN",
@@ -17,6 +17,7 @@ __all__ = [
     "forward_floor",
     "gradient_floor",
     "parameter_floor",
+    "response_floor",
 ]
 
 Array = np.ndarray
@@ -112,6 +113,33 @@ def gradient_floor(
         if norm.shape == own.shape:
             return ROUNDOFF * (_sum_of(terms) * _whole(size(upstream)) * norm + 2 * own)
     return ROUNDOFF * (_of_moments(expected) if isinstance(kind, BatchNorm) else 4) * own
+
+
+def response_floor(kind: LRN, value: Array, upstream: Array) -> Array:
+    """What rounding may do to the gradient of a local response normalisation, per channel of its input.
+
+    Where the squares outweigh kappa its two terms, dy·L^-beta and 2·alpha·beta·x·Σ(dy·x·L^(-beta-1)), cancel, so that
+    what is left is smaller than what is rounded; and both may be much larger at one place than at others.
+
+    Args:
+        kind: the layer.
+        value: its input, n … c.
+        upstream: the derivative of the loss with respect to its output, n … c.
+    """
+    before = (kind.size - 1) // 2
+    after = kind.size - 1 - before
+    x, dy = np.abs(value, dtype=np.float64), np.abs(upstream, dtype=np.float64)
+    scale = kind.kappa + kind.alpha * _window_sum(x * x, before, after)
+    power = scale**-kind.beta
+    terms = dy * power + 2 * kind.alpha * kind.beta * x * _window_sum(dy * x * power / scale, after, before)
+    peak = terms.reshape(-1, terms.shape[-1]).max(axis=0, initial=0.0)
+    return ROUNDOFF * 4 * np.maximum(channel_rms(terms), peak / PEAK)
+
+
+def _window_sum(value: Array, before: int, after: int) -> Array:
+    """The sum over the channels k - before … k + after of each channel k; outside counts nothing."""
+    padded = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(before, after)])
+    return np.sum([padded[..., k : k + value.shape[-1]] for k in range(before + after + 1)], axis=0)
 
 
 def parameter_floor(

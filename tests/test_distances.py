@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from parity.distances import channel_rms, channel_sum, distance
+from parity.tolerance import CLEAN, ROUNDOFF, response_floor
 
 
 @pytest.mark.parametrize(
@@ -78,3 +79,28 @@ def test_a_sum_of_channels_is_that_of_float64(shape):
     found = channel_sum(value)
     size = np.sqrt(max(1, len(wide))) * 2.0**-24
     np.testing.assert_allclose(found, wide.sum(axis=0), rtol=2.0**-24, atol=20 * size)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_of_a_response_normalisation_whose_terms_cancel_are_rounding(seed):
+    import torch
+
+    from parity.layers import LRN
+    from parity.layers.lrn import local_response
+
+    rng = np.random.default_rng(seed)
+    x = 1e4 * (1 + rng.random((8, 6, 6, 8))) * np.array([1.0, 1e2, 1, 1, 1, 1, 1, 1e2])  # two channels outweigh all
+    dy = rng.standard_t(2, x.shape)
+
+    def gradient(alpha: float, precision: torch.dtype) -> np.ndarray:
+        own, upstream = (torch.tensor(v, dtype=precision).movedim(-1, 1) for v in (x, dy))
+        own.requires_grad_()
+        (made,) = torch.autograd.grad(local_response(own, 5, 1.0, alpha, 0.5), own, upstream)
+        return made.movedim(1, -1).numpy()
+
+    value, upstream = x.astype(np.float32), dy.astype(np.float32)
+    truth = gradient(0.02, torch.float64).astype(np.float32)
+    floor = response_floor(LRN(5, 1.0, 0.02, 0.5), value, upstream)
+    assert distance(gradient(0.02, torch.float32), truth).x_floor(floor) <= CLEAN
+    assert distance(gradient(0.02, torch.float32), truth).x_floor(4 * ROUNDOFF * channel_rms(truth)) > CLEAN
+    assert distance(gradient(0.0201, torch.float32), truth).x_floor(floor) > 10 * CLEAN
