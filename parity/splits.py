@@ -74,4 +74,6 @@ def _are(alignment: Alignment, one: Unit, units: Sequence[Unit], *, in_keras: bo
     """Whether a separable convolution stands where the other side has these units, and makes as many channels."""
     theirs, mine = (one, units[0]) if in_keras else (units[0], one)
     alike = alignment.counterpart(theirs.inputs[0]) == alignment.source(mine.inputs[0], "ref")
-    return alike and bool(one.shape and units[-1].shape) and one.shape[-1:] == units[-1].shape[-1:]
+    if not alike or one.shape is None or units[-1].shape is None:
+        return False
+    return one.shape[-1:] == units[-1].shape[-1:]
