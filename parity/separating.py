@@ -83,10 +83,9 @@ def in_one_on_the_other(ref: Network, keras: Network, mode: str) -> tuple[frozen
     Sites of one form are partners in the order in which they stand; then those that are left, whose form a mistake may
     have changed.
     """
-    left, right = [*_sites(ref, mode)], [*_sites(keras, mode)]
-    if not any(site.one for site in (*left, *right)):
+    if not any(isinstance(layer.kind, SeparableConv) for layer in (*ref, *keras)):
         return frozenset(), frozenset()
-    pairs = _partners(left, right)
+    pairs = _partners([*_sites(ref, mode)], [*_sites(keras, mode)])
     mine = frozenset(a.name for a, b in pairs if b.one and not a.one and not a.parted)
     return mine, frozenset(b.name for a, b in pairs if a.one and not b.one and not b.parted)
 
@@ -112,4 +111,4 @@ def _sites(network: Network, mode: str) -> Iterator[_Site]:
             yield _Site(layer.name, (channels, kind.multiplier, kind.filters), one=True)
         elif behind and isinstance(first.kind, Conv) and isinstance(kind, Conv):
             form = (channels, first.kind.filters // first.kind.groups, kind.filters)
-            yield _Site(layer.name, form, parted=not joined_with(network, layer, mode))
+            yield _Site(layer.name, form, parted=not all(_idle(between, mode) for between in behind[1:]))

@@ -125,29 +125,13 @@ class Conv(Kind):
         """Conv1D, 2D, 3D and DepthwiseConv2D (one group per input channel); `Convolution2D` is Keras 1's Conv2D."""
         require_channels_last(config)
         rank = {"1": 1, "3": 3}.get(class_name[4:5], 2) if class_name.startswith("Conv") else 2
-        raw_size = config.get("kernel_size")
-        if raw_size is None:  # Keras 1
-            raw_size = [config["nb_row"], config["nb_col"]]
-        size = extents(raw_size, rank)
-        stride = extents(config.get("strides", config.get("subsample", 1)), rank)
-        dilate = extents(config.get("dilation_rate", 1), rank)
-        spatial = tuple(inputs[0][:-1]) if inputs else (None,) * rank
         channels = inputs[0][-1] if inputs else None
-        groups = int(config.get("groups") or 1)
-        filters = int(config.get("filters", config.get("nb_filter", 0)))
+        made = cls(groups=int(config.get("groups") or 1), **keras_window(config, inputs, rank))
         if class_name == "DepthwiseConv2D":
             if channels is None:
                 raise NotImplementedError("a depthwise convolution of an unknown number of channels")
-            groups, filters = channels, channels * int(config.get("depth_multiplier", 1))
-        return cls(
-            filters=filters,
-            size=size,
-            stride=stride,
-            pad=padding(config, spatial, size, stride, dilate),
-            dilate=dilate,
-            groups=groups,
-            bias=bool(config.get("use_bias", config.get("bias", True))),
-        )
+            return replace(made, groups=channels, filters=channels * int(config.get("depth_multiplier", 1)))
+        return made
 
     def keras_line(self, field_name: str) -> str:
         """The constructor argument, e.g. `groups=2`; a padding that Keras has no word for is a layer of its own."""
@@ -159,6 +143,25 @@ class Conv(Kind):
             return f'ZeroPadding2D(({sides})) before it, with padding="valid"'
         names = {"size": "kernel_size", "stride": "strides", "dilate": "dilation_rate", "bias": "use_bias"}
         return f"{names.get(field_name, field_name)}={getattr(self, field_name)}"
+
+
+def keras_window(config: Mapping[str, Any], inputs: Sequence[Shape], rank: int) -> dict[str, Any]:
+    """filters, size, stride, pad, dilate and bias of a convolution by its Keras config, Keras 1's words included."""
+    raw_size = config.get("kernel_size")
+    if raw_size is None:  # Keras 1
+        raw_size = [config["nb_row"], config["nb_col"]]
+    size = extents(raw_size, rank)
+    stride = extents(config.get("strides", config.get("subsample", 1)), rank)
+    dilate = extents(config.get("dilation_rate", 1), rank)
+    spatial = tuple(inputs[0][:-1]) if inputs else (None,) * rank
+    return {
+        "filters": int(config.get("filters", config.get("nb_filter", 0))),
+        "size": size,
+        "stride": stride,
+        "pad": padding(config, spatial, size, stride, dilate),
+        "dilate": dilate,
+        "bias": bool(config.get("use_bias", config.get("bias", True))),
+    }
 
 
 @cache

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parity.layers.conv import Conv
-from parity.layers.keras_fields import extents, padding, require_channels_last
+from parity.layers.conv import Conv, keras_window
+from parity.layers.keras_fields import require_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,22 +72,7 @@ class SeparableConv(Conv):
         """SeparableConv1D and 2D; `SeparableConvolution2D` is Keras 1's."""
         require_channels_last(config)
         rank = 1 if class_name.endswith("1D") else 2
-        raw_size = config.get("kernel_size")
-        if raw_size is None:  # Keras 1
-            raw_size = [config["nb_row"], config["nb_col"]]
-        size = extents(raw_size, rank)
-        stride = extents(config.get("strides", config.get("subsample", 1)), rank)
-        dilate = extents(config.get("dilation_rate", 1), rank)
-        spatial = tuple(inputs[0][:-1]) if inputs else (None,) * rank
-        return cls(
-            filters=int(config.get("filters", config.get("nb_filter", 0))),
-            size=size,
-            stride=stride,
-            pad=padding(config, spatial, size, stride, dilate),
-            dilate=dilate,
-            bias=bool(config.get("use_bias", config.get("bias", True))),
-            multiplier=int(config.get("depth_multiplier", 1)),
-        )
+        return cls(multiplier=int(config.get("depth_multiplier", 1)), **keras_window(config, inputs, rank))
 
     def keras_line(self, field_name: str) -> str:
         """The constructor argument, e.g. `depth_multiplier=2`."""
